@@ -1,0 +1,56 @@
+"""Files that survive a crash: write to a temporary name, fsync, rename, fsync the directory.
+
+A rename alone is atomic but not durable: after a power cut the directory may still name the old
+file, or the new name may hold no data (ext4 with delayed allocation). All state that matters goes
+through here, so that the order of the four steps exists once.
+
+These functions block on the disk: call them in a worker thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+
+def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Replace *path* with *data* so that a crash leaves the old content or the new, never a mix.
+
+    Raises:
+      OSError: the disk is full, the directory is missing, permission is denied. The temporary
+        file is removed and the old content is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    fsync_directory(path.parent)
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make renames, creations and removals inside *directory* durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_durably(path: Path) -> None:
+    """Remove *path* if it is there, and make that durable."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+        fsync_directory(path.parent)
