@@ -2,4 +2,8 @@
 
 from setuptools import setup
 
-setup(cffi_modules=["native/build_ffi.py:ffibuilder"])
+# The extension keeps to Python's stable ABI: one wheel serves 3.11 and everything after it.
+setup(
+    cffi_modules=["native/build_ffi.py:ffibuilder"],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

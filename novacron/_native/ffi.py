@@ -1,0 +1,177 @@
+"""Loads the compiled module once and turns its error codes into exceptions."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
+
+from novacron.errors import (
+    DeniedError,
+    InvalidError,
+    LimitError,
+    NativeError,
+    NotFoundError,
+    TransientError,
+    UnavailableError,
+)
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+ABI = 1
+"""What ``nc_abi()`` of a module that fits this code says; see ``native/include/nc_err.h``."""
+
+MODULE = "novacron._native._nc"
+
+Pointer = Any
+"""A cffi pointer or structure. cffi checks at the call what mypy cannot see."""
+
+
+class NativeUnavailable(NativeError, UnavailableError):
+    """The compiled module, or what it needs of the machine, is not there."""
+
+    code = "native.unavailable"
+
+
+class NativeDenied(NativeError, DeniedError):
+    """The kernel does not let this process do that."""
+
+    code = "native.denied"
+
+
+class NativeInvalid(NativeError, InvalidError):
+    """The argument makes no sense to the kernel or the library."""
+
+    code = "native.invalid"
+
+
+class NativeNotFound(NativeError, NotFoundError):
+    """The kernel does not know the named thing."""
+
+    code = "native.not_found"
+
+
+class NativeLimit(NativeError, LimitError):
+    """The answer does not fit in the buffer that was made for it."""
+
+    code = "native.limit"
+
+
+class NativeMemory(NativeError, TransientError):
+    """The C side could not allocate memory."""
+
+    code = "native.memory"
+
+
+class NativeFailure(NativeError):
+    """A system call failed in a way that has no better name."""
+
+    code = "native.system"
+
+
+CLASSES: dict[str, type[NativeError]] = {
+    "MEMORY": NativeMemory,
+    "UNAVAILABLE": NativeUnavailable,
+    "DENIED": NativeDenied,
+    "INVALID": NativeInvalid,
+    "NOT_FOUND": NativeNotFound,
+    "LIMIT": NativeLimit,
+    "SYSTEM": NativeFailure,
+}
+"""By the names of ``NC_ERR_TABLE``; the numbers are private to one build."""
+
+
+class Library(Protocol):
+    """The functions of ``native/cdef``, so that mypy sees through cffi."""
+
+    NC_TCP_NAME_BYTES: int
+    NC_TCP_AVAILABLE: int
+    NC_TCP_ALLOWED: int
+    NC_TCP_DEFAULT: int
+
+    def nc_abi(self, /) -> int: ...
+    def nc_err_count(self, /) -> int: ...
+    def nc_err_name(self, code: int, /) -> Pointer: ...
+    def nc_err_text(self, code: int, /) -> Pointer: ...
+    def nc_clock_read(self, ret_clock: Pointer, err: Pointer, /) -> int: ...
+    def nc_tcp_list(self, which: int, ret_text: Pointer, size: int, err: Pointer, /) -> int: ...
+    def nc_tcp_probe(self, name: bytes, err: Pointer, /) -> int: ...
+    def nc_tcp_set(self, fd: int, name: bytes, err: Pointer, /) -> int: ...
+    def nc_tcp_get(self, fd: int, ret_name: Pointer, size: int, err: Pointer, /) -> int: ...
+    def nc_verbs_open(self, soname: bytes | Pointer, ret: Pointer, err: Pointer, /) -> int: ...
+    def nc_verbs_close(self, verbs: Pointer, /) -> None: ...
+    def nc_verbs_count(self, verbs: Pointer, /) -> int: ...
+    def nc_verbs_device(self, verbs: Pointer, index: int, ret: Pointer, err: Pointer, /) -> int: ...
+    def nc_verbs_ports(
+        self, verbs: Pointer, index: int, ret: Pointer, size: int, count: Pointer, err: Pointer, /
+    ) -> int: ...
+    def nc_verbs_speed_bps(self, width_code: int, speed_code: int, /) -> int: ...
+
+
+class Native:
+    """The loaded module: ``ffi`` makes C data, ``lib`` has the functions."""
+
+    # Not cffi's own FFI type: its structures have no fields, which is all we want of them.
+    def __init__(self, ffi: Any, lib: Library) -> None:
+        self.ffi = ffi
+        self.lib = lib
+
+    def new_error(self) -> Pointer:
+        return self.ffi.new("struct nc_err *")
+
+    def text(self, pointer: Pointer) -> str:
+        """A zero-terminated C string; what is not UTF-8 is shown, not refused."""
+        return bytes(self.ffi.string(pointer)).decode("utf-8", "backslashreplace")
+
+    def check(self, code: int, error: Pointer, what: str) -> None:
+        """Raise the class of *code*, unless it is OK.
+
+        Raises:
+          NativeError: a subclass from :data:`CLASSES`, with *what* failed and the C side's reason.
+        """
+        if code:
+            self._fail(code, error, what)
+
+    def _fail(self, code: int, error: Pointer, what: str) -> NoReturn:
+        name = self.text(self.lib.nc_err_name(code))
+        why = self.text(error.reason) or self.text(self.lib.nc_err_text(code))
+        if error.os_errno:
+            why += f" ({os.strerror(error.os_errno)}, errno {error.os_errno})"
+        raise CLASSES.get(name, NativeFailure)(what, why=why)
+
+
+_native: Native | None = None
+
+
+def native() -> Native:
+    """The compiled module, loaded at the first call (a few milliseconds).
+
+    Raises:
+      NativeUnavailable: it was not built, does not load here, or was built from other sources. The
+        next call tries again.
+    """
+    global _native
+    if _native is None:
+        try:
+            module = importlib.import_module(MODULE)
+        except ImportError as exc:
+            raise _unavailable(str(exc)) from exc
+        _native = _fitting(module)
+    return _native
+
+
+def _fitting(module: ModuleType) -> Native:
+    lib = cast("Library", module.lib)
+    found = lib.nc_abi() if hasattr(lib, "nc_abi") else None
+    if found != ABI:
+        raise _unavailable(f"it was built from other sources (interface {found}, not {ABI})")
+    return Native(module.ffi, lib)
+
+
+def _unavailable(why: str) -> NativeUnavailable:
+    return NativeUnavailable(
+        "the compiled part of NovaCron (novacron._native._nc) cannot be used",
+        why=why,
+        remedy="run `make install` in the checkout, or install a wheel made for this platform",
+    )
