@@ -3,13 +3,17 @@
 One model a section. These models are what components name in their constructors, what
 ``config schema`` prints, what ``configs/default.yaml`` and ``docs/reference/configuration.md`` are
 generated from: a key exists here or nowhere. All are frozen; a reload makes new ones.
-"""
 
-from __future__ import annotations
+Every boot pays for this module, so it is built for cheapness: annotations are objects and not
+strings (pydantic would compile and evaluate each), validators are built when the first value of a
+section has to be validated (``defer_build``), and defaults are constructed without validation: a
+test validates them instead.
+"""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 Seconds = Annotated[float, Field(gt=0, le=86400 * 366)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -18,11 +22,28 @@ Size = Annotated[int, Field(ge=0)]
 
 ComponentClass = Literal["critical", "degraded", "warning"]
 
+RELOADABLE: JsonDict = {"reloadable": True}
+"""Marks a key that SIGHUP applies to the running node; every other one needs a restart."""
+
+REFERENCE: JsonDict = {
+    "reference": True,
+    "accepted": "a reference: file:PATH, env:NAME or credential:NAME (systemd)",
+}
+"""Marks a key that names where a secret is. An error never repeats its value: an operator who
+pasted the secret itself must not find it in a log."""
+
 
 class Section(BaseModel):
     """Unknown keys are errors; values are immutable; strings are not silently numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+        defer_build=True,
+    )
 
 
 class SystemSettings(Section):
@@ -31,6 +52,7 @@ class SystemSettings(Section):
     node_id: str | None = Field(
         None,
         pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
+        json_schema_extra={"accepted": "a UUID in lower case, or null"},
         description="Node UUID to adopt at the first boot. Later boots use the stored identity and refuse another.",
     )
     data_dir: str | None = Field(
@@ -38,7 +60,7 @@ class SystemSettings(Section):
         description="Directory of everything the node keeps. Unset: /var/lib/novacron for root, else ${XDG_DATA_HOME:-~/.local/share}/novacron.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe level that is logged. Reloadable."
+        "info", description="Least severe level that is logged.", json_schema_extra=RELOADABLE
     )
     log_format: Literal["auto", "console", "plain", "json"] = Field(
         "auto",
@@ -94,17 +116,24 @@ class HealthSettings(Section):
     """Continuous health checks."""
 
     interval: Seconds = Field(
-        10.0, description="Seconds between shallow checks of every component."
+        10.0,
+        description="Seconds between shallow checks of every component.",
+        json_schema_extra=RELOADABLE,
     )
     deep_interval: Seconds = Field(
-        30.0, description="Seconds between deep checks of every component."
+        30.0,
+        description="Seconds between deep checks of every component.",
+        json_schema_extra=RELOADABLE,
     )
-    cache: Seconds = Field(5.0, description="Seconds an answer is reused.")
+    cache: Seconds = Field(
+        5.0, description="Seconds an answer is reused.", json_schema_extra=RELOADABLE
+    )
     failures: int = Field(
         3,
         ge=1,
         le=100,
         description="Deep checks that must fail in a row before a component counts as failed.",
+        json_schema_extra=RELOADABLE,
     )
 
 
@@ -124,10 +153,10 @@ class BootSettings(Section):
     start_timeout: dict[str, Seconds] = Field(
         default_factory=dict, description="Component name to seconds one start attempt may take."
     )
-    retry: RetrySettings = RetrySettings()
-    deadlines: PhaseDeadlines = PhaseDeadlines()
-    stop: StopSettings = StopSettings()
-    health: HealthSettings = HealthSettings()
+    retry: RetrySettings = RetrySettings.model_construct()
+    deadlines: PhaseDeadlines = PhaseDeadlines.model_construct()
+    stop: StopSettings = StopSettings.model_construct()
+    health: HealthSettings = HealthSettings.model_construct()
     keep_reports: int = Field(
         10, ge=1, le=1000, description="Boot reports that are kept for --analyze."
     )
@@ -163,6 +192,7 @@ class SecuritySettings(Section):
         "file:",
         pattern=r"^(file:|env:.+|credential:.+)",
         description="Reference to the master key: file:PATH (file: alone is secrets/master.key in the data directory, made at the first boot), env:NAME or credential:NAME (systemd). 32 bytes, base64.",
+        json_schema_extra=REFERENCE,
     )
     key_rotation_days: int = Field(
         90,
@@ -185,7 +215,10 @@ class SecuritySettings(Section):
         None, description="PEM file of this node's certificate, issued outside."
     )
     private_key: str | None = Field(
-        None, description="Reference (file:, env:, credential:) to the private key of certificate."
+        None,
+        pattern=r"^(file:.+|env:.+|credential:.+)",
+        description="Reference (file:, env:, credential:) to the private key of certificate.",
+        json_schema_extra=REFERENCE,
     )
     clock_tolerance: Seconds = Field(
         300.0,
@@ -287,9 +320,17 @@ class ApiSettings(Section):
         1024 * 1024, ge=1024, description="Largest request body, in bytes."
     )
     rate_limit: float = Field(
-        50.0, gt=0, description="Requests a second for each token or address. Reloadable."
+        50.0,
+        gt=0,
+        description="Requests a second for each token or address.",
+        json_schema_extra=RELOADABLE,
     )
-    rate_burst: int = Field(200, ge=1, description="Requests at once above the rate. Reloadable.")
+    rate_burst: int = Field(
+        200,
+        ge=1,
+        description="Requests at once above the rate.",
+        json_schema_extra=RELOADABLE,
+    )
     request_timeout: Seconds = Field(30.0, description="Seconds a request may take.")
     max_connections: int = Field(1000, ge=1, description="Connections at once.")
 
@@ -304,13 +345,13 @@ class MonitoringSettings(Section):
 class Settings(Section):
     """The whole configuration."""
 
-    system: SystemSettings = SystemSettings()
-    boot: BootSettings = BootSettings()
-    resources: ResourcesSettings = ResourcesSettings()
-    security: SecuritySettings = SecuritySettings()
-    database: DatabaseSettings = DatabaseSettings()
-    cache: CacheSettings = CacheSettings()
-    network: NetworkSettings = NetworkSettings()
-    dwcp: DwcpSettings = DwcpSettings()
-    api: ApiSettings = ApiSettings()
-    monitoring: MonitoringSettings = MonitoringSettings()
+    system: SystemSettings = SystemSettings.model_construct()
+    boot: BootSettings = BootSettings.model_construct()
+    resources: ResourcesSettings = ResourcesSettings.model_construct()
+    security: SecuritySettings = SecuritySettings.model_construct()
+    database: DatabaseSettings = DatabaseSettings.model_construct()
+    cache: CacheSettings = CacheSettings.model_construct()
+    network: NetworkSettings = NetworkSettings.model_construct()
+    dwcp: DwcpSettings = DwcpSettings.model_construct()
+    api: ApiSettings = ApiSettings.model_construct()
+    monitoring: MonitoringSettings = MonitoringSettings.model_construct()

@@ -1,0 +1,119 @@
+"""Rules that concern more than one key."""
+
+from __future__ import annotations
+
+from novacron.config.errors import Problem
+from novacron.config.layers import Layer
+from novacron.config.provenance import DEFAULT, Path, Source
+from novacron.config.schema import Settings
+
+
+def broken_rules(settings: Settings, merged: Layer) -> list[Problem]:
+    """Every rule *settings* break, at the key that was set rather than at one left alone."""
+    problems: list[Problem] = []
+
+    def source(*names: str) -> tuple[str, Source]:
+        paths: list[Path] = [tuple(name.split(".")) for name in names]
+        for name, path in zip(names, paths, strict=True):
+            if path in merged:
+                return name, merged[path].source
+        return names[0], DEFAULT
+
+    def broken(names: tuple[str, ...], message: str, accepted: str) -> None:
+        key, where = source(*names)
+        problems.append(Problem(key, where, message, accepted))
+
+    security = settings.security
+    if security.renew_before_days >= security.certificate_days:
+        broken(
+            ("security.renew_before_days", "security.certificate_days"),
+            f"a certificate valid for {security.certificate_days} days would be renewed "
+            f"{security.renew_before_days} days before it ends, which is always",
+            "security.renew_before_days less than security.certificate_days",
+        )
+    trio = {
+        "security.ca_certificate": security.ca_certificate,
+        "security.certificate": security.certificate,
+        "security.private_key": security.private_key,
+    }
+    if any(trio.values()) and not all(trio.values()):
+        missing = [name for name, value in trio.items() if not value]
+        given = tuple(name for name, value in trio.items() if value)
+        broken(
+            given,
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set",
+            "all of " + ", ".join(trio) + ", or none",
+        )
+
+    boot = settings.boot
+    for phase in ("pre_init", "core", "services", "post_init"):
+        if getattr(boot.deadlines, phase) > boot.deadlines.total:
+            broken(
+                (f"boot.deadlines.{phase}", "boot.deadlines.total"),
+                f"is longer than the whole boot may take ({boot.deadlines.total:g} s)",
+                "at most boot.deadlines.total",
+            )
+    if boot.retry.delay > boot.retry.max_delay:
+        broken(
+            ("boot.retry.delay", "boot.retry.max_delay"),
+            f"the first delay is longer than the longest ({boot.retry.max_delay:g} s)",
+            "at most boot.retry.max_delay",
+        )
+    if boot.health.deep_interval < boot.health.interval:
+        broken(
+            ("boot.health.deep_interval", "boot.health.interval"),
+            "deep checks would run more often than shallow ones",
+            "at least boot.health.interval",
+        )
+
+    resources = settings.resources
+    if resources.min_free_disk_bytes > resources.min_disk_bytes:
+        broken(
+            ("resources.min_free_disk_bytes", "resources.min_disk_bytes"),
+            "more must be free than the disk must have in all",
+            "at most resources.min_disk_bytes",
+        )
+
+    network = settings.network
+    if network.ping_interval >= network.idle_timeout:
+        broken(
+            ("network.ping_interval", "network.idle_timeout"),
+            f"a session would be closed as idle ({network.idle_timeout:g} s) before its next ping",
+            "less than network.idle_timeout",
+        )
+    if network.max_connections_per_peer > network.max_connections:
+        broken(
+            ("network.max_connections_per_peer", "network.max_connections"),
+            "one peer may not have more than all together",
+            "at most network.max_connections",
+        )
+    problems += _shared_ports(settings, merged)
+    return problems
+
+
+def _shared_ports(settings: Settings, merged: Layer) -> list[Problem]:
+    """Two listeners on one address and port: the second could never bind."""
+    wildcard = ("0.0.0.0", "::", "")
+    listeners = [
+        ("api", settings.api.listen_address, settings.api.port),
+        ("network", settings.network.listen_address, settings.network.port),
+        ("monitoring", settings.monitoring.listen_address, settings.monitoring.port),
+    ]
+    problems = []
+    for index, (section, address, port) in enumerate(listeners):
+        for other, other_address, other_port in listeners[:index]:
+            if port == 0 or port != other_port:
+                continue
+            if address == other_address or address in wildcard or other_address in wildcard:
+                mine, theirs = (section, "port"), (other, "port")
+                path = mine if mine in merged or theirs not in merged else theirs
+                entry = merged.get(path)
+                problems.append(
+                    Problem(
+                        ".".join(path),
+                        entry.source if entry else DEFAULT,
+                        f"{section}.port and {other}.port are both {port} on one address",
+                        "a different port for each, or 0 for a free one",
+                    )
+                )
+    return problems
