@@ -61,6 +61,7 @@ native-test: ## Run the C unit tests, plain and under ASan and UBSan.
 	@$(MAKE) -C native/tests sanitize
 
 docs: develop ## Rewrite the references that are generated from the code.
+	@$(BIN)/python -m novacron.config.reference >/dev/null
 	@for generator in docs/generate/*.py; do $(BIN)/python "$$generator" || exit 1; done
 
 # The development lock is resolved first and constrains the other: one version of everything.
@@ -75,7 +76,7 @@ wheel: install ## Build a wheel into dist/.
 
 clean: ## Remove .venv and everything that was built.
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	@rm -f novacron/_native/*.so native/_nc.c native/*.o
+	@rm -rf novacron/_native/*.so native/_nc.c native/*.o native/tests/build
 	@find novacron native tests bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.stamp-python:
