@@ -115,8 +115,8 @@ class Component(ABC):
     phase: ClassVar[Phase]
     criticality: ClassVar[Criticality]
     start_timeout: ClassVar[float] = 10.0
-    """Seconds one attempt of :meth:`initialize` may take without :meth:`UndoLog`-independent
-    progress; extended by :class:`Progress`, capped by the phase deadline."""
+    """Seconds one attempt of :meth:`initialize` may take; extended by :class:`Progress`, capped by
+    the phase's deadline."""
     stop_timeout: ClassVar[float] = 5.0
     """Seconds :meth:`shutdown` may take before the engine goes on without it."""
     undo_handlers: ClassVar[Mapping[str, UndoHandler]] = {}
@@ -131,9 +131,7 @@ class Component(ABC):
 
         *nursery* is this component's own: every task it starts lives there; it is cancelled after
         :meth:`shutdown` has returned. A task that raises after this returned means the component
-        failed at run time. May be called again after :meth:`shutdown` (restart), and while
-        :meth:`initialize_fallback`'s tasks serve (restoration): then the fallback keeps serving
-        until this returns, and also when this raises.
+        failed at run time. May be called again after :meth:`shutdown` (restart, restoration).
         """
 
     async def health_check(self, depth: HealthDepth) -> Health:
@@ -145,6 +143,7 @@ class Component(ABC):
 
         Called before any :meth:`shutdown`, under the node's drain deadline; may be cancelled.
         """
+        return
 
     @abstractmethod
     async def shutdown(self) -> None:
@@ -153,17 +152,36 @@ class Component(ABC):
         self. Runs shielded, under ``stop_timeout``."""
 
     async def dependency_changed(self, dependency: Component) -> None:
-        """A dependency became available, unavailable, or moved to or from its fallback at run
-        time. Its object stays the same; look at ``dependency.available``."""
+        """A dependency came, went, or moved to or from its fallback at run time. Its object stays
+        the same; look at ``dependency.available``."""
+        return
 
 
 class DegradableComponent(Component):
-    """A component that can serve with less after :meth:`initialize` failed for good."""
+    """A component that can serve with less after :meth:`initialize` failed for good.
+
+    While the fallback serves, the engine calls ``initialize`` again and again to restore the
+    component, and ``shutdown`` after each attempt that failed: neither may disturb the fallback.
+    Once ``initialize`` returned, the fallback is shut down.
+    """
 
     @abstractmethod
     async def initialize_fallback(self, nursery: trio.Nursery) -> None:
-        """Serve dependents with less. *nursery* lives until restoration succeeded or the node
-        stops. Should not need what :meth:`initialize` failed on."""
+        """Serve dependents with less; must not need what :meth:`initialize` failed on. *nursery*
+        is the fallback's own and is cancelled after :meth:`shutdown_fallback` has returned."""
+
+    @abstractmethod
+    async def shutdown_fallback(self) -> None:
+        """Release what :meth:`initialize_fallback` took, also when that failed half-way."""
+
+
+class Announcer(Component):
+    """A component that tells the outside that the node is READY."""
+
+    @abstractmethod
+    async def announce(self) -> None:
+        """Called once, after the last checkpoint of the boot is durable. What it raises fails the
+        boot, which is then rolled back; :meth:`shutdown` takes the announcement back."""
 
 
 class ReloadableComponent(Component):
