@@ -1,0 +1,218 @@
+"""The cache in this process's memory."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+import trio
+from cachetools import TLRUCache
+
+from novacron.cache.store import (
+    CacheInvalidError,
+    CacheLimitError,
+    CacheStatistics,
+    Loader,
+)
+from novacron.observe import Counter, Gauge
+
+Entry = tuple[bytes, float, int]
+"""Value, seconds to live, bytes it counts for."""
+
+ENTRY_BYTES = 560
+"""What one entry costs besides the bytes of key and value: the objects' headers, this tuple, the
+dictionary slots, the expiry heap's item and the removed item that may still lie beside it. Measured
+as resident memory for each of 300,000 small entries that were all overwritten twice (CPython 3.11:
+515 bytes), rounded up."""
+
+HITS = Counter("novacron_cache_hits_total", "Reads that found a value.", ("engine",))
+MISSES = Counter("novacron_cache_misses_total", "Reads that found none.", ("engine",))
+EVICTIONS = Counter(
+    "novacron_cache_evictions_total",
+    "Entries dropped before their time because the cache was full.",
+    ("engine",),
+)
+LOADS = Counter("novacron_cache_loads_total", "Loaders that were run.", ("engine",))
+BYTES = Gauge("novacron_cache_bytes", "What the entries count against the limit.", ("engine",))
+
+ENGINE = "memory"
+
+
+class _Entries(TLRUCache[str, Entry]):
+    """Counts what had to go before its time."""
+
+    def __init__(self, max_bytes: int, clock: Callable[[], float]) -> None:
+        super().__init__(
+            maxsize=max_bytes,
+            ttu=lambda _key, entry, now: now + entry[1],
+            timer=clock,
+            getsizeof=lambda entry: entry[2],
+        )
+        self.evictions = 0
+
+    def popitem(self) -> tuple[str, Entry]:
+        self.evictions += 1
+        EVICTIONS.inc(ENGINE)
+        return super().popitem()
+
+
+class _Load:
+    """A loader that runs, and those who wait for it."""
+
+    __slots__ = ("done", "failure", "value")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.value: bytes | None = None
+        self.failure: Exception | None = None
+
+
+class MemoryCache:
+    """A :class:`~novacron.cache.store.CacheStore` that holds at most *max_bytes*.
+
+    Nothing here blocks: the methods are async because the seam is, and return without a
+    checkpoint (:meth:`get_or_load` apart). :meth:`get_nowait` is the same path without a coroutine.
+    For use by one thread. *ttl* is in seconds, *clock* monotonic.
+    """
+
+    def __init__(
+        self, *, max_bytes: int, ttl: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._ttl = ttl
+        self._clock = clock
+        self._entries = _Entries(max_bytes, clock)
+        self._loads: dict[str, _Load] = {}
+        self._hits = 0
+        self._misses = 0
+        self._sets = 0
+        self._deletes = 0
+        self._load_count = 0
+        self._load_failures = 0
+        self._oversize = 0
+
+    def get_nowait(self, key: str) -> bytes | None:
+        """Like :meth:`get`."""
+        try:
+            value = self._entries[key][0]
+        except KeyError:
+            self._misses += 1
+            MISSES.inc(ENGINE)
+            return None
+        self._hits += 1
+        HITS.inc(ENGINE)
+        return value
+
+    async def get(self, key: str) -> bytes | None:
+        try:
+            value = self._entries[key][0]
+        except KeyError:
+            self._misses += 1
+            MISSES.inc(ENGINE)
+            return None
+        self._hits += 1
+        HITS.inc(ENGINE)
+        return value
+
+    async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
+        entry = self._entry(key, value, ttl)
+        self._loads.pop(key, None)
+        if entry[2] > self._max_bytes:
+            self._entries.pop(key, None)
+            self._oversize += 1
+            raise CacheLimitError(
+                "a value is too large for the cache",
+                why=f"with its key it takes {entry[2]} bytes, the whole cache has "
+                f"{self._max_bytes}",
+                remedy="do without caching it, or raise the limit",
+                key="cache.max_bytes",
+            )
+        self._keep(key, entry)
+        self._sets += 1
+
+    async def delete(self, key: str) -> bool:
+        self._loads.pop(key, None)
+        if self._entries.pop(key, None) is None:
+            return False
+        self._deletes += 1
+        return True
+
+    async def get_or_load(self, key: str, loader: Loader, *, ttl: float | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        while True:
+            value = self.get_nowait(key)
+            if value is not None:
+                return value
+            load = self._loads.get(key)
+            if load is None:
+                return await self._load(key, loader, ttl)
+            await load.done.wait()
+            if load.failure is not None:
+                raise load.failure
+            if load.value is not None:
+                return load.value
+            # Its caller was cancelled. Whoever wakes first runs a loader of its own.
+
+    async def clear(self) -> None:
+        self._loads.clear()
+        # Not entries.clear(): some releases drop one entry after the other as if evicted.
+        entries = _Entries(self._max_bytes, self._clock)
+        entries.evictions = self._entries.evictions
+        self._entries = entries
+        BYTES.set(0, ENGINE)
+
+    def statistics(self) -> CacheStatistics:
+        self._entries.expire()
+        return CacheStatistics(
+            hits=self._hits,
+            misses=self._misses,
+            sets=self._sets,
+            deletes=self._deletes,
+            loads=self._load_count,
+            load_failures=self._load_failures,
+            evictions=self._entries.evictions,
+            oversize=self._oversize,
+            entries=len(self._entries),
+            bytes=int(self._entries.currsize),
+            max_bytes=self._max_bytes,
+        )
+
+    async def _load(self, key: str, loader: Loader, ttl: float | None) -> bytes:
+        load = self._loads[key] = _Load()
+        self._load_count += 1
+        LOADS.inc(ENGINE)
+        try:
+            value = await loader()
+            entry = self._entry(key, value, ttl)
+            load.value = value
+            if self._loads.get(key) is load:
+                if entry[2] > self._max_bytes:
+                    self._oversize += 1
+                else:
+                    self._keep(key, entry)
+            return value
+        except Exception as error:
+            self._load_failures += 1
+            load.failure = error
+            raise
+        finally:
+            if self._loads.get(key) is load:
+                del self._loads[key]
+            load.done.set()
+
+    def _keep(self, key: str, entry: Entry) -> None:
+        self._entries[key] = entry
+        BYTES.set(self._entries.currsize, ENGINE)
+
+    def _entry(self, key: str, value: bytes, ttl: float | None) -> Entry:
+        seconds = self._ttl if ttl is None else ttl
+        if not isinstance(key, str) or not isinstance(value, bytes) or not seconds > 0:
+            raise CacheInvalidError(
+                "the cache refused an entry",
+                why="keys are text, values are bytes, and times to live are positive",
+                remedy="this is a defect in NovaCron; report it with this message",
+            )
+        # Characters may take up to four bytes each in memory.
+        width = len(key) if key.isascii() else sys.getsizeof(key)
+        return value, seconds, len(value) + width + ENTRY_BYTES

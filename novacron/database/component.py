@@ -1,0 +1,304 @@
+"""The node's database: opened, checked and migrated at boot, then a store for everybody above."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+import trio
+
+from novacron.component import (
+    HEALTHY,
+    Criticality,
+    Health,
+    HealthDepth,
+    HealthState,
+    NodeView,
+    ObservableComponent,
+    Phase,
+    Progress,
+    UndoHandler,
+    UndoLog,
+)
+from novacron.config.schema import DatabaseSettings
+from novacron.data_directory import DataDirectory
+from novacron.database.backup import make_backup, prune_backups, undo_migration
+from novacron.database.opening import Opening, Plan, explain_os_error, open_database
+from novacron.database.schema import revisions
+from novacron.database.sqlite import SqliteStore
+from novacron.database.store import (
+    FETCH_LIMIT,
+    DatabaseCorruptError,
+    DatabaseLimitError,
+    DatabaseUnavailableError,
+    Parameters,
+    Row,
+    Transaction,
+)
+from novacron.environment import Identity
+from novacron.errors import DatabaseError
+from novacron.security import Security
+
+logger = logging.getLogger("novacron.database")
+
+BACKGROUND_CHECK_SECONDS = 3600.0
+"""Longest time the check of a large file may take; at the 50 MB/s of a slow disk this is 180 GB."""
+
+
+class Database(ObservableComponent):
+    """A :class:`~novacron.database.store.Store` once it is initialized.
+
+    Args:
+      security: started first; an engine on the network takes its credentials from it.
+    """
+
+    name: ClassVar[str] = "database"
+    phase: ClassVar[Phase] = Phase.CORE
+    criticality: ClassVar[Criticality] = Criticality.CRITICAL
+    undo_handlers: ClassVar[Mapping[str, UndoHandler]] = {"restore_backup": undo_migration}
+
+    def __init__(
+        self,
+        security: Security,
+        identity: Identity,
+        settings: DatabaseSettings,
+        data: DataDirectory,
+        node: NodeView,
+        undo: UndoLog,
+        progress: Progress,
+    ) -> None:
+        self._security = security
+        self._identity = identity
+        self._settings = settings
+        self._data = data
+        self._node = node
+        self._undo = undo
+        self._progress = progress
+        self._store: SqliteStore | None = None
+        self._suspect = False
+
+    @property
+    def path(self) -> Path:
+        configured = self._settings.path
+        return Path(configured) if configured else self._data.database / "novacron.db"
+
+    @property
+    def store(self) -> SqliteStore:
+        """The open store. Raises :class:`DatabaseUnavailableError` while there is none."""
+        if self._store is None:
+            raise DatabaseUnavailableError(
+                "the database is not open",
+                why="its component has not started or has stopped",
+                remedy="try again when the node is ready",
+            )
+        return self._store
+
+    # --- Life ------------------------------------------------------------------------------------
+
+    async def initialize(self, nursery: trio.Nursery) -> None:
+        plan = Plan(
+            path=self.path,
+            data=self._data,
+            node_id=self._identity.node_id,
+            check=self._settings.integrity_check,
+            busy_timeout=self._settings.busy_timeout,
+            thorough=self._suspect,
+            progress=self._report_from_thread,
+        )
+        opening = await trio.to_thread.run_sync(open_database, plan)
+        if opening.writer is None:
+            opening = await self._migrate(plan, opening)
+        self._suspect = False
+        for notice in opening.notices:
+            self._node.warn(notice)
+            logger.warning(notice, extra={"path": str(plan.path)})
+        store = SqliteStore(
+            plan.path,
+            readers=self._settings.readers,
+            busy_timeout=self._settings.busy_timeout,
+            query_timeout=self._settings.query_timeout,
+        )
+        assert opening.writer is not None
+        store.adopt(writer=opening.writer, reader=opening.reader)
+        self._store = store
+        if opening.unchecked:
+            nursery.start_soon(self._check_in_background, store)
+
+    async def shutdown(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            self._suspect = self._suspect or store.damaged
+            await store.close()
+
+    async def health_check(self, depth: HealthDepth) -> Health:
+        store = self._store
+        if store is None:
+            return Health(HealthState.UNKNOWN, "not open")
+        if store.damaged or self._suspect:
+            return Health(HealthState.UNHEALTHY, f"the database {store.path} is damaged")
+        if depth is HealthDepth.SHALLOW:
+            return HEALTHY
+        # A little less than the check may take, so that what is slow has a name.
+        seconds = depth.deadline * 0.8
+        started = time.perf_counter()
+        try:
+            await self._beat(store, seconds)
+            details: dict[str, Any] = {"seconds": round(time.perf_counter() - started, 6)}
+            if depth is HealthDepth.FULL:
+                findings = await self._findings(store, seconds - details["seconds"])
+                if findings is None:
+                    return Health(
+                        HealthState.HEALTHY,
+                        "reads and writes; too large to check every page in time",
+                        details,
+                    )
+                if findings:
+                    self._suspect = True
+                    return Health(HealthState.UNHEALTHY, "; ".join(findings[:3]), details)
+            return Health(HealthState.HEALTHY, "reads and writes", details)
+        except DatabaseLimitError as error:
+            return Health(HealthState.DEGRADED, str(error))
+        except DatabaseError as error:
+            return Health(HealthState.UNHEALTHY, str(error))
+
+    def statistics(self) -> Mapping[str, Any]:
+        if self._store is None:
+            return {}
+        return {"path": str(self._store.path), **asdict(self._store.statistics())}
+
+    # --- The store -------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> str:
+        return self.store.engine
+
+    async def fetch_all(
+        self,
+        sql: str,
+        parameters: Parameters | None = None,
+        *,
+        limit: int = FETCH_LIMIT,
+        within: float | None = None,
+    ) -> list[Row]:
+        return await self.store.fetch_all(sql, parameters, limit=limit, within=within)
+
+    async def fetch_one(
+        self, sql: str, parameters: Parameters | None = None, *, within: float | None = None
+    ) -> Row | None:
+        return await self.store.fetch_one(sql, parameters, within=within)
+
+    async def execute(
+        self, sql: str, parameters: Parameters | None = None, *, within: float | None = None
+    ) -> int:
+        return await self.store.execute(sql, parameters, within=within)
+
+    def transaction(
+        self, *, within: float | None = None
+    ) -> AbstractAsyncContextManager[Transaction]:
+        return self.store.transaction(within=within)
+
+    def stream(
+        self,
+        sql: str,
+        parameters: Parameters | None = None,
+        *,
+        batch_rows: int = 256,
+        within: float | None = None,
+    ) -> AbstractAsyncContextManager[AsyncIterator[Row]]:
+        return self.store.stream(sql, parameters, batch_rows=batch_rows, within=within)
+
+    # --- Parts -----------------------------------------------------------------------------------
+
+    async def _migrate(self, plan: Plan, opening: Opening) -> Opening:
+        """Back up, note how to undo, migrate, open again."""
+        current, newest = opening.state.revision, revisions()[-1]
+        try:
+            self._report(f"migrating the database from version {current or 'none'} to {newest}")
+            if current is not None:
+                backup = await trio.to_thread.run_sync(self._back_up, opening, plan, current)
+                await self._undo.record(
+                    self.name,
+                    "restore_backup",
+                    {"database": str(plan.path), "backup": str(backup), "revision": current},
+                )
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(opening.close)
+        # One thread call up to the open connections: a cancellation cannot come in between and
+        # leave them without an owner.
+        migrated = await trio.to_thread.run_sync(self._upgrade_and_open, plan)
+        migrated.notices[:0] = opening.notices
+        logger.info(
+            "database migrated", extra={"path": str(plan.path), "from": current, "to": newest}
+        )
+        return migrated
+
+    def _upgrade_and_open(self, plan: Plan) -> Opening:
+        from novacron.database.migrate import upgrade
+
+        upgrade(plan.path)
+        # The copy just made is still needed to undo this boot, whatever is configured.
+        prune_backups(plan.path, max(1, self._settings.backups))
+        return open_database(plan)
+
+    def _back_up(self, opening: Opening, plan: Plan, revision: str) -> Path:
+        try:
+            return make_backup(
+                opening.reader, plan.path, revision, progress=self._report_from_thread
+            )
+        except OSError as error:
+            raise explain_os_error(error, plan.path) from error
+
+    async def _beat(self, store: SqliteStore, seconds: float) -> None:
+        """A real write and a real read, of a row that is there for this."""
+        await store.execute(
+            "INSERT INTO node_heartbeat (node_id, boot_id, beat) VALUES (:node_id, :boot_id, :beat)"
+            " ON CONFLICT (node_id) DO UPDATE SET boot_id = excluded.boot_id, beat = excluded.beat",
+            {
+                "node_id": self._identity.node_id,
+                "boot_id": self._node.boot_id,
+                "beat": time.time(),
+            },
+            within=seconds,
+        )
+        row = await store.fetch_one(
+            "SELECT boot_id FROM node_heartbeat WHERE node_id = :node_id",
+            {"node_id": self._identity.node_id},
+            within=seconds,
+        )
+        if row != (self._node.boot_id,):
+            raise DatabaseCorruptError(
+                f"the database {store.path} does not keep what is written",
+                why="the heartbeat read back is not the one written",
+                remedy="see whether another node or process writes to this file",
+                key="database.path",
+            )
+
+    async def _findings(self, store: SqliteStore, seconds: float) -> list[str] | None:
+        try:
+            return await store.check(within=max(0.1, seconds))
+        except DatabaseLimitError:
+            return None
+
+    async def _check_in_background(self, store: SqliteStore) -> None:
+        """Raising here fails the component; its restart checks in the foreground and repairs."""
+        findings = await store.check(within=BACKGROUND_CHECK_SECONDS)
+        if findings:
+            self._suspect = True
+            raise DatabaseCorruptError(
+                f"the database {store.path} is damaged",
+                why="; ".join(findings[:3]),
+                remedy="restart the node: it sets the file aside, keeps it, and restores a backup",
+                key="database.path",
+            )
+
+    def _report(self, message: str) -> None:
+        self._progress.advance(self.name, message, extend=10.0)
+
+    def _report_from_thread(self, message: str) -> None:
+        trio.from_thread.run_sync(self._report, message)

@@ -1,0 +1,240 @@
+"""One ``sqlite3`` connection as a worker thread sees it: deadline, cancellation, clean hand-back.
+
+Cancellation needs no watcher task. Trio lets a worker thread ask whether its caller was cancelled,
+and SQLite calls the progress handler every few thousand steps of its virtual machine; the handler
+asks. So a statement costs one thread hop and nothing else, and the caller gets control back only
+after the thread has let go of the connection: no two threads ever share it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from novacron.database.sqlite_errors import DAMAGE, is_busy, map_error, primary_code
+from novacron.database.store import DatabaseLimitError, DatabaseMisuseError
+from novacron.units import MIB
+
+T = TypeVar("T")
+
+PROGRESS_STEPS = 4000
+"""Virtual machine steps between two looks at the deadline: some 50 to 200 µs, which makes the look
+(under 1 µs) free and a cancellation prompt."""
+
+BUSY_PAUSE = 0.005
+"""Seconds between two tries for a lock that another process holds. SQLite's own busy handler
+sleeps without looking at a cancellation, so it is switched off and this is used."""
+
+
+WAL_LIMIT_BYTES = 16 * MIB
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """The one connection that changes *path*, which must exist. Raises :class:`sqlite3.Error`."""
+    raw = _open(path, "rw")
+    try:
+        # FULL: a commit is on the disk when the call returns, also after a power cut. The size
+        # limit keeps a burst of writes from leaving a huge log behind for good.
+        raw.execute("PRAGMA journal_mode=WAL").close()
+        raw.executescript(
+            f"PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; "
+            f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}; PRAGMA cell_size_check=ON"
+        )
+    except BaseException:
+        raw.close()
+        raise
+    return raw
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that cannot change *path*: opening and closing it leaves the file and its log
+    as they were, byte for byte, even when the log needs recovery. Raises :class:`sqlite3.Error`."""
+    raw = _open(path, "ro")
+    try:
+        raw.execute("PRAGMA cell_size_check=ON").close()
+    except BaseException:
+        raw.close()
+        raise
+    return raw
+
+
+def _open(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        # 0: waiting for another process's lock is done in Connection.run, where it can be cut.
+        timeout=0,
+        # None: transactions begin and end where this package says so, never by themselves.
+        isolation_level=None,
+        # Trio's worker threads differ from call to call; Connection's owner keeps them apart.
+        check_same_thread=False,
+        cached_statements=256,
+    )
+
+
+class StatementInterruptedError(Exception):
+    """The statement ended because its caller was cancelled or the store is closing."""
+
+
+class Connection:
+    """Owned by one caller at a time; every method except :meth:`interrupt` runs in a worker
+    thread that Trio started."""
+
+    def __init__(
+        self, opener: Callable[[], sqlite3.Connection], path: Path, *, read_only: bool
+    ) -> None:
+        self._opener = opener
+        self._path = path
+        self._read_only = read_only
+        self._raw: sqlite3.Connection | None = None
+        self._deadline = float("inf")
+        self._cut_by = ""
+        self._uninterruptible = False
+        self.damaged = False
+        """Set once SQLite reported damaged bytes through this connection."""
+
+    @property
+    def is_open(self) -> bool:
+        return self._raw is not None
+
+    def adopt(self, raw: sqlite3.Connection) -> None:
+        """Use *raw*, opened already, instead of opening one on first use."""
+        self._prepare(raw)
+
+    def in_transaction(self) -> bool:
+        return self._raw is not None and self._raw.in_transaction
+
+    def run(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        timeout: float,
+        busy_timeout: float,
+        *,
+        keep_transaction: bool = False,
+    ) -> T:
+        """Call *work* with the connection under a deadline of *timeout* seconds.
+
+        *work* is repeated while another process holds the lock it needs, so it must begin with the
+        statement that takes the lock. Afterwards no transaction is open unless *keep_transaction*.
+
+        Raises:
+          DatabaseError: mapped from what SQLite reported, or the deadline.
+          StatementInterruptedError: the caller was cancelled.
+        """
+        started = time.monotonic()
+        self._deadline = started + timeout
+        self._cut_by = ""
+        try:
+            while True:
+                raw = self._raw
+                try:
+                    if raw is None:
+                        raw = self._prepare(self._opener())
+                    result = work(raw)
+                    break
+                except sqlite3.OperationalError as error:
+                    if not is_busy(error) or (raw is not None and raw.in_transaction):
+                        raise
+                    if time.monotonic() - started >= min(busy_timeout, timeout):
+                        raise
+                    if self._should_stop():
+                        raise
+                    time.sleep(BUSY_PAUSE)
+            if not keep_transaction and raw.in_transaction:
+                raise DatabaseMisuseError(
+                    "a statement left a transaction open",
+                    why="BEGIN was sent as a plain statement",
+                    remedy="use transaction()",
+                )
+            return result
+        except (sqlite3.Error, OverflowError, sqlite3.Warning) as error:
+            raise self._explain(error, timeout) from error
+        finally:
+            self._deadline = float("inf")
+            if not keep_transaction:
+                self._leave_transaction()
+
+    def commit(self) -> None:
+        """Make the transaction durable; not interruptible, so that its outcome is always known."""
+        if self._raw is None or not self._raw.in_transaction:
+            return
+        self._uninterruptible = True
+        try:
+            self._raw.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._explain(error, 0.0) from error
+        finally:
+            self._uninterruptible = False
+            self._leave_transaction()
+
+    def rollback(self) -> None:
+        self._leave_transaction()
+
+    def interrupt(self) -> None:
+        """From any thread: make the running statement end, if there is one."""
+        raw = self._raw
+        if raw is not None:
+            self._cut_by = "closing"
+            raw.interrupt()
+
+    def close(self) -> None:
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            raw.close()
+
+    def _prepare(self, raw: sqlite3.Connection) -> sqlite3.Connection:
+        raw.set_progress_handler(self._progress, PROGRESS_STEPS)
+        self._raw = raw
+        return raw
+
+    def _progress(self) -> int:
+        if self._uninterruptible:
+            return 0
+        return 1 if self._should_stop() else 0
+
+    def _should_stop(self) -> bool:
+        if self._cut_by:
+            return True
+        if time.monotonic() >= self._deadline:
+            self._cut_by = "deadline"
+            return True
+        try:
+            trio.from_thread.check_cancelled()
+        except trio.Cancelled:
+            # Not swallowed: the caller's own task raises it as soon as this thread is done.
+            self._cut_by = "cancelled"
+            return True
+        return False
+
+    def _explain(self, error: Exception, timeout: float) -> Exception:
+        if isinstance(error, sqlite3.OperationalError):
+            if self._cut_by == "deadline":
+                return DatabaseLimitError(
+                    "a database statement was interrupted",
+                    why=f"it ran longer than {timeout:g} s",
+                    remedy="ask for less at once, or raise the limit",
+                    key="database.query_timeout",
+                )
+            if self._cut_by:
+                return StatementInterruptedError(self._cut_by)
+        if isinstance(error, sqlite3.Error) and primary_code(error) in DAMAGE:
+            self.damaged = True
+        return map_error(error, self._path, read_only=self._read_only)
+
+    def _leave_transaction(self) -> None:
+        raw = self._raw
+        if raw is None or not raw.in_transaction:
+            return
+        self._uninterruptible = True
+        try:
+            raw.execute("ROLLBACK")
+        except sqlite3.Error:
+            # A connection that cannot even roll back is not used again; closing it rolls back.
+            self.close()
+        finally:
+            self._uninterruptible = False

@@ -1,0 +1,67 @@
+"""Runs Alembic. Imported, and importing it, only where a migration is pending."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from novacron.database.connection import open_writer
+from novacron.database.schema import MIGRATIONS
+from novacron.database.sqlite_errors import map_error
+
+_one_at_a_time = threading.Lock()
+"""Alembic keeps the migration that runs in a module-level proxy."""
+
+
+def upgrade(path: Path, *, scripts: Path = MIGRATIONS) -> None:
+    """Bring the SQLite database at *path* to the newest revision, in one transaction. Blocks.
+
+    Raises:
+      DatabaseError: mapped from SQLite; the schema is as it was.
+    """
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy import create_engine, event
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.pool import StaticPool
+
+    config = Config()
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: open_writer(path),
+        poolclass=StaticPool,
+    )
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # The driver would open a transaction at the first change only, and leave the statements
+        # that alter the schema outside of it.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    try:
+        with _one_at_a_time, engine.connect() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except DBAPIError as error:
+        if isinstance(error.orig, Exception):
+            raise map_error(error.orig, path) from error
+        raise
+    finally:
+        engine.dispose()
+
+
+def head(scripts: Path = MIGRATIONS) -> str:
+    """The newest revision as Alembic itself sees it."""
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    newest = ScriptDirectory.from_config(config).get_current_head()
+    if newest is None:
+        raise LookupError(f"no migration in {scripts}")
+    return newest
