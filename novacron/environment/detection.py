@@ -1,0 +1,202 @@
+"""The environment component: asks all probes at once, and never makes anybody wait for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import ClassVar
+
+import trio
+
+from novacron.component import (
+    Criticality,
+    Health,
+    HealthDepth,
+    HealthState,
+    JsonObject,
+    NodeState,
+    NodeView,
+    ObservableComponent,
+    Phase,
+)
+from novacron.config.schema import ResourcesSettings
+from novacron.data_directory import DataDirectory
+from novacron.environment.fact import PENDING, Fact, FactUnknown, Probe, Value
+from novacron.environment.machine import Machine
+from novacron.environment.probes import PROBES
+from novacron.errors import NovaCronError
+
+logger = logging.getLogger("novacron.environment")
+
+PATIENCE = 30.0
+"""Seconds a patient probe waits for the node to be READY; then the boot is over in any case
+(``boot.deadlines.total``)."""
+
+START_POLL = 0.1
+"""Seconds between looks at whether the node is READY: there is no event for it, and this waits for
+nothing that anybody waits for."""
+
+
+class Environment(ObservableComponent):
+    """What machine and network this is.
+
+    ``initialize`` starts the probes and returns: :meth:`facts` says what is known so far, and who
+    needs all of it calls :meth:`wait_facts`. A probe that fails or is late leaves its fact
+    ``unknown`` with the reason; there is never a guess in its place.
+    """
+
+    name: ClassVar[str] = "environment"
+    phase: ClassVar[Phase] = Phase.PRE_INIT
+    criticality: ClassVar[Criticality] = Criticality.WARNING
+    probes: ClassVar[tuple[Probe, ...]] = PROBES
+
+    def __init__(
+        self, settings: ResourcesSettings, data_directory: DataDirectory, view: NodeView
+    ) -> None:
+        self._settings = settings
+        self._view = view
+        self._machine = Machine(data_directory=str(data_directory.root))
+        self._facts: dict[str, Fact] = {}
+        self._hanging: dict[str, float] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def initialize(self, nursery: trio.Nursery) -> None:
+        self._facts = {probe.name: PENDING for probe in self.probes}
+        # One thread a probe at most: what hangs from an earlier run is not asked again.
+        self._limiter = trio.CapacityLimiter(max(1, len(self.probes)))
+        self._wanted = trio.Event()
+        self._nursery = nursery
+        self._start_round()
+
+    async def shutdown(self) -> None:
+        self._nursery = None
+
+    def facts(self) -> Mapping[str, JsonObject]:
+        """Every fact as far as it is known: ``{"state", "value", "reason", "took_ms"}`` by name."""
+        return {name: fact.as_json() for name, fact in self._facts.items()}
+
+    def fact(self, name: str) -> Fact:
+        """One fact.
+
+        Raises:
+          KeyError: no probe has that name.
+        """
+        return self._facts[name]
+
+    async def wait_facts(self) -> Mapping[str, JsonObject]:
+        """:meth:`facts` when none is pending any more; takes ``resources.probe_timeout`` at most.
+
+        Raises:
+          FactUnknown: the component is not running.
+        """
+        self._running()
+        self._wanted.set()
+        await self._round.wait()
+        return self.facts()
+
+    async def refresh(self) -> Mapping[str, JsonObject]:
+        """Ask everything again and return the facts. Until a new answer is there, the old stands.
+
+        A call during a round waits for that round, so that callers cannot pile up threads.
+
+        Raises:
+          FactUnknown: the component is not running.
+        """
+        self._running()
+        if self._round.is_set():
+            self._start_round()
+        return await self.wait_facts()
+
+    async def health_check(self, depth: HealthDepth) -> Health:
+        unknown = [name for name, fact in self._facts.items() if fact.state == "unknown"]
+        if not unknown:
+            return Health(HealthState.HEALTHY, details={"facts": len(self._facts)})
+        # Not degraded: a machine that does not tell is a fact too, and nothing serves worse.
+        return Health(
+            HealthState.HEALTHY,
+            f"{len(unknown)} of {len(self._facts)} facts unknown: {', '.join(unknown)}",
+            {"facts": len(self._facts), "unknown": unknown},
+        )
+
+    def statistics(self) -> Mapping[str, Value]:
+        states = [fact.state for fact in self._facts.values()]
+        return {
+            "facts": {state: states.count(state) for state in ("known", "unknown", "pending")},
+            "hanging": sorted(self._hanging),
+            "took_ms": {
+                name: fact.took_ms for name, fact in self._facts.items() if fact.took_ms is not None
+            },
+        }
+
+    def _running(self) -> trio.Nursery:
+        if self._nursery is None:
+            raise FactUnknown(
+                "the environment cannot be asked",
+                why="its component is not running",
+                remedy="look at its failure in `novacron status`",
+            )
+        return self._nursery
+
+    def _start_round(self) -> None:
+        nursery = self._running()
+        self._round = trio.Event()
+        nursery.start_soon(self._ask_all, self._round)
+
+    async def _ask_all(self, done: trio.Event) -> None:
+        async with trio.open_nursery() as nursery:
+            for probe in self.probes:
+                nursery.start_soon(self._ask, probe)
+        done.set()
+
+    async def _ask(self, probe: Probe) -> None:
+        if probe.patient:
+            await self._wait_started()
+        began = trio.current_time()
+        fact = await self._answer(probe)
+        took = round((trio.current_time() - began) * 1000, 3)
+        self._facts[probe.name] = fact._replace(took_ms=took)
+        if fact.state == "unknown":
+            logger.info(
+                "the environment fact %s is unknown",
+                probe.name,
+                extra={"fact": probe.name, "reason": fact.reason, "took_ms": took},
+            )
+
+    async def _answer(self, probe: Probe) -> Fact:
+        since = self._hanging.get(probe.name)
+        if since is not None:
+            hung = trio.current_time() - since
+            return Fact("unknown", reason=f"an earlier probe has been hanging for {hung:.0f} s")
+        self._hanging[probe.name] = trio.current_time()
+
+        def ask() -> Fact:
+            try:
+                return _asked(probe, self._machine)
+            finally:
+                # Also when nobody waits any more: the thread is gone, so it may be asked again.
+                self._hanging.pop(probe.name, None)
+
+        timeout = self._settings.probe_timeout
+        with trio.move_on_after(timeout):
+            return await trio.to_thread.run_sync(ask, abandon_on_cancel=True, limiter=self._limiter)
+        return Fact("unknown", reason=f"no answer within {timeout:g} s")
+
+    async def _wait_started(self) -> None:
+        with trio.move_on_after(PATIENCE):
+            while not self._wanted.is_set() and self._view.state is NodeState.STARTING:
+                with trio.move_on_after(START_POLL):
+                    await self._wanted.wait()
+
+
+def _asked(probe: Probe, machine: Machine) -> Fact:
+    try:
+        return Fact("known", probe.ask(machine))
+    except NovaCronError as exc:
+        return Fact("unknown", reason=str(exc))
+    except OSError as exc:
+        where = f": {exc.filename}" if exc.filename else ""
+        return Fact("unknown", reason=f"{exc.strerror or exc}{where}")
+    except Exception as exc:
+        # A probe parses what a kernel of the future, or a broken container, shows it. Whatever it
+        # trips over must not stop a boot; the reason shows in the fact.
+        return Fact("unknown", reason=f"{type(exc).__name__}: {exc}")
