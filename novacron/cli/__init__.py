@@ -1,0 +1,71 @@
+"""The operator's command. Parses, calls, prints; no logic.
+
+Only the module of the command that was asked for is imported: ``novacron version`` must not pay
+for what ``novacron audit`` needs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "boot": "boot",
+    "status": "node",
+    "components": "node",
+    "health": "node",
+    "environment": "node",
+    "peers": "node",
+    "version": "node",
+    "config": "config",
+    "token": "token",
+    "keys": "keys",
+    "certificate": "certificate",
+    "audit": "audit",
+}
+"""Command to the module of this package whose ``register(subparsers)`` adds it."""
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_CONFIG = 78
+"""EX_CONFIG of sysexits.h; what the boot exits with as well."""
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as shells say it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command *argv* (``sys.argv[1:]`` when None); returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["boot"]:
+        # Not parsed here: the node's own options are the node's business.
+        from novacron.cli.boot import replace_process
+
+        return replace_process(arguments[1:])
+
+    from novacron.cli.parser import build_parser
+    from novacron.errors import ConfigError, InvalidError, NovaCronError
+
+    parser = build_parser(arguments)
+    try:
+        args = parser.parse_args(arguments)
+    except SystemExit as exit:  # argparse has printed its message already.
+        return exit.code if isinstance(exit.code, int) else EXIT_USAGE
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except NovaCronError as error:
+        from novacron.cli.failure import print_error
+
+        print_error(error)
+        invalid = isinstance(error, ConfigError) and isinstance(error, InvalidError)
+        return EXIT_CONFIG if invalid else EXIT_FAILURE
+    except BrokenPipeError:
+        # `novacron config show | head`: the reader has seen enough. Python would complain once
+        # more when it flushes at exit, so give it somewhere to flush to.
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return status

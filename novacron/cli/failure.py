@@ -1,0 +1,24 @@
+"""An error as one block a person can read."""
+
+from __future__ import annotations
+
+import sys
+
+from novacron.errors import NovaCronError
+
+
+def error_block(error: NovaCronError) -> str:
+    """What failed, why, what to do, which key; each on its line."""
+    from novacron.config.errors import ConfigInvalidError
+
+    if isinstance(error, ConfigInvalidError):
+        return f"novacron: {error}"
+    lines = [f"novacron: {error.what}"]
+    for label, text in (("why", error.why), ("do", error.remedy), ("key", error.key)):
+        if text:
+            lines.append(f"  {label + ':':<5}" + text.replace("\n", "\n       "))
+    return "\n".join(lines)
+
+
+def print_error(error: NovaCronError) -> None:
+    print(error_block(error), file=sys.stderr)
