@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from novacron.data_directory import DataDirectory
+from tests.leaks import leak_check
 
 # A test reads only the environment it sets itself. Done at import, because a test's own
 # subprocesses and session fixtures inherit what is here.
@@ -31,9 +29,6 @@ for _name in list(os.environ):
 settings.register_profile("developer", deadline=None)
 settings.register_profile("gate", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.load_profile("gate" if os.environ.get("CI") else "developer")
-
-SETTLE_SECONDS = 5.0
-"""Longest wait for a thread or descriptor that is already on its way out."""
 
 
 @pytest.fixture(scope="session")
@@ -55,53 +50,11 @@ def data_directory(new_data_directory: Callable[[], DataDirectory]) -> DataDirec
     return new_data_directory()
 
 
-def _descriptors() -> dict[int, str]:
-    """Open descriptors of this process and what they lead to."""
-    found = {}
-    for entry in os.listdir("/proc/self/fd"):
-        try:
-            found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
-        except FileNotFoundError:  # the descriptor that listed the directory
-            continue
-    return found
-
-
-def _threads() -> set[threading.Thread]:
-    """Live threads, without Trio's idle workers: it keeps those for reuse and ends them itself."""
-    return {thread for thread in threading.enumerate() if not thread.name.startswith("Trio thread")}
-
-
-def _children() -> set[str]:
-    """Process ids of this process's children, whichever thread started them."""
-    return {
-        child
-        for listing in Path("/proc/self/task").glob("*/children")
-        for child in listing.read_text().split()
-    }
-
-
 @pytest.fixture
 def no_leaks() -> Iterator[None]:
     """Fails the test if it leaves a thread, a descriptor or a child process behind."""
-    gc.collect()
-    threads, descriptors, children = _threads(), _descriptors(), _children()
-    yield
-    give_up = time.monotonic() + SETTLE_SECONDS
-    while True:
-        gc.collect()
-        left = {
-            number: target
-            for number, target in _descriptors().items()
-            if descriptors.get(number) != target
-        }
-        running = sorted(thread.name for thread in _threads() - threads)
-        orphans = _children() - children
-        if not (left or running or orphans) or time.monotonic() > give_up:
-            break
-        time.sleep(0.01)
-    assert not running, f"threads left behind: {running}"
-    assert not left, f"descriptors left behind: {left}"
-    assert not orphans, f"child processes left behind: {orphans}"
+    with leak_check():
+        yield
 
 
 @pytest.fixture(scope="session")
