@@ -1,0 +1,54 @@
+"""Secrets, encryption, certificates, tokens, roles and the audit log.
+
+Names are imported when they are asked for: ``novacron audit verify`` takes the file format and
+leaves TLS and the event loop alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from novacron.security.audit import AuditLog
+    from novacron.security.certificates import ApiFiles, Certificates, PeerIdentity
+    from novacron.security.component import Security
+    from novacron.security.keyring import Keyring
+    from novacron.security.roles import Principal, Role
+    from novacron.security.tokens import CreatedToken, Tokens
+
+__all__ = [
+    "ApiFiles",
+    "AuditLog",
+    "Certificates",
+    "CreatedToken",
+    "Keyring",
+    "PeerIdentity",
+    "Principal",
+    "Role",
+    "Security",
+    "Tokens",
+]
+
+_HOMES = {
+    "ApiFiles": "certificates",
+    "AuditLog": "audit",
+    "Certificates": "certificates",
+    "CreatedToken": "tokens",
+    "Keyring": "keyring",
+    "PeerIdentity": "certificates",
+    "Principal": "roles",
+    "Role": "roles",
+    "Security": "component",
+    "Tokens": "tokens",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"novacron.security.{home}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,78 @@
+"""The anchor of the audit log: sequence number and hash of the last record, in another directory.
+
+Without it, cutting records off the end would leave a valid chain. The file has two slots, written
+in turn and in place, each with a checksum: a crash spoils at most the one being written, and an
+append costs one fdatasync here instead of the three that replacing the file takes.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from novacron.durable import fsync_directory
+from novacron.security import documents
+
+SLOT_BYTES = 512
+"""A disk sector, which is written whole or not at all."""
+
+
+class Anchor:
+    """What the head says."""
+
+    __slots__ = ("generation", "hash", "seq")
+
+    def __init__(self, generation: int, seq: int, hash: str) -> None:
+        self.generation = generation
+        self.seq = seq
+        self.hash = hash
+
+
+class AuditHead:
+    """The head file. Blocks; the caller holds the audit log's lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> Anchor | None:
+        """The newest slot that holds; None when there is no file.
+
+        Raises:
+          ValueError: no slot holds.
+          OSError: it cannot be read.
+        """
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        found = [
+            anchor
+            for start in (0, SLOT_BYTES)
+            if (anchor := _decode(data[start : start + SLOT_BYTES])) is not None
+        ]
+        if not found:
+            raise ValueError("both halves of the audit log's head are damaged")
+        return max(found, key=lambda anchor: (anchor.seq, anchor.generation))
+
+    def write(self, generation: int, seq: int, hash: str) -> None:
+        """Raises ``OSError``."""
+        body: dict[str, Any] = {"generation": generation, "seq": seq, "hash": hash}
+        data = documents.encode(body)
+        created = not self.path.exists()
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(descriptor, data.ljust(SLOT_BYTES), (generation % 2) * SLOT_BYTES)
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        if created:
+            fsync_directory(self.path.parent)
+
+
+def _decode(slot: bytes) -> Anchor | None:
+    try:
+        body = documents.decode(slot)
+        return Anchor(int(body["generation"]), int(body["seq"]), str(body["hash"]))
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,233 @@
+"""The node's own certificate authority: ECDSA P-256, its key sealed by the keyring.
+
+On a cluster of one it issues this node's certificate; the certificate authority of a larger
+cluster is configured with ``security.ca_certificate``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from novacron.data_directory import DataDirectory
+from novacron.durable import write_durably
+from novacron.security.errors import CertificateError, storage_failure
+from novacron.security.inspection import NODE_URI, load_certificates
+from novacron.security.keyring import Keyring
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+_DAY = 86400.0
+_KEY_CONTEXT = b"novacron certificate authority key"
+
+
+class Authority:
+    """``pki/ca.key`` (sealed) and ``pki/ca.pem``. Every method blocks, on disk and on arithmetic."""
+
+    def __init__(self, directory: DataDirectory, keyring: Keyring, days: int) -> None:
+        self.key_path = directory.pki / "ca.key"
+        self.path = directory.pki / "ca.pem"
+        self._keyring = keyring
+        self._days = days
+
+    def __repr__(self) -> str:
+        return f"Authority({self.path})"
+
+    def ensure(self, node_id: str, now: float, renew_before: float, backdate: float) -> bytes:
+        """The authority's certificate as PEM, made or renewed if need be.
+
+        A renewed one has the same key and name, so that what was issued before stays valid. The key
+        is written first: a crash after it costs nothing but the certificate, made again here.
+
+        Raises:
+          CertificateError: the certificate is there and the key is not, or either is damaged.
+        """
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            data = b""
+        except OSError as exc:
+            raise storage_failure("read", self.path, exc) from exc
+        if data:
+            current = load_certificates(data, str(self.path), "security.ca_days")[0]
+            if current.not_valid_after_utc.timestamp() - now > renew_before:
+                return data
+            key = self._open_key()
+            return self._certify(key, current.subject, now, backdate)
+        from cryptography import x509
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        if self.key_path.exists():
+            key = self._open_key()
+        else:
+            key = ec.generate_private_key(ec.SECP256R1())
+            _write(self.key_path, self._keyring.encrypt(_private_der(key), _KEY_CONTEXT))
+        return self._certify(
+            key,
+            x509.Name(
+                [
+                    x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "NovaCron"),
+                    x509.NameAttribute(x509.NameOID.COMMON_NAME, f"NovaCron authority {node_id}"),
+                ]
+            ),
+            now,
+            backdate,
+        )
+
+    def issue(
+        self, node_id: str, names: Sequence[str], days: int, now: float, backdate: float
+    ) -> bytes:
+        """A fresh key and a certificate for it, as one PEM text: private, not yet on disk.
+
+        Args:
+          names: DNS names and addresses it is valid for besides its node name.
+          backdate: Seconds its validity begins before *now*, so that a peer whose clock is a little
+            behind takes it.
+        """
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        ca = load_certificates(self.path.read_bytes(), str(self.path), "security.ca_days")[0]
+        ca_key = self._open_key()
+        key = ec.generate_private_key(ec.SECP256R1())
+        not_after = min(now + days * _DAY, ca.not_valid_after_utc.timestamp())
+        usage = x509.oid.ExtendedKeyUsageOID
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(
+                x509.Name(
+                    [x509.NameAttribute(x509.NameOID.COMMON_NAME, f"NovaCron node {node_id}")]
+                )
+            )
+            .issuer_name(ca.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(_moment(now - backdate))
+            .not_valid_after(_moment(not_after))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(signs_certificates=False), critical=True)
+            .add_extension(
+                x509.ExtendedKeyUsage([usage.SERVER_AUTH, usage.CLIENT_AUTH]), critical=False
+            )
+            .add_extension(
+                x509.SubjectAlternativeName(
+                    [
+                        x509.UniformResourceIdentifier(NODE_URI + node_id),
+                        *(_general_name(name) for name in names),
+                    ]
+                ),
+                critical=False,
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()),
+                critical=False,
+            )
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
+            .sign(ca_key, hashes.SHA256())
+        )
+        return key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ) + certificate.public_bytes(serialization.Encoding.PEM)
+
+    def _certify(
+        self, key: EllipticCurvePrivateKey, name: x509.Name, now: float, backdate: float
+    ) -> bytes:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(_moment(now - backdate))
+            .not_valid_after(_moment(now + self._days * _DAY))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(signs_certificates=True), critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
+            .sign(key, hashes.SHA256())
+        )
+        data = certificate.public_bytes(serialization.Encoding.PEM)
+        _write(self.path, data, mode=0o644)
+        return data
+
+    def _open_key(self) -> EllipticCurvePrivateKey:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        try:
+            sealed = self.key_path.read_bytes()
+        except FileNotFoundError as exc:
+            raise CertificateError(
+                f"cannot find the authority's key {self.key_path}",
+                why="its certificate is there, and without the key nothing can be issued",
+                remedy=f"restore it from a backup, or move {self.path} away to start a new "
+                "authority that peers must then trust",
+            ) from exc
+        except OSError as exc:
+            raise storage_failure("read", self.key_path, exc) from exc
+        key = serialization.load_der_private_key(self._keyring.decrypt(sealed, _KEY_CONTEXT), None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise CertificateError(
+                f"cannot use the authority's key {self.key_path}", why="it is no ECDSA key"
+            )
+        return key
+
+
+def _write(path: Path, data: bytes, mode: int = 0o600) -> None:
+    try:
+        write_durably(path, data, mode=mode)
+    except OSError as exc:
+        raise storage_failure("write", path, exc) from exc
+
+
+def _private_der(key: EllipticCurvePrivateKey) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
+    return key.private_bytes(
+        serialization.Encoding.DER,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    from cryptography import x509
+
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _moment(epoch: float) -> datetime:
+    return datetime.fromtimestamp(int(epoch), UTC)

@@ -1,0 +1,281 @@
+"""The security component: keys, certificates, tokens and the audit log of one node.
+
+A boot that finds everything in order reads seven small files in one worker thread, imports no
+cryptography, writes nothing and waits for no disk; what it has to write (that it booted, that time
+went on) is written in the background. The first boot makes what is missing in an order in which
+each file needs only those before it: master key, keyring, authority, certificate, token file,
+tokens. Cut short anywhere, the next boot goes on. None of it is undone when that boot fails:
+removing a master key because a port was taken would be the greater harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import trio
+
+from novacron.component import (
+    HEALTHY,
+    Criticality,
+    Health,
+    HealthDepth,
+    HealthState,
+    NodeView,
+    ObservableComponent,
+    Phase,
+)
+from novacron.config.schema import ApiSettings, NetworkSettings, SecuritySettings
+from novacron.data_directory import DataDirectory
+from novacron.environment.identity import Identity
+from novacron.security.audit import AuditLog
+from novacron.security.certificates import Certificates
+from novacron.security.clock import ClockRecord
+from novacron.security.errors import (
+    AuditUnavailableError,
+    ClockSetBackError,
+    StorageFailedError,
+    storage_failure,
+)
+from novacron.security.keyring import Keyring
+from novacron.security.names import certificate_names
+from novacron.security.tokens import Tokens
+
+UPKEEP_INTERVAL = 3600.0
+"""Seconds between looks at what has to be renewed. Windows are days wide; an hour keeps the record
+of the clock and files replaced from outside fresh enough."""
+
+_LOG = logging.getLogger("novacron.security")
+
+
+class Security(ObservableComponent):
+    """Secrets, encryption, authentication, authorisation."""
+
+    name: ClassVar[str] = "security"
+    phase: ClassVar[Phase] = Phase.CORE
+    criticality: ClassVar[Criticality] = Criticality.CRITICAL
+
+    def __init__(
+        self,
+        identity: Identity,
+        settings: SecuritySettings,
+        network: NetworkSettings,
+        api: ApiSettings,
+        directory: DataDirectory,
+        node: NodeView,
+    ) -> None:
+        self._identity = identity
+        self._settings = settings
+        self._directory = directory
+        self._node = node
+        # Looked up at each call, so that everything here sees the same clock.
+        now: Callable[[], float] = lambda: time.time()  # noqa: E731
+        self._now = now
+        self.keyring = Keyring(directory, settings.master_key, settings.key_rotation_days, now=now)
+        self.certificates = Certificates(
+            directory,
+            settings,
+            self.keyring,
+            certificate_names(
+                network.listen_address, network.advertise_address, api.listen_address
+            ),
+            now=now,
+        )
+        self.tokens = Tokens(directory, now=now)
+        self.audit = AuditLog(
+            directory, settings.audit_max_bytes, settings.audit_on_failure, now=now
+        )
+        self.clock = ClockRecord(directory, now=now)
+        self._warned: set[str] = set()
+        self._upkeep_failure = ""
+        self._opened = False
+        self._boot_recorded = trio.Event()
+
+    async def initialize(self, nursery: trio.Nursery) -> None:
+        """Open everything.
+
+        Raises:
+          SecretReferenceError, KeyringError: keys.
+          CertificateError, ClockSetBackError: certificates.
+          StorageFailedError: the disk refuses.
+        """
+        node_id = str(self._identity.node_id)
+        made, warnings = await trio.to_thread.run_sync(self._open, node_id)
+        self._warn(warnings)
+        self._opened = True
+        if made:
+            _LOG.info(
+                "Made the keys, certificates and first token of this node; the token is in %s.",
+                self.tokens.admin_path,
+            )
+        self._boot_recorded = trio.Event()
+        nursery.start_soon(self._record_boot, made, warnings)
+        nursery.start_soon(self._upkeep)
+
+    def _open(self, node_id: str) -> tuple[bool, list[str]]:
+        """All disk work of a boot in one hop to a thread."""
+        directory = self._directory
+        for path in (directory.secrets, directory.pki, directory.audit):
+            try:
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as exc:
+                raise storage_failure("create", path, exc) from exc
+        warnings: list[str] = []
+        if (damaged := self.clock.load()) is not None:
+            warnings.append(damaged)
+        behind = self.clock.behind()
+        self.keyring.open()
+        rotated = self.keyring.rotate_if_due()
+        if rotated is not None:
+            _LOG.info("Made a new data key.", extra={"key_id": rotated})
+        try:
+            warnings += self.certificates.open(node_id)
+        except ClockSetBackError as exc:
+            if behind <= self._settings.clock_tolerance:
+                raise
+            raise ClockSetBackError(
+                "the clock was set back",
+                why=f"it is {_duration(behind)} behind the newest time this node has seen, and "
+                f"certificates are not valid yet ({exc.why})",
+                remedy="set the clock (timedatectl set-ntp true) and start the node again; see the "
+                "runbook clock-set-back",
+                key="security.clock_tolerance",
+            ) from exc
+        if behind > self._settings.clock_tolerance:
+            warnings.append(
+                f"The clock was set back: it is {_duration(behind)} behind the newest time this "
+                "node has seen. Tokens and certificates live longer than they should until it is "
+                "right; set it with timedatectl, and see the runbook clock-set-back."
+            )
+        made, more = self.tokens.open_blocking()
+        warnings += more
+        warnings += self.audit.open_blocking()
+        return made, warnings
+
+    async def _record_boot(self, made: bool, warnings: list[str]) -> None:
+        actor = f"node:{self._identity.node_id}"
+        details = {"boot_id": self._node.boot_id, "first": made, "warnings": warnings}
+        try:
+            await self.audit.append("node.start", actor, "node", details=details)
+            await trio.to_thread.run_sync(self.clock.advance)
+        except (AuditUnavailableError, StorageFailedError) as exc:
+            # Serving goes on: health says it, and changing calls are refused by the log itself.
+            self._upkeep_failure = str(exc)
+            _LOG.error("Cannot keep a record of this boot.", extra={"why": str(exc)})
+        finally:
+            self._boot_recorded.set()
+
+    async def _upkeep(self) -> None:
+        while True:
+            await trio.sleep(UPKEEP_INTERVAL)
+            await self.look_after()
+
+    async def look_after(self) -> None:
+        """Rotate, renew and record whatever is due. A failure is reported and tried again."""
+        try:
+            rotated = await trio.to_thread.run_sync(self.keyring.rotate_if_due)
+            if rotated is not None:
+                await self._recorded("key.rotate", f"key:{rotated}")
+            await self.renew_certificate(force=False)
+            await trio.to_thread.run_sync(self.clock.advance)
+        except Exception as exc:
+            self._upkeep_failure = str(exc) or type(exc).__name__
+            _LOG.error(
+                "Cannot renew keys and certificates; it is tried again in an hour.",
+                extra={"why": self._upkeep_failure},
+            )
+        else:
+            self._upkeep_failure = ""
+
+    async def renew_certificate(self, *, force: bool = True) -> bool:
+        """Take a newer certificate into use if there is one to be had; with *force*, issue one.
+
+        New handshakes use it at once, in contexts that were given out before, too.
+        """
+        material, warnings = await trio.to_thread.run_sync(
+            lambda: self.certificates.examine(force=force)
+        )
+        self._warn(warnings)
+        if material is None:
+            return False
+        self.certificates.adopt(material)
+        _LOG.info(
+            "A new certificate is in use.",
+            extra={"serial": material.serial, "names": material.names},
+        )
+        await self._recorded("certificate.renew", f"certificate:{material.serial}")
+        return True
+
+    async def _recorded(self, action: str, target: str) -> None:
+        await self.audit.append(action, f"node:{self._identity.node_id}", target)
+
+    def _warn(self, warnings: list[str]) -> None:
+        for warning in warnings:
+            if warning not in self._warned:
+                self._warned.add(warning)
+                self._node.warn(warning)
+
+    async def health_check(self, depth: HealthDepth) -> Health:
+        if not self._opened:
+            return Health(HealthState.UNKNOWN, "not started")
+        left = self.certificates.material.not_after - self._now()
+        if left <= 0:
+            return Health(
+                HealthState.UNHEALTHY,
+                f"the node's certificate expired {_duration(-left)} ago; see the runbook "
+                "expired-certificate",
+            )
+        if self.audit.failure:
+            return Health(
+                HealthState.DEGRADED,
+                f"the audit log cannot be written: {self.audit.failure}",
+                self.audit.status(),
+            )
+        if self._upkeep_failure:
+            return Health(HealthState.DEGRADED, self._upkeep_failure)
+        return HEALTHY
+
+    def statistics(self) -> Mapping[str, Any]:
+        if not self._opened:
+            return {}
+        keys = self.keyring.status()
+        return {
+            "certificate": self.certificates.status(),
+            "data_keys": len(keys["keys"]),
+            "active_key": keys["active"],
+            "audit": self.audit.status(),
+        }
+
+    async def shutdown(self) -> None:
+        opened, self._opened = self._opened, False
+        if opened:
+            # A boot that is stopped at once is recorded before its stop.
+            with trio.move_on_after(1.0):
+                await self._boot_recorded.wait()
+        await trio.to_thread.run_sync(self._close, opened)
+
+    def _close(self, opened: bool) -> None:
+        try:
+            if opened:
+                self.audit.append_blocking(
+                    "node.stop",
+                    f"node:{self._identity.node_id}",
+                    "node",
+                    details={"boot_id": self._node.boot_id},
+                )
+                self.clock.advance()
+        except (AuditUnavailableError, StorageFailedError) as exc:
+            _LOG.error("Cannot keep a record of this stop.", extra={"why": str(exc)})
+        finally:
+            self.audit.close_blocking()
+            self.certificates.close()
+            self.keyring.close()
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

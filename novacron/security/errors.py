@@ -1,0 +1,112 @@
+"""What can go wrong with keys, certificates, tokens and the audit log."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import ClassVar
+
+from novacron.errors import (
+    ConflictError,
+    DeniedError,
+    InvalidError,
+    LimitError,
+    NotFoundError,
+    SecurityError,
+    UnavailableError,
+)
+
+
+class SecretReferenceError(SecurityError, InvalidError):
+    """A secret reference leads nowhere, or to something that must not be used."""
+
+    code: ClassVar[str] = "security.secret"
+
+
+class KeyringError(SecurityError, InvalidError):
+    """The keyring cannot be opened, or a ciphertext does not belong to it."""
+
+    code: ClassVar[str] = "security.keyring"
+
+
+class CertificateError(SecurityError, InvalidError):
+    """A certificate of this node cannot be used."""
+
+    code: ClassVar[str] = "security.certificate"
+
+
+class ClockSetBackError(SecurityError, InvalidError):
+    """The clock is so far behind that certificates are not valid yet."""
+
+    code: ClassVar[str] = "security.clock"
+
+
+class PeerRejectedError(SecurityError, DeniedError):
+    """A peer's certificate does not make it a node of this cluster."""
+
+    code: ClassVar[str] = "security.peer"
+
+
+class TokenInvalidError(SecurityError, InvalidError):
+    """A token cannot be made as asked."""
+
+    code: ClassVar[str] = "security.token"
+
+
+class TokenNotFoundError(SecurityError, NotFoundError):
+    """No token has this id."""
+
+    code: ClassVar[str] = "security.token_not_found"
+
+
+class TokenLimitError(SecurityError, LimitError):
+    """There are as many tokens as there may be."""
+
+    code: ClassVar[str] = "security.token_limit"
+
+
+class AuditUnavailableError(SecurityError, UnavailableError):
+    """The audit log cannot be written, so the change it should record must not be made."""
+
+    code: ClassVar[str] = "security.audit"
+
+
+class LockedError(SecurityError, ConflictError):
+    """Another process holds a lock for longer than is sane."""
+
+    code: ClassVar[str] = "security.locked"
+
+
+class StorageFailedError(SecurityError, UnavailableError):
+    """The disk refused."""
+
+    code: ClassVar[str] = "security.storage"
+
+
+_STORAGE_REMEDIES = {
+    errno.ENOSPC: ("the disk is full", "free space on that file system"),
+    errno.EDQUOT: ("the disk quota is used up", "free space or raise the quota"),
+    errno.EROFS: (
+        "the file system is mounted read-only",
+        "look for disk errors in the kernel log and mount it writable",
+    ),
+    errno.EACCES: (
+        "permission denied",
+        "give the data directory to the user the node runs as (chown -R)",
+    ),
+    errno.EPERM: (
+        "permission denied",
+        "give the data directory to the user the node runs as (chown -R)",
+    ),
+    errno.EIO: ("the disk reports an error", "look at the kernel log and replace the disk"),
+}
+
+
+def storage_failure(what: str, path: Path, error: OSError) -> StorageFailedError:
+    """Map *error*, met while doing *what* to *path*, to what an operator can act on."""
+    why, remedy = _STORAGE_REMEDIES.get(
+        error.errno or 0, (error.strerror or type(error).__name__, "look at the path and its owner")
+    )
+    return StorageFailedError(
+        f"cannot {what} {path}", why=why, remedy=remedy, key="system.data_dir"
+    )

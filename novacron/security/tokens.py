@@ -1,0 +1,440 @@
+"""API tokens: ``nct_<id>_<secret>``, 256 random bits, of which only a SHA-256 hash is stored.
+
+A plain hash is enough, since there is nothing to guess: stretching (argon2 and its like) is for
+secrets that people choose. The prefix lets secret scanners find a token that leaked.
+
+The node and ``novacron token`` change the same file under a lock; the node takes over what the
+command line wrote at the next request.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+from novacron.data_directory import DataDirectory
+from novacron.durable import remove_durably, write_durably
+from novacron.observe import Counter
+from novacron.security import documents
+from novacron.security.errors import (
+    TokenInvalidError,
+    TokenLimitError,
+    TokenNotFoundError,
+    storage_failure,
+)
+from novacron.security.filelock import held
+from novacron.security.references import read_secret_file, register
+from novacron.security.roles import Principal, Role
+
+PREFIX = "nct"
+TOKEN_LIMIT = 1000
+"""Tokens that may be usable at once. All are read at each change; this keeps that below 1 ms."""
+LONGEST_NAME = 64
+_KEEP_DEAD = 30 * 86400.0
+"""Seconds an expired or revoked token stays in the list, so that an operator still finds it."""
+_NO_HASH = b"\0" * 32
+_LONGEST_SECRET = 256
+
+_LOG = logging.getLogger("novacron.security")
+_CHECKS = Counter(
+    "novacron_token_checks_total", "Tokens that were presented, by outcome.", ("outcome",)
+)
+
+
+# Named here, because inside the class below ``list`` is a method.
+Warnings = list[str]
+Descriptions = list[dict[str, Any]]
+
+
+class Token:
+    """What is known of a token; not the token."""
+
+    __slots__ = ("created", "expires", "hash", "id", "name", "revoked", "role")
+
+    def __init__(
+        self,
+        id: str,
+        name: str,
+        role: Role,
+        hash: bytes,
+        created: float,
+        expires: float | None,
+        revoked: float | None = None,
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.role = role
+        self.hash = hash
+        self.created = created
+        self.expires = expires
+        self.revoked = revoked
+
+    def __repr__(self) -> str:
+        return f"Token({self.id}, {self.role.value})"
+
+    def usable(self, now: float) -> bool:
+        return self.revoked is None and (self.expires is None or now < self.expires)
+
+    def state(self, now: float) -> str:
+        if self.revoked is not None:
+            return "revoked"
+        return "active" if self.usable(now) else "expired"
+
+    def describe(self, now: float) -> dict[str, Any]:
+        """For people and the API: no hash."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "role": self.role.value,
+            "created": documents.to_text(self.created),
+            "expires": None if self.expires is None else documents.to_text(self.expires),
+            "state": self.state(now),
+        }
+
+    def _document(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "name": self.name,
+            "role": self.role.value,
+            "hash": base64.b64encode(self.hash).decode(),
+            "created": self.created,
+            "expires": self.expires,
+            "revoked": self.revoked,
+        }
+
+
+class CreatedToken:
+    """A new token. Nothing gives :attr:`secret` a second time."""
+
+    __slots__ = ("id", "secret")
+
+    def __init__(self, id: str, secret: str) -> None:
+        self.id = id
+        self.secret = secret
+
+    def __repr__(self) -> str:
+        return f"CreatedToken({self.id})"
+
+
+class Tokens:
+    """The tokens of a node. Methods that end in ``_blocking`` belong in a worker thread."""
+
+    def __init__(self, directory: DataDirectory, *, now: Callable[[], float] = time.time) -> None:
+        self.path = directory.secrets / "tokens.json"
+        self.admin_path = directory.secrets / "admin.token"
+        self._directory = directory
+        self._lock_path = directory.secrets / "tokens.lock"
+        self._now = now
+        self._tokens: dict[str, Token] = {}
+        self._stamp: documents.Stamp | None = None
+        self._complained: documents.Stamp | Literal[False] | None = False
+        self._registered: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"Tokens({len(self._tokens)})"
+
+    # --- Life -----------------------------------------------------------------------------------
+
+    def open_blocking(self, *, create: bool = True) -> tuple[bool, Warnings]:
+        """Read the tokens; the first boot makes one for the administrator.
+
+        The token's file is written before its hash: a crash between the two leaves a file that the
+        next boot adopts, never a token nobody knows.
+
+        Returns whether the token was made, and warnings for the operator.
+
+        Raises:
+          StorageFailedError: the disk refuses.
+          SecretReferenceError: ``secrets/admin.token`` is open to others.
+        """
+        warnings: Warnings = []
+        try:
+            self._load()
+            return False, warnings
+        except FileNotFoundError:
+            pass
+        except ValueError as exc:
+            if not create:
+                raise _damaged(self.path, str(exc)) from exc
+            where = self._directory.quarantine(self.path)
+            warnings.append(
+                f"The API tokens were damaged ({exc}) and lie in {where} now: none of them is "
+                f"valid any more. A new administrator's token is in {self.admin_path}."
+            )
+            remove_durably(self.admin_path)
+        except OSError as exc:
+            raise storage_failure("read", self.path, exc) from exc
+        if not create:
+            return False, warnings
+        with held(self._lock_path):
+            secret = self._admin_secret()
+            id = secret.split("_", 2)[1]
+            self._tokens = {
+                id: Token(id, "first administrator", Role.ADMIN, _hash(secret), self._now(), None)
+            }
+            self._save()
+        return True, warnings
+
+    def _admin_secret(self) -> str:
+        if self.admin_path.exists():
+            text = read_secret_file(self.admin_path, key="system.data_dir").decode(
+                "ascii", "replace"
+            )
+            if _split(text.strip()) is not None:
+                register(text.strip())
+                return text.strip()
+        secret = _new_secret(secrets.token_hex(8))
+        register(secret)
+        try:
+            write_durably(self.admin_path, secret.encode() + b"\n", mode=0o600)
+        except OSError as exc:
+            raise storage_failure("write", self.admin_path, exc) from exc
+        return secret
+
+    # --- Use ------------------------------------------------------------------------------------
+
+    def authenticate(self, secret: str) -> Principal | None:
+        """Whose token *secret* is; None when it is nobody's, has expired or was revoked.
+
+        Costs a ``stat``, and a read of the file when it has changed.
+        """
+        self._refresh()
+        parts = _split(secret)
+        token = self._tokens.get(parts) if parts is not None else None
+        # Also without such a token something is compared: how long it takes tells nothing.
+        expected = token.hash if token is not None else _NO_HASH
+        matches = hmac.compare_digest(_hash(secret[:_LONGEST_SECRET]), expected)
+        if token is None or not matches:
+            _CHECKS.inc("unknown")
+            return None
+        if not token.usable(self._now()):
+            _CHECKS.inc(token.state(self._now()))
+            return None
+        _CHECKS.inc("accepted")
+        if token.id not in self._registered:
+            # From now on a log line that quotes a request cannot give it away.
+            self._registered.add(token.id)
+            register(secret)
+        return Principal("token", token.id, token.role)
+
+    def list(self) -> Descriptions:
+        """Every token, oldest first, those that were revoked lately included."""
+        self._refresh()
+        now = self._now()
+        ordered = sorted(self._tokens.values(), key=lambda token: (token.created, token.id))
+        return [token.describe(now) for token in ordered]
+
+    async def create(self, name: str, role: Role | str, ttl: float | None = None) -> CreatedToken:
+        """Make a token that is valid for *ttl* seconds, or until it is revoked.
+
+        Raises:
+          TokenInvalidError: the name, the role or the time to live makes no sense.
+          TokenLimitError: there are too many.
+          StorageFailedError: it could not be kept; it is not valid.
+        """
+        import trio
+
+        return await trio.to_thread.run_sync(self.create_blocking, name, role, ttl)
+
+    async def revoke(self, id: str) -> None:
+        """Make the token *id* invalid, durably, before this returns. Twice is harmless.
+
+        Raises:
+          TokenNotFoundError: there is no such token.
+          StorageFailedError: that could not be kept; the token is still valid.
+        """
+        import trio
+
+        await trio.to_thread.run_sync(self.revoke_blocking, id)
+
+    def create_blocking(
+        self, name: str, role: Role | str, ttl: float | None = None
+    ) -> CreatedToken:
+        role = _check_role(role)
+        _check_name(name)
+        if ttl is not None and not 1 <= ttl <= 3650 * 86400:
+            raise TokenInvalidError(
+                "cannot make the token",
+                why="its time to live is not between 1 second and 3650 days",
+                remedy="choose another, or none for a token that does not expire",
+            )
+        now = self._now()
+        with held(self._lock_path):
+            tokens = self._fresh()
+            if sum(token.usable(now) for token in tokens.values()) >= TOKEN_LIMIT:
+                raise TokenLimitError(
+                    "cannot make the token",
+                    why=f"there are {TOKEN_LIMIT} usable ones already",
+                    remedy="revoke some with `novacron token revoke`",
+                )
+            id = secrets.token_hex(8)
+            secret = _new_secret(id)
+            register(secret)
+            expires = None if ttl is None else now + ttl
+            self._replace({**tokens, id: Token(id, name, role, _hash(secret), now, expires)})
+        return CreatedToken(id, secret)
+
+    def revoke_blocking(self, id: str) -> None:
+        with held(self._lock_path):
+            tokens = self._fresh()
+            token = tokens.get(id)
+            if token is None:
+                raise TokenNotFoundError(
+                    f"cannot revoke the token {id[:32]!r}",
+                    why="there is no token with this id",
+                    remedy="list them with `novacron token list`",
+                )
+            if token.revoked is None:
+                dead = Token(
+                    id,
+                    token.name,
+                    token.role,
+                    token.hash,
+                    token.created,
+                    token.expires,
+                    self._now(),
+                )
+                self._replace({**tokens, id: dead})
+            # A file with a token that is no longer valid would only mislead; and should the list
+            # be lost, it must not be adopted again.
+            self._remove_admin_file(id)
+
+    def _remove_admin_file(self, id: str) -> None:
+        try:
+            text = self.admin_path.read_text("ascii", "replace").strip()
+        except OSError:
+            return
+        if _split(text) == id:
+            remove_durably(self.admin_path)
+
+    # --- The file -------------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        stamp = documents.stamp(self.path)
+        if stamp == self._stamp or stamp == self._complained:
+            return
+        try:
+            self._load()
+        except (OSError, ValueError) as exc:
+            # Keeping what was read before is the safe side: revoked tokens stay revoked.
+            self._complained = stamp
+            _LOG.error(
+                "The API tokens in %s changed and cannot be read; the ones read before stay in "
+                "use. Restore the file from a backup.",
+                self.path,
+                extra={"why": str(exc)},
+            )
+
+    def _fresh(self) -> dict[str, Token]:
+        """The tokens as they are on disk, which is what a change starts from."""
+        try:
+            if documents.stamp(self.path) != self._stamp:
+                self._load()
+        except FileNotFoundError:
+            self._tokens = {}
+        except OSError as exc:
+            raise storage_failure("read", self.path, exc) from exc
+        except ValueError as exc:
+            raise _damaged(self.path, str(exc)) from exc
+        return self._tokens
+
+    def _load(self) -> None:
+        stamp = documents.stamp(self.path)
+        body = documents.decode(self.path.read_bytes())
+        try:
+            if body["version"] != 1:
+                raise ValueError("its version is not 1")
+            tokens = {}
+            for entry in body["tokens"]:
+                token = Token(
+                    str(entry["id"]),
+                    str(entry["name"]),
+                    Role(entry["role"]),
+                    base64.b64decode(entry["hash"], validate=True),
+                    float(entry["created"]),
+                    None if entry["expires"] is None else float(entry["expires"]),
+                    None if entry["revoked"] is None else float(entry["revoked"]),
+                )
+                tokens[token.id] = token
+        except (KeyError, TypeError, binascii.Error) as exc:
+            raise ValueError("a field is missing or wrong") from exc
+        self._tokens, self._stamp, self._complained = tokens, stamp, False
+
+    def _replace(self, tokens: dict[str, Token]) -> None:
+        before = self._tokens
+        horizon = self._now() - _KEEP_DEAD
+        self._tokens = {
+            id: token
+            for id, token in tokens.items()
+            if max(token.revoked or 0.0, token.expires or 0.0) > horizon
+            or (token.revoked is None and token.expires is None)
+        }
+        try:
+            self._save()
+        except BaseException:
+            self._tokens = before
+            raise
+
+    def _save(self) -> None:
+        body = {"version": 1, "tokens": [token._document() for token in self._tokens.values()]}
+        try:
+            write_durably(self.path, documents.encode(body), mode=0o600)
+        except OSError as exc:
+            raise storage_failure("write", self.path, exc) from exc
+        self._stamp = documents.stamp(self.path)
+
+
+def _new_secret(id: str) -> str:
+    return f"{PREFIX}_{id}_{secrets.token_urlsafe(32)}"
+
+
+def _split(text: str) -> str | None:
+    """The id in a token; None when it cannot be a token."""
+    parts = text.split("_", 2)
+    if len(text) > _LONGEST_SECRET or len(parts) != 3 or parts[0] != PREFIX or not parts[2]:
+        return None
+    return parts[1]
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+def _check_role(role: Role | str) -> Role:
+    try:
+        checked = Role(role)
+    except ValueError:
+        checked = Role.NODE
+    if checked is Role.NODE:
+        # A node proves who it is with its certificate.
+        raise TokenInvalidError(
+            "cannot make the token",
+            why="its role is none of viewer, operator, admin",
+            remedy="choose the least of the three that does",
+        )
+    return checked
+
+
+def _check_name(name: str) -> None:
+    if not name or len(name) > LONGEST_NAME or not name.isprintable():
+        raise TokenInvalidError(
+            "cannot make the token",
+            why=f"its name is not 1 to {LONGEST_NAME} printable characters",
+            remedy="name whoever will use it",
+        )
+
+
+def _damaged(path: Any, why: str) -> TokenInvalidError:
+    return TokenInvalidError(
+        f"cannot read the API tokens {path}",
+        why=why,
+        remedy="restore the file from a backup, or start the node: it sets the file aside and makes "
+        "a new administrator's token",
+    )
