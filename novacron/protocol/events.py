@@ -40,6 +40,13 @@ class Established(Event):
     max_in_flight: int
 
 
+class PingReceived(Event):
+    """The answer is in the next event."""
+
+    __slots__ = ("sequence",)
+    sequence: int
+
+
 class RequestReceived(Event):
     __slots__ = ("request",)
     request: Request

@@ -30,7 +30,7 @@ Check = Callable[[Any], str]
 class Record:
     """An immutable value whose fields are its ``__slots__``, in order."""
 
-    __slots__: tuple[str, ...] = ()
+    __slots__: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *values: Any, **named: Any) -> None:
         names = self.__slots__
@@ -103,7 +103,7 @@ def _node_id(value: Any) -> str:
 class Message(Record):
     """Anything that travels in a frame."""
 
-    __slots__: tuple[str, ...] = ()
+    __slots__: ClassVar[tuple[str, ...]] = ()
     type: ClassVar[int]
     checks: ClassVar[tuple[Check, ...]]
     """What each field must be, in the order of ``__slots__``."""

@@ -29,6 +29,7 @@ from novacron.protocol.events import (
     Failed,
     GoodbyeReceived,
     Measured,
+    PingReceived,
     RefusedError,
     RequestReceived,
     ResponseReceived,
@@ -133,12 +134,17 @@ class SessionMachine:
         return self._next_request
 
     @property
+    def takes_requests(self) -> bool:
+        """Whether both sides agreed on requests."""
+        return self.peer is not None and bool(self.peer.features & FEATURE_REQUESTS)
+
+    @property
     def may_request(self) -> bool:
         """Whether a Request would be allowed now."""
         return (
             self.state is State.OPEN
             and self.peer is not None
-            and bool(self.peer.features & FEATURE_REQUESTS)
+            and self.takes_requests
             and len(self._asked) < self.peer.max_in_flight
         )
 
@@ -236,7 +242,7 @@ class SessionMachine:
             self._count_ping(now)
             self.state = successor
             pong = Pong(message.sequence, message.clock_ns, self._wall_clock_ns())
-            events.append(Transmit(self.send(pong)))
+            events += (PingReceived(message.sequence), Transmit(self.send(pong)))
         elif isinstance(message, Pong):
             self._take_pong(message, now, events)
         elif isinstance(message, Request):
@@ -283,7 +289,7 @@ class SessionMachine:
             events.append(Measured(round_trip))
 
     def _take_request(self, request: Request, events: list[Event]) -> None:
-        if self.peer is None or not self.peer.features & FEATURE_REQUESTS:
+        if not self.takes_requests:
             raise ViolationError(ErrorCode.STATE, "the peer sent a request; none were agreed on")
         if request.id in self._owed:
             raise ViolationError(ErrorCode.STATE, f"request {request.id} is open already")

@@ -1,0 +1,354 @@
+"""The network component: the peer listener and the sessions to the seeds."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+import trio
+
+from novacron.component import (
+    Component,
+    Criticality,
+    Health,
+    HealthDepth,
+    HealthState,
+    NodeView,
+    ObservableComponent,
+    Phase,
+)
+from novacron.config.schema import NetworkSettings
+from novacron.environment import Identity
+from novacron.errors import NetworkError, NovaCronError, SecurityError
+from novacron.network.errors import TlsError
+from novacron.network.listener import AcceptLoop
+from novacron.network.metrics import HANDSHAKE_FAILURES, SESSIONS_ENDED
+from novacron.network.peers import Seed, SeedState, SelfDialledError
+from novacron.network.registry import SessionRegistry
+from novacron.network.session import PeerSession, RequestHandler
+from novacron.network.tcp_tls import TlsDialer, open_tls_listener
+from novacron.network.transport import Dialer, Incoming, Stream, split_address
+from novacron.protocol.codes import ErrorCode, GoodbyeReason, ViolationError
+from novacron.protocol.events import Closed, Failed, SessionTimeoutError
+from novacron.protocol.party import LocalParty, local_party
+from novacron.protocol.states import Role
+from novacron.security import Security
+
+logger = logging.getLogger("novacron.network")
+
+PROBE_TIMEOUT: Final = 0.8
+"""Seconds; less than a deep check may take, so that the answer is ours and not a timeout's."""
+
+GOODBYE_TIMEOUT: Final = 3.0
+"""Seconds for a peer to answer a Goodbye before a session with nothing in flight is dropped: a
+dead peer must not hold up the stop of this node for all of boot.stop.drain."""
+
+
+class Network(ObservableComponent, Component):
+    """Ready when the listener is bound; seeds are dialled from then on and waited for by nobody."""
+
+    name: ClassVar[str] = "network"
+    phase: ClassVar[Phase] = Phase.CORE
+    criticality: ClassVar[Criticality] = Criticality.CRITICAL
+
+    def __init__(
+        self,
+        security: Security,
+        identity: Identity,
+        settings: NetworkSettings,
+        node: NodeView,
+    ) -> None:
+        self._security = security
+        self._identity = identity
+        self._settings = settings
+        self._node = node
+        self._handlers: dict[str, RequestHandler] = {}
+        self._reset()
+
+    def _reset(self) -> None:
+        self._registry = SessionRegistry()
+        self._accept_loop: AcceptLoop | None = None
+        self._seeds: list[Seed] = []
+        self._local: LocalParty | None = None
+        self._dialling: trio.CancelScope | None = None
+        self._stopping = False
+
+    # For the components above ----------------------------------------------------------------
+
+    @property
+    def address(self) -> str | None:
+        """``host:port`` of the listener while it is bound."""
+        return self._accept_loop.listener.address if self._accept_loop else None
+
+    def session(self, node_id: str) -> PeerSession | None:
+        """The session with that node, if there is one."""
+        return self._registry.find(node_id)
+
+    def sessions(self) -> list[PeerSession]:
+        return list(self._registry)
+
+    def register_handler(self, method: str, handler: RequestHandler) -> None:
+        """Let peers ask for *method*, from now on and on every session.
+
+        Raises:
+          ValueError: somebody else registered it.
+        """
+        if method in self._handlers:
+            raise ValueError(f"method {method} has a handler")
+        self._handlers[method] = handler
+
+    def remove_handler(self, method: str) -> None:
+        self._handlers.pop(method, None)
+
+    # The component contract ------------------------------------------------------------------
+
+    async def initialize(self, nursery: trio.Nursery) -> None:
+        """Raises what :func:`~novacron.network.tcp_tls.open_tls_listener` does, and
+        AddressInvalidError for a seed or advertised address that is none."""
+        self._reset()
+        settings = self._settings
+        seeds = [(*split_address(seed, "network.seeds"), seed) for seed in settings.seeds]
+        if settings.advertise_address is not None:
+            split_address(settings.advertise_address, "network.advertise_address")
+        certificates = self._security.certificates
+        listener = await open_tls_listener(
+            settings.listen_address, settings.port, certificates.server_context
+        )
+        self._accept_loop = AcceptLoop(
+            listener,
+            self._accepted,
+            max_connections=settings.max_connections,
+            max_per_host=settings.max_connections_per_peer,
+        )
+        self._local = local_party(
+            self._identity.node_id,
+            self._node.boot_id,
+            address=settings.advertise_address or listener.address,
+            max_frame_bytes=settings.max_frame_bytes,
+            handshake_timeout=settings.handshake_timeout,
+            idle_timeout=settings.idle_timeout,
+            ping_interval=settings.ping_interval,
+        )
+        dialer = TlsDialer(certificates.client_context)
+
+        async def dial(host: str, port: int) -> PeerSession:
+            return await self._dial(dialer, host, port)
+
+        self._seeds = [
+            Seed(
+                host,
+                port,
+                seed,
+                dial=dial,
+                serve=self._serve,
+                registry=self._registry,
+                warn=self._node.warn,
+            )
+            for host, port, seed in seeds
+        ]
+        nursery.start_soon(self._accept_loop.run, nursery)
+        if self._seeds:
+            nursery.start_soon(self._dial_seeds)
+        self._node.publish_address("peer", listener.address)
+        logger.info("listening for peers", extra={"address": listener.address})
+
+    async def drain(self) -> None:
+        self._stopping = True
+        if self._accept_loop is not None:
+            self._accept_loop.stop()
+        if self._dialling is not None:
+            self._dialling.cancel()
+        self._registry.leave_all(GoodbyeReason.STOPPING, "the node stops")
+        with trio.move_on_after(GOODBYE_TIMEOUT):
+            await self._registry.wait_empty()
+        self._registry.abort_idle()
+        await self._registry.wait_empty()
+
+    async def shutdown(self) -> None:
+        """The sessions that are left end when the nursery is cancelled, right after this."""
+        self._stopping = True
+        if self._accept_loop is not None:
+            self._accept_loop.stop()
+            self._accept_loop = None
+        if self._dialling is not None:
+            self._dialling.cancel()
+
+    async def health_check(self, depth: HealthDepth) -> Health:
+        loop = self._accept_loop
+        if loop is None or not loop.accepting:
+            return Health(HealthState.UNHEALTHY, "the peer listener does not accept connections")
+        details = {"sessions": len(self._registry), **loop.statistics()}
+        if depth is not HealthDepth.SHALLOW:
+            if not loop.saturated and not await self._probe(loop):
+                return Health(
+                    HealthState.UNHEALTHY, "the peer listener did not take a connection", details
+                )
+            if self._seeds and all(seed.failed for seed in self._seeds):
+                return Health(HealthState.DEGRADED, "no session with any of network.seeds", details)
+        return Health(HealthState.HEALTHY, "", details)
+
+    def statistics(self) -> Mapping[str, Any]:
+        loop = self._accept_loop
+        return {
+            "address": self.address,
+            "listener": loop.statistics() if loop is not None else None,
+            "sessions": len(self._registry),
+            "peers": [_describe(session) for session in self._registry],
+            "seeds": [seed.statistics() for seed in self._seeds],
+        }
+
+    async def _probe(self, loop: AcceptLoop) -> bool:
+        """Connect to the own listener; the accept loop knows the address and answers by an event,
+        so that the check costs no handshake and counts as no failure of one."""
+        host, port = split_address(loop.listener.address, "network.port")
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        connection = trio.socket.socket(family, socket.SOCK_STREAM)
+        with connection, trio.move_on_after(PROBE_TIMEOUT):
+            try:
+                await connection.bind((host, 0))
+                name, number = connection.getsockname()[:2]
+                address = f"[{name}]:{number}" if ":" in name else f"{name}:{number}"
+                accepted = loop.expect_probe(address)
+                try:
+                    await connection.connect((host, port))
+                    await accepted.wait()
+                finally:
+                    loop.forget_probe(address)
+            except OSError:
+                return False
+            return True
+        return False
+
+    # Sessions --------------------------------------------------------------------------------
+
+    async def _dial_seeds(self) -> None:
+        with trio.CancelScope() as self._dialling:
+            async with trio.open_nursery() as nursery:
+                for seed in self._seeds:
+                    nursery.start_soon(seed.run)
+
+    async def _accepted(self, incoming: Incoming) -> None:
+        started_at = trio.current_time()
+        stream = session = None
+        try:
+            with trio.move_on_at(started_at + self._settings.handshake_timeout):
+                stream = await incoming.handshake()
+            if stream is None:
+                _count_failure(Role.ACCEPTOR, "handshake_timeout", incoming.peer_address, None)
+                return
+            session = await self._authenticate(stream, Role.ACCEPTOR, started_at)
+            await session.handshake()
+        except NovaCronError as exc:
+            _count_failure(Role.ACCEPTOR, _reason(exc, session), incoming.peer_address, exc)
+        finally:
+            if session is None:
+                incoming.close()
+            elif session.peer is None:
+                await session.close()
+        if session is not None and session.peer is not None:
+            await self._serve(session)
+
+    async def _dial(self, dialer: Dialer, host: str, port: int) -> PeerSession:
+        settings = self._settings
+        started_at = trio.current_time()
+        session = None
+        try:
+            with trio.move_on_after(settings.connect_timeout + settings.handshake_timeout):
+                stream = await dialer.dial(host, port)
+                session = await self._authenticate(stream, Role.INITIATOR, trio.current_time())
+                await session.handshake()
+                return session
+            raise SessionTimeoutError(
+                f"no session with {host}:{port}",
+                why=f"it took longer than {trio.current_time() - started_at:.0f} s",
+                key="network.connect_timeout",
+            )
+        except NovaCronError as exc:
+            _count_failure(Role.INITIATOR, _reason(exc, session), f"{host}:{port}", None)
+            if isinstance(exc, ViolationError) and exc.error_code is ErrorCode.SELF:
+                raise SelfDialledError from exc
+            raise
+        finally:
+            if session is not None and session.peer is None:
+                await session.close()
+
+    async def _authenticate(self, stream: Stream, role: Role, started_at: float) -> PeerSession:
+        assert self._local is not None
+        try:
+            # In a thread: it verifies a signature, and the first call imports the X.509 library.
+            peer = await trio.to_thread.run_sync(
+                self._security.certificates.identify, stream.peer_certificate
+            )
+            if peer.node_id == self._identity.node_id:
+                raise ViolationError(
+                    ErrorCode.SELF,
+                    "both ends of the session are this node",
+                    remedy="remove this node's own address from network.seeds",
+                )
+        except BaseException:
+            await stream.aclose()
+            raise
+        return PeerSession(
+            stream, role, self._local, peer.node_id, self._handlers, started_at=started_at
+        )
+
+    async def _serve(self, session: PeerSession) -> None:
+        fields = {"peer": session.node_id, "role": str(session.role)}
+        self._registry.add(session)
+        if self._stopping:
+            session.leave(GoodbyeReason.STOPPING, "the node stops")
+        logger.info("session with %s", session.stream.peer_address, extra=fields)
+        try:
+            outcome = await session.run()
+        finally:
+            self._registry.remove(session)
+        if isinstance(outcome, Closed):
+            SESSIONS_ENDED.inc("goodbye")
+            logger.info("session ended", extra=fields)
+        else:
+            SESSIONS_ENDED.inc(outcome.reason)
+            logger.warning("session lost: %s", outcome.error, extra=fields)
+
+
+def _reason(exc: NovaCronError, session: PeerSession | None) -> str:
+    if isinstance(exc, TlsError):
+        return exc.reason
+    if isinstance(exc, SecurityError):
+        return "certificate"
+    if isinstance(exc, ViolationError):
+        return exc.error_code.name.lower()
+    if session is not None and isinstance(session.outcome, Failed):
+        return session.outcome.reason
+    return exc.code.rpartition(".")[2]
+
+
+def _count_failure(role: Role, reason: str, address: str, exc: NovaCronError | None) -> None:
+    HANDSHAKE_FAILURES.inc(role, reason)
+    if exc is not None:
+        # At info: whoever can reach the port can make these, and the metric counts them all.
+        logger.info("no session with %s: %s", address, exc, extra={"reason": reason})
+
+
+def _describe(session: PeerSession) -> dict[str, Any]:
+    link = session.statistics()
+    peer = session.peer
+    return {
+        "node_id": session.node_id,
+        "address": session.stream.peer_address,
+        "advertised": peer.address if peer is not None else None,
+        "role": str(session.role),
+        "state": str(session.machine.state),
+        "seconds": trio.current_time() - session.opened_at,
+        "round_trip_seconds": link.round_trip,
+        "round_trip_minimum_seconds": link.round_trip_minimum,
+        "jitter_seconds": link.jitter,
+        "loss": link.loss,
+        "clock_offset_seconds": link.clock_offset,
+        "pings": link.samples,
+    }
+
+
+__all__ = ["Network", "NetworkError", "SeedState"]

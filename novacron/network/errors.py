@@ -1,0 +1,84 @@
+"""What goes wrong on the way to a peer session, before the protocol itself has a say."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from novacron.errors import (
+    ConflictError,
+    DeniedError,
+    InvalidError,
+    LimitError,
+    NetworkError,
+    RemoteProtocolError,
+    TransientError,
+    UnavailableError,
+)
+
+
+class PortTakenError(NetworkError, ConflictError):
+    """Somebody else listens on the port."""
+
+    code: ClassVar[str] = "network.port_taken"
+
+
+class PortDeniedError(NetworkError, DeniedError):
+    """The process may not bind this port."""
+
+    code: ClassVar[str] = "network.port_denied"
+
+
+class AddressUnavailableError(NetworkError, TransientError):
+    """No interface has the address, yet: at boot an interface may still be on its way up."""
+
+    code: ClassVar[str] = "network.address_unavailable"
+
+
+class AddressInvalidError(NetworkError, InvalidError):
+    """The text is no address."""
+
+    code: ClassVar[str] = "network.address_invalid"
+
+
+class ListenError(NetworkError, UnavailableError):
+    """The kernel refused the listener for another reason."""
+
+    code: ClassVar[str] = "network.listen"
+
+
+class AcceptExhaustedError(NetworkError, LimitError):
+    """No descriptor or memory is left for another connection. Pause, then accept again."""
+
+    code: ClassVar[str] = "network.accept_exhausted"
+
+
+class AcceptAbortedError(NetworkError, TransientError):
+    """The connection went away before it was accepted. Accept the next."""
+
+    code: ClassVar[str] = "network.accept_aborted"
+
+
+class ConnectError(NetworkError, TransientError):
+    """No connection could be made."""
+
+    code: ClassVar[str] = "network.connect"
+
+
+class TlsError(NetworkError, RemoteProtocolError):
+    """TLS could not be agreed on. ``reason`` is one short word for metrics."""
+
+    code: ClassVar[str] = "network.tls"
+
+    def __init__(self, reason: str, what: str, *, why: str = "", remedy: str = "") -> None:
+        super().__init__(what, why=why, remedy=remedy)
+        self.reason = reason
+
+
+class RequestFailedError(NetworkError, UnavailableError):
+    """The peer answered a request with a failure; ``status`` is its code."""
+
+    code: ClassVar[str] = "network.request_failed"
+
+    def __init__(self, method: str, status: int, message: str) -> None:
+        super().__init__(f"the peer could not do {method}", why=message or f"status {status}")
+        self.status = status
