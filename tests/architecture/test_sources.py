@@ -187,7 +187,17 @@ def test_only_the_native_package_imports_the_compiled_module() -> None:
 def test_every_test_directory_mirrors_something() -> None:
     packages = {path.parts[1] for path in files() if path.parts[0] == "novacron"}
     packages |= {Path(name).stem for name in packages}
-    others = {"architecture", "contracts", "integration", "chaos", "packaging", "bench", "native"}
+    others = {
+        "architecture",
+        "contracts",
+        "integration",
+        "chaos",
+        "packaging",
+        "bench",
+        "native",
+        "configs",
+        "vectors",
+    }
     folders = {
         path.parts[1] for path in files() if path.parts[0] == "tests" and len(path.parts) > 2
     }
