@@ -171,10 +171,12 @@ class ResourcesSettings(Section):
     )
     min_cpus: int = Field(4, ge=1, description="CPUs, after cgroup limits and affinity.")
     min_memory_bytes: Size = Field(
-        8 * 1024**3, description="Memory, after cgroup limits, in bytes."
+        8 * 1024**3,
+        description="Memory, after cgroup limits, in bytes. Up to 7 % less passes: firmware and kernel keep that much of what is installed.",
     )
     min_disk_bytes: Size = Field(
-        100 * 1024**3, description="Size of the data directory's file system, in bytes."
+        100 * 1024**3,
+        description="Size of the data directory's file system, in bytes. Up to 7 % less passes: file systems keep that much of their device.",
     )
     min_free_disk_bytes: Size = Field(
         64 * 1024**2,

@@ -127,15 +127,21 @@ def _try_bind(listener: Listener, machine: Machine) -> None:
             "or 0.0.0.0",
             key=f"{section}.listen_address",
         ) from exc
+    bound, refused = False, None
     for family, kind, protocol, _, place in found:
         try:
             _bind(family, kind, protocol, place)
         except OSError as exc:
             if exc.errno == errno.EADDRINUSE and _is_ours(port, machine):
-                continue
-            if exc.errno == errno.EAFNOSUPPORT and len(found) > 1:
-                continue
-            raise _bind_error(listener, what, exc, machine) from exc
+                bound = True
+            elif exc.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                refused = exc  # a name with an IPv6 address on a host without IPv6: one is enough
+            else:
+                raise _bind_error(listener, what, exc, machine) from exc
+        else:
+            bound = True
+    if refused is not None and not bound:
+        raise _bind_error(listener, what, refused, machine) from refused
 
 
 def _bind(family: int, kind: int, protocol: int, place: tuple[object, ...]) -> None:
