@@ -13,9 +13,9 @@ from typing import Any
 
 from novacron.data_directory import DataDirectory
 from novacron.durable import fsync_directory, write_durably
+from novacron.security.audit_files import audit_files, first_seq
 from novacron.security.audit_head import Anchor, AuditHead
 from novacron.security.audit_record import GENESIS, LONGEST_LINE, parse
-from novacron.security.audit_verification import audit_files, first_seq
 
 Events = list[tuple[str, dict[str, Any]]]
 

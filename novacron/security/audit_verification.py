@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from novacron.security.audit_files import audit_files, first_seq
 from novacron.security.audit_head import AuditHead
 from novacron.security.audit_record import GENESIS, LONGEST_LINE, parse
 from novacron.security.errors import storage_failure
@@ -66,19 +67,8 @@ class Verification:
         }
 
 
-def audit_files(directory: Path) -> list[Path]:
-    """The log's files, oldest first: each is named after the number of its first record."""
-    return sorted(directory.glob("audit-*.jsonl"))
-
-
-def first_seq(path: Path) -> int:
-    """The number in the name of *path*; 0 when there is none."""
-    digits = path.stem.removeprefix("audit-")
-    return int(digits) if digits.isascii() and digits.isdigit() else 0
-
-
 def verify(directory: Path, head: AuditHead | None, *, after: int = 0) -> Verification:
-    """Check every record in *directory*, and its end against *head*. Blocks, for a second per
+    """Check every record in *directory* (or one exported file), and its end against *head*. Blocks, for a second per
     50,000 records; appends go on meanwhile.
 
     Args:
@@ -96,10 +86,10 @@ def verify(directory: Path, head: AuditHead | None, *, after: int = 0) -> Verifi
             # Where everything ends now: what is appended meanwhile is not looked at.
             with held(lock):
                 anchor, problem = _anchor(head)
-                ends = [(path, path.stat().st_size) for path in audit_files(directory)]
+                ends = [(path, path.stat().st_size) for path in _files(directory)]
         else:
             anchor, problem = _anchor(head)
-            ends = [(path, path.stat().st_size) for path in audit_files(directory)]
+            ends = [(path, path.stat().st_size) for path in _files(directory)]
         if problem:
             result.add("head", 0, None, problem)
         expected_seq, expected_prev = (1, GENESIS) if after == 0 else (after + 1, None)
@@ -127,7 +117,7 @@ def verify(directory: Path, head: AuditHead | None, *, after: int = 0) -> Verifi
                 if seq <= after:
                     continue
                 _check_link(result, path.name, number, record, expected_seq, expected_prev)
-                if number == 1 and first_seq(path) != seq:
+                if number == 1 and path != directory and first_seq(path) != seq:
                     result.add(
                         path.name, 1, seq, f"the file is named after another record than {seq}"
                     )
@@ -147,6 +137,10 @@ def verify(directory: Path, head: AuditHead | None, *, after: int = 0) -> Verifi
             "head", 0, anchor[0], f"the records {last + 1} to {anchor[0]} are missing at the end"
         )
     return result
+
+
+def _files(directory: Path) -> list[Path]:
+    return [directory] if directory.is_file() else audit_files(directory)
 
 
 def _check_link(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from novacron.data_directory import DataDirectory
 from novacron.durable import write_durably
 from novacron.security.errors import CertificateError, storage_failure
-from novacron.security.inspection import NODE_URI, load_certificates
+from novacron.security.inspection import NODE_URI, check_dates, load_certificates
 from novacron.security.keyring import Keyring
 
 if TYPE_CHECKING:
@@ -38,14 +38,24 @@ class Authority:
     def __repr__(self) -> str:
         return f"Authority({self.path})"
 
-    def ensure(self, node_id: str, now: float, renew_before: float, backdate: float) -> bytes:
-        """The authority's certificate as PEM, made or renewed if need be.
+    def ensure(
+        self,
+        node_id: str,
+        now: float,
+        renew_before: float,
+        backdate: float,
+        *,
+        force: bool = False,
+    ) -> bytes:
+        """The authority's certificate as PEM, made or renewed if need be; with *force*, also when
+        it is not valid yet.
 
         A renewed one has the same key and name, so that what was issued before stays valid. The key
         is written first: a crash after it costs nothing but the certificate, made again here.
 
         Raises:
           CertificateError: the certificate is there and the key is not, or either is damaged.
+          ClockSetBackError: it is not valid yet.
         """
         try:
             data = self.path.read_bytes()
@@ -55,7 +65,10 @@ class Authority:
             raise storage_failure("read", self.path, exc) from exc
         if data:
             current = load_certificates(data, str(self.path), "security.ca_days")[0]
-            if current.not_valid_after_utc.timestamp() - now > renew_before:
+            early = now < current.not_valid_before_utc.timestamp()
+            if early and not force:
+                check_dates(current, str(self.path), "security.ca_days", now)
+            if not early and current.not_valid_after_utc.timestamp() - now > renew_before:
                 return data
             key = self._open_key()
             return self._certify(key, current.subject, now, backdate)

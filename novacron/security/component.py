@@ -30,6 +30,7 @@ from novacron.component import (
 from novacron.config.schema import ApiSettings, NetworkSettings, SecuritySettings
 from novacron.data_directory import DataDirectory
 from novacron.environment.identity import Identity
+from novacron.security import documents
 from novacron.security.audit import AuditLog
 from novacron.security.certificates import Certificates
 from novacron.security.clock import ClockRecord
@@ -45,7 +46,9 @@ from novacron.security.tokens import Tokens
 
 UPKEEP_INTERVAL = 3600.0
 """Seconds between looks at what has to be renewed. Windows are days wide; an hour keeps the record
-of the clock and files replaced from outside fresh enough."""
+of the clock fresh enough."""
+FILES_INTERVAL = 60.0
+"""Seconds between looks at whether somebody else replaced the certificate: one ``stat``."""
 
 _LOG = logging.getLogger("novacron.security")
 
@@ -168,9 +171,16 @@ class Security(ObservableComponent):
             self._boot_recorded.set()
 
     async def _upkeep(self) -> None:
+        due = trio.current_time() + UPKEEP_INTERVAL
+        path = self.certificates.material.certificate
+        seen = documents.stamp(path)
         while True:
-            await trio.sleep(UPKEEP_INTERVAL)
-            await self.look_after()
+            await trio.sleep(FILES_INTERVAL)
+            present = documents.stamp(path)
+            if present != seen or trio.current_time() >= due:
+                await self.look_after()
+                seen = present
+                due = trio.current_time() + UPKEEP_INTERVAL
 
     async def look_after(self) -> None:
         """Rotate, renew and record whatever is due. A failure is reported and tried again."""

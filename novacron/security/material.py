@@ -209,7 +209,9 @@ class OwnMaterial(MaterialSource):
     def _examine(self, files: tuple[Path, Path, Path], now: float, force: bool) -> Material:
         from novacron.security.inspection import load_certificates
 
-        ca_data = self.authority.ensure(self.node_id, now, self.renew_before, self._backdate)
+        ca_data = self.authority.ensure(
+            self.node_id, now, self.renew_before, self._backdate, force=force
+        )
         roots = load_certificates(ca_data, str(self.authority.path), "security.ca_days")
         try:
             data = read_secret_file(self.path, key="system.data_dir") if self.path.exists() else b""

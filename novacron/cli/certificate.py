@@ -1,0 +1,180 @@
+"""``novacron certificate``: what the node's certificate says, and renewal."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from novacron.cli.manual import Formatter, manual
+from novacron.cli.stored import ArgumentError, NoNodeError, StoredNode, Subparsers, add_action
+from novacron.cli.tables import as_json, pairs
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+_DAY = 86400.0
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add ``certificate`` and its actions."""
+    parser = subparsers.add_parser(
+        "certificate",
+        help="show and renew the node's certificate",
+        description="Show and renew the certificate with which this node meets others and serves\n"
+        "its API. Renewal happens by itself; these are for looking and for emergencies.",
+        formatter_class=Formatter,
+        epilog=manual(
+            examples=[
+                ("novacron certificate show", "names, dates, and whether anything is wrong"),
+                ("novacron certificate renew", "issue a new one now"),
+            ],
+            files={
+                "DATA_DIR/pki/node.pem": "the node's key and certificate",
+                "DATA_DIR/pki/ca.pem": "the authority that others must trust",
+                "DATA_DIR/pki/ca.key": "its key, encrypted by the keyring",
+            },
+        ),
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    show = add_action(
+        actions,
+        "show",
+        "show and check the certificate",
+        "Show the certificate, and check its chain, name, key and dates.",
+        [
+            ("novacron certificate show", "everything a person wants to know"),
+            ("novacron certificate show --pem > node.pem", "without the key, for others"),
+        ],
+        {"0": "the certificate can be used", "1": "it cannot; what is wrong is listed"},
+    )
+    show.add_argument("--pem", action="store_true", help="print the certificate itself")
+    show.set_defaults(run=show_certificate)
+
+    renew = add_action(
+        actions,
+        "renew",
+        "issue a new certificate",
+        "Issue a new key and certificate with the node's own authority. A running node takes them\n"
+        "into use within a minute, for new sessions.",
+        [("novacron certificate renew", "after the clock was put right, for example")],
+    )
+    renew.set_defaults(run=renew_certificate)
+
+
+def show_certificate(args: argparse.Namespace) -> int:
+    from novacron.errors import SecurityError
+    from novacron.security import documents, inspection
+
+    node = StoredNode(args, change=False)
+    settings = node.settings.security
+    outside = settings.certificate is not None
+    path = Path(settings.certificate or node.directory.pki / "node.pem")
+    ca_path = Path(settings.ca_certificate or node.directory.pki / "ca.pem")
+    chain = inspection.load_certificates(_read(path), str(path), "security.certificate")
+    roots = inspection.load_certificates(_read(ca_path), str(ca_path), "security.ca_certificate")
+    if args.pem:
+        from cryptography.hazmat.primitives import serialization
+
+        for certificate in chain:
+            print(certificate.public_bytes(serialization.Encoding.PEM).decode(), end="")
+        return 0
+    now = time.time()
+    where = str(path)
+    checks: list[Callable[[], None]] = [
+        lambda: inspection.check_dates(chain[0], where, "security.certificate", now),
+        lambda: inspection.check_dates(roots[0], str(ca_path), "security.ca_certificate", now),
+        lambda: inspection.check_name(chain[0], _node_id(node), where, "security.certificate"),
+        lambda: inspection.check_chain(chain, roots, where, "security.ca_certificate", now),
+    ]
+    if not outside:
+        key = inspection.load_private_key(_read(path), where, "")
+        checks.append(lambda: inspection.check_key(chain[0], key, where, ""))
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except SecurityError as exc:
+            problems.append(exc.why)
+    not_after = chain[0].not_valid_after_utc.timestamp()
+    found: dict[str, Any] = {
+        "certificate": where,
+        "authority": str(ca_path),
+        "own_authority": not outside,
+        "node_id": inspection.node_name(chain[0]),
+        "names": inspection.host_names(chain[0]),
+        "serial": f"{chain[0].serial_number:x}",
+        "fingerprint_sha256": _fingerprint(chain[0]),
+        "authority_fingerprint_sha256": _fingerprint(roots[0]),
+        "not_before": documents.to_text(chain[0].not_valid_before_utc.timestamp()),
+        "not_after": documents.to_text(not_after),
+        "days_left": round((not_after - now) / _DAY, 1),
+        "problems": problems,
+    }
+    print(as_json(found) if args.json else pairs(found))
+    return 1 if problems else 0
+
+
+def renew_certificate(args: argparse.Namespace) -> int:
+    from novacron.security import documents
+    from novacron.security.material import OwnMaterial
+    from novacron.security.names import certificate_names
+
+    node = StoredNode(args, change=True)
+    settings = node.settings
+    if settings.security.certificate is not None:
+        raise ArgumentError(
+            "cannot renew the certificate",
+            why="it was issued outside, by an authority this node has no key of",
+            remedy="put a new one in its place; a running node takes it within a minute",
+            key="security.certificate",
+        )
+    names = certificate_names(
+        settings.network.listen_address,
+        settings.network.advertise_address,
+        settings.api.listen_address,
+    )
+    source = OwnMaterial(node.directory, settings.security, _node_id(node), node.keyring(), names)
+    node.record("certificate.renew", "certificate")
+    material = source.material(force=True)
+    found = {"serial": material.serial, "not_after": documents.to_text(material.not_after)}
+    if args.json:
+        print(as_json(found))
+    else:
+        print(f"New certificate {found['serial']}, valid until {found['not_after']}.")
+    return 0
+
+
+def _node_id(node: StoredNode) -> str:
+    from novacron.environment.identity import decode_identity
+
+    try:
+        return str(decode_identity(node.directory.identity.read_bytes()))
+    except (OSError, ValueError) as exc:
+        raise NoNodeError(
+            f"cannot read the node's identity {node.directory.identity}",
+            why=exc.strerror or "" if isinstance(exc, OSError) else str(exc),
+            remedy="restore it from a backup, or start the node once",
+            key="system.node_id",
+        ) from exc
+
+
+def _fingerprint(certificate: x509.Certificate) -> str:
+    from cryptography.hazmat.primitives import hashes
+
+    return certificate.fingerprint(hashes.SHA256()).hex(":")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise NoNodeError(
+            f"cannot read the certificate {path}",
+            why=exc.strerror or type(exc).__name__,
+            remedy="start the node once, or correct the path",
+            key="security.certificate",
+        ) from exc
