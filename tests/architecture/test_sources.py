@@ -55,6 +55,7 @@ BLOCKING = {
 IN_A_WORKER = "runs in a worker thread, as its caller's docstring says"
 NUMERIC = "the host is a number, so no name server is asked"
 ALLOWED_BLOCKING = {
+    ("novacron/environment/ports.py", "socket.getaddrinfo"): IN_A_WORKER,
     ("novacron/database/connection.py", "time.sleep"): IN_A_WORKER,
     ("novacron/database/opening.py", "time.sleep"): IN_A_WORKER,
     ("novacron/security/filelock.py", "time.sleep"): IN_A_WORKER,
