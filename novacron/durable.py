@@ -22,6 +22,17 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
       OSError: the disk is full, the directory is missing, permission is denied. The temporary
         file is removed and the old content is untouched.
     """
+    _replace(path, data, mode, sync=True)
+    fsync_directory(path.parent)
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Like :func:`write_durably` for a file that means nothing after a power cut, such as one that
+    names a running process: readers see the old content or the new, and no disk is waited for."""
+    _replace(path, data, mode, sync=False)
+
+
+def _replace(path: Path, data: bytes, mode: int, *, sync: bool) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
@@ -29,7 +40,8 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
+            if sync:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         os.rename(temporary, path)
@@ -37,7 +49,6 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    fsync_directory(path.parent)
 
 
 def fsync_directory(directory: Path) -> None:

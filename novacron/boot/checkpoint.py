@@ -8,7 +8,7 @@ writes a sixth name, ``stopped``, over it. Whatever else the next boot finds the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 from novacron.boot.journal import UndoJournal
 from novacron.boot.sealed import DamagedFileError, read_sealed, write_sealed
@@ -115,10 +115,18 @@ class BootState:
         """``{"boot_id", "digest", "configuration"}`` of the newest boot that became READY."""
         return self._read(self._known_good_path)
 
+    def differs_from_known_good(self) -> bool:
+        """Whether another configuration than this one became READY before."""
+        try:
+            known = self.known_good()
+        except StateWriteError:
+            return False
+        return known is not None and known.get("digest") != self._digest
+
     def close(self) -> None:
         self.journal.close()
 
-    def _read(self, path: Any) -> JsonObject | None:
+    def _read(self, path: Path) -> JsonObject | None:
         try:
             return read_sealed(path)
         except DamagedFileError as exc:
@@ -141,12 +149,12 @@ class BootState:
         except OSError as exc:
             raise _unreadable(self._journal_path, exc) from exc
 
-    def _quarantine(self, path: Any, why: DamagedFileError) -> None:
+    def _quarantine(self, path: Path, why: DamagedFileError) -> None:
         target = self._data.quarantine(path)
         self.quarantined.append(f"{path.name} was damaged ({why}); it lies in {target} now")
 
 
-def _unreadable(path: Any, exc: OSError) -> StateWriteError:
+def _unreadable(path: Path, exc: OSError) -> StateWriteError:
     return StateWriteError(
         f"the boot state {path} cannot be used",
         why=exc.strerror or str(exc),

@@ -98,6 +98,7 @@ class Engine:
         self._stop_wanted = trio.Event()
         self._stop_reason: str | None = None
         self._forced = False
+        self._phase_deadline = float("inf")
         self._code = EXIT_OK
 
     # --- asked from outside -------------------------------------------------------------------
@@ -114,6 +115,19 @@ class Engine:
         self._forced = True
         self._drain_scope.cancel()
         self._cleanup_scope.cancel()
+
+    def progress(self, component: str, message: str, extend: float) -> None:
+        """A component's sign of life: moves the deadline of the attempt it is in."""
+        unit = self.runtime.units[component]
+        life = unit.life or unit.fallback_life
+        if life is not None:
+            limit = self._phase_deadline if self.runtime.booting else float("inf")
+            life.extend(min(trio.current_time() + extend, limit))
+        self._publish(events.ComponentProgress(component, message, self.runtime.at()))
+
+    def change_health(self, options: HealthOptions) -> None:
+        """Take new intervals and limits for the continuous checks; the next checks follow them."""
+        self._monitor.options = options
 
     async def run(self) -> int:
         """Returns the exit status once everything has ended. Cancelling it stops in order too."""
@@ -211,7 +225,7 @@ class Engine:
     async def _run_phase(self, phase: Phase, total: float) -> None:
         units = [unit for unit in self.runtime.units.values() if unit.phase is phase]
         now = trio.current_time()
-        deadline = min(now + self._options.deadlines[phase], total)
+        deadline = self._phase_deadline = min(now + self._options.deadlines[phase], total)
         entry: JsonObject = {
             "name": str(phase),
             "start": round(self.runtime.at(), 6),
@@ -359,8 +373,12 @@ class Engine:
             self._record.state = NodeState.STOPPED
             await self._keep_report()
             return self._code
-        path = await self._keep_report()
         assert failure is not None
+        if self._state is not None and self._state.differs_from_known_good():
+            failure["remedy"] = "; or ".join(
+                filter(None, (failure["remedy"], "boot the previous one with --last-known-good"))
+            )
+        path = await self._keep_report()
         _log.error("boot failed: %s", failure["what"], extra={"failure": failure})
         self._publish(events.BootFailed(self.runtime.at(), failure, self._record.rollback, path))
         return EXIT_FAILED

@@ -32,7 +32,7 @@ class HealthMonitor:
         on_unhealthy: Callable[[Unit, UnhealthyError], None],
     ) -> None:
         self._runtime = runtime
-        self._options = options
+        self.options = options
         self._on_unhealthy = on_unhealthy
         self._cached: dict[tuple[Unit, HealthDepth], tuple[float, Health]] = {}
         self._failures: dict[Unit, int] = {}
@@ -43,14 +43,14 @@ class HealthMonitor:
                 nursery.start_soon(self._watch, unit)
 
     async def _watch(self, unit: Unit) -> None:
-        next_deep = trio.current_time() + self._options.deep_interval
+        next_deep = trio.current_time() + self.options.deep_interval
         while True:
-            await trio.sleep(min(self._options.interval, self._options.deep_interval))
+            await trio.sleep(min(self.options.interval, self.options.deep_interval))
             if not unit.serving:
                 self._failures.pop(unit, None)
                 continue
             if trio.current_time() >= next_deep:
-                next_deep = trio.current_time() + self._options.deep_interval
+                next_deep = trio.current_time() + self.options.deep_interval
                 health = await self.check(unit, HealthDepth.DEEP, fresh=True)
                 self._count(unit, health)
             else:
@@ -61,7 +61,7 @@ class HealthMonitor:
             self._failures.pop(unit, None)
             return
         count = self._failures.get(unit, 0) + 1
-        if count < self._options.failures:
+        if count < self.options.failures:
             self._failures[unit] = count
             return
         self._failures.pop(unit, None)
@@ -86,7 +86,7 @@ class HealthMonitor:
         now = trio.current_time()
         if not fresh and key in self._cached:
             asked, health = self._cached[key]
-            if now - asked <= self._options.cache:
+            if now - asked <= self.options.cache:
                 return health
         health = await self._ask(unit, depth)
         self._cached[key] = (trio.current_time(), health)

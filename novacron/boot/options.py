@@ -27,10 +27,10 @@ class StopBudget:
     force: float = 5.0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class HealthOptions:
     """Seconds between checks, seconds an answer is reused, deep failures in a row that count as
-    the component's failure. Mutable: reload changes it in place."""
+    the component's failure."""
 
     interval: float = 10.0
     deep_interval: float = 30.0
