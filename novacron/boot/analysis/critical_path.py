@@ -249,9 +249,8 @@ def _before(
     ready = started if ready is None else ready
     # Under a schedule that holds components back, the one that made room is the cause. A plain
     # dataflow boot starts everything at once, where such a coincidence of times means nothing.
-    held_back = (
-        report.data["schedule"] != "dataflow" or len(members) > report.data["max_concurrency"]
-    )
+    schedule, at_once = report.data["schedule"], report.data["max_concurrency"]
+    held_back = schedule != "dataflow" or (at_once is not None and len(members) > at_once)
     if held_back and started - ready > _TOLERANCE:
         made_room = _latest(
             [
@@ -261,7 +260,7 @@ def _before(
             ]
         )
         if made_room is not None:
-            return made_room, f"{report.data['schedule']}: after {made_room['name']}"
+            return made_room, f"{schedule}: after {made_room['name']}"
     if dependency is None:
         return None, ""
     return dependency, f"after {dependency['name']}"
