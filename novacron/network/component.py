@@ -136,19 +136,22 @@ class Network(ObservableComponent, Component):
         async def dial(host: str, port: int) -> PeerSession:
             return await self._dial(dialer, host, port)
 
+        def serve(session: PeerSession) -> None:
+            nursery.start_soon(self._serve_dialled, session)
+
         self._seeds = [
             Seed(
                 host,
                 port,
                 seed,
                 dial=dial,
-                serve=self._serve,
+                serve=serve,
                 registry=self._registry,
                 warn=self._node.warn,
             )
             for host, port, seed in seeds
         ]
-        nursery.start_soon(self._accept_loop.run, nursery)
+        await nursery.start(self._accept_loop.run, nursery)
         if self._seeds:
             nursery.start_soon(self._dial_seeds)
         self._node.publish_address("peer", listener.address)
@@ -294,6 +297,13 @@ class Network(ObservableComponent, Component):
         return PeerSession(
             stream, role, self._local, peer.node_id, self._handlers, started_at=started_at
         )
+
+    async def _serve_dialled(self, session: PeerSession) -> None:
+        try:
+            await self._serve(session)
+        except Exception:
+            # As for accepted ones: one peer must not be able to end the component.
+            logger.exception("a peer session failed", extra={"peer": session.node_id})
 
     async def _serve(self, session: PeerSession) -> None:
         fields = {"peer": session.node_id, "role": str(session.role)}

@@ -82,9 +82,15 @@ class AcceptLoop:
         """Stop listening; connections that were accepted go on."""
         self.listener.close()
 
-    async def run(self, handlers: trio.Nursery) -> None:
+    async def run(
+        self,
+        handlers: trio.Nursery,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """Accept until :meth:`stop` or cancelled; connections are handled in *handlers*."""
         self.accepting = True
+        task_status.started()
         try:
             while True:
                 if self._places.value == 0:
@@ -104,6 +110,7 @@ class AcceptLoop:
                 handlers.start_soon(self._serve, incoming)
         finally:
             self.accepting = False
+            self.listener.close()
 
     async def _accept(self) -> Incoming:
         while True:

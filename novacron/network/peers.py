@@ -26,8 +26,9 @@ a minute, so that it comes back at all before somebody looks."""
 
 Dial = Callable[[str, int], Awaitable[PeerSession]]
 """Connects and does both handshakes; the caller runs the session."""
-Serve = Callable[[PeerSession], Awaitable[None]]
-"""Runs a session to its end."""
+Serve = Callable[[PeerSession], None]
+"""Starts a task that runs a session to its end: not this one, because a node that stops ceases to
+dial before it lets its sessions finish."""
 
 
 class SeedState(enum.StrEnum):
@@ -101,7 +102,8 @@ class Seed:
                 self.last_error = None
                 self.node_id = session.node_id
                 self._connected(session)
-                await self._serve(session)
+                self._serve(session)
+                await session.ended.wait()
                 # A session refused as a duplicate ends at once, the other one goes on.
             await self._wait_while_connected()
             await self._sleep()

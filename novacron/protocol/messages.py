@@ -68,7 +68,7 @@ def _unsigned(bits: int, minimum: int = 0) -> Check:
     top = (1 << bits) - 1
 
     def check(value: Any) -> str:
-        if type(value) is int and minimum <= value <= top:
+        if isinstance(value, int) and type(value) is not bool and minimum <= value <= top:
             return ""
         return f"must be an integer from {minimum} to {top}"
 
