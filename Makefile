@@ -62,6 +62,7 @@ native-test: ## Run the C unit tests, plain and under ASan and UBSan.
 
 docs: develop ## Rewrite the references that are generated from the code.
 	@$(BIN)/python -m novacron.config.reference >/dev/null
+	@$(BIN)/python -m novacron.cli.reference >/dev/null
 	@for generator in docs/generate/*.py; do $(BIN)/python "$$generator" || exit 1; done
 
 # The development lock is resolved first and constrains the other: one version of everything.
