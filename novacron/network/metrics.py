@@ -9,7 +9,7 @@ CONNECTIONS = Gauge(
     "novacron_network_connections", "Accepted connections, those in the handshake included."
 )
 SESSIONS_TOTAL = Counter(
-    "novacron_network_sessions_total", "Peer sessions that were opened.", ("role",)
+    "novacron_network_sessions_opened_total", "Peer sessions that were opened.", ("role",)
 )
 SESSIONS_ENDED = Counter(
     "novacron_network_sessions_ended_total", "Peer sessions that ended, by reason.", ("reason",)
