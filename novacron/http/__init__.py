@@ -13,7 +13,7 @@ from novacron.http.listener import (
     listener_address,
     open_listener,
 )
-from novacron.http.server import HttpServer, Limits, prefetch, server_tls
+from novacron.http.server import HttpServer, Limits, prefetch
 
 __all__ = [
     "AddressUnavailableError",
@@ -25,5 +25,4 @@ __all__ = [
     "listener_address",
     "open_listener",
     "prefetch",
-    "server_tls",
 ]

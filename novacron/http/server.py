@@ -247,21 +247,3 @@ class HttpServer:
 def prefetch() -> None:
     """Import what serving needs; any thread may call it, before or while a server starts."""
     import novacron.http.connection  # noqa: F401
-
-
-def server_tls(certificate: str, key: str, authority: str) -> ssl.SSLContext:
-    """TLS 1.3 for the REST listener: a client may show a certificate of *authority*, and need not.
-
-    One that shows a certificate nobody trusted signed, or an expired one, does not get past the
-    handshake.
-
-    Raises:
-      OSError, ssl.SSLError: a file is missing or not what it should be.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(certificate, key)
-    context.load_verify_locations(authority)
-    context.verify_mode = ssl.CERT_OPTIONAL
-    context.set_alpn_protocols(["http/1.1"])
-    return context

@@ -1,0 +1,396 @@
+"""What every call passes on its way to a handler: who, whether, how often, how large, how long.
+
+In this order, because each step costs more than the one before: the caller is identified, counted,
+matched to a route and its rule, and only then is a byte of its body read.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from novacron import observe
+from novacron.api.policy import POLICY, Rule, permits
+from novacron.api.problems import (
+    BodyTooLargeError,
+    DeadlineError,
+    ForbiddenError,
+    MethodError,
+    RateLimitedError,
+    RouteNotFoundError,
+    SlowBodyError,
+    UnauthenticatedError,
+    incident_of,
+    problem_of,
+    status_of,
+)
+from novacron.api.rate import Buckets, address_key
+from novacron.errors import DeniedError, NovaCronError
+from novacron.http.asgi import (
+    SECURITY_HEADERS,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    find_header,
+    respond_problem,
+)
+from novacron.security import Principal, Role, Security
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+log = logging.getLogger("novacron.api")
+
+DENIAL_COST = 10.0
+"""Tokens a denied call takes from its address: guessing, and filling the audit log, is ten times
+slower than working."""
+
+LINGER = 1.0
+"""Seconds to go on reading, and dropping, a body that was refused. Closing at once would reset the
+connection, and the reset can overtake the answer that says why (RFC 9112 9.6)."""
+LINGER_BYTES = 8 * 1024 * 1024
+
+_denied = observe.Counter(
+    "novacron_api_denied_total", "Calls that were denied, by reason.", ("reason",)
+)
+_incidents = observe.Counter(
+    "novacron_api_incidents_total", "Calls that ended in an unexpected error."
+)
+
+
+class _Disconnected(Exception):
+    """The client left before its request was complete: nobody to answer."""
+
+
+class Gate:
+    """An ASGI application around the framework's.
+
+    Args:
+      app: Its routes are matched here first, so that a call is judged before it is read.
+      request_timeout: Seconds a call may take, body and answer included.
+    """
+
+    def __init__(
+        self,
+        app: FastAPI,
+        security: Security,
+        buckets: Buckets,
+        *,
+        max_request_bytes: int,
+        request_timeout: float,
+    ) -> None:
+        self._app = app
+        self._security = security
+        self._buckets = buckets
+        self._max_request_bytes = max_request_bytes
+        self._request_timeout = request_timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = _Call(scope, send)
+        try:
+            with trio.move_on_after(self._request_timeout) as deadline:
+                await self._pass(call, receive)
+            if deadline.cancelled_caught:
+                raise self._late(call)
+        except _Disconnected:
+            return
+        except NovaCronError as exc:
+            await self._refuse(call, exc, receive)
+        except Exception as exc:
+            await self._incident(call, exc)
+
+    async def _pass(self, call: _Call, receive: Receive) -> None:
+        try:
+            call.principal = await self._authenticate(call)
+        except UnauthenticatedError as exc:
+            self._count(call)
+            _denied.inc("unauthenticated")
+            await self._record_denial(call, exc)
+            raise
+        self._count(call)
+        template, rule = self._route(call)
+        if not permits(rule, call.principal.role):
+            _denied.inc("forbidden")
+            error = ForbiddenError(
+                f"{call.method} {template} is not allowed for the role {call.principal.role.value}",
+                remedy=f"use a token with the role {rule.role.value}",
+            )
+            await self._record_denial(call, error)
+            raise error
+        body = await self._read_body(call, receive)
+        call.scope["state"]["principal"] = call.principal
+        if rule.action:
+            await self._change(call, rule, _replay(body, receive))
+        else:
+            await self._app(call.scope, _replay(body, receive), call.send)
+
+    # --- Who ------------------------------------------------------------------------------------
+
+    async def _authenticate(self, call: _Call) -> Principal:
+        header = find_header(call.scope["headers"], b"authorization")
+        if header is not None:
+            scheme, _, secret = header.decode("latin-1").partition(" ")
+            if scheme.lower() != "bearer":
+                raise UnauthenticatedError(
+                    "the call cannot be authenticated",
+                    why="the Authorization header is not of the scheme Bearer",
+                    remedy="send Authorization: Bearer TOKEN",
+                )
+            principal = self._security.tokens.authenticate(secret.strip())
+            if principal is None:
+                raise UnauthenticatedError(
+                    "the call cannot be authenticated",
+                    why="the token is unknown, has expired or was revoked",
+                    remedy="make one with `novacron token create`",
+                )
+            return principal
+        certificate: bytes | None = call.scope["state"].get("client_certificate")
+        if certificate is not None:
+            try:
+                # In a thread: the first one imports the X.509 library.
+                peer = await trio.to_thread.run_sync(
+                    self._security.certificates.identify, certificate
+                )
+            except DeniedError as exc:
+                raise UnauthenticatedError(
+                    "the call cannot be authenticated", why=f"its certificate: {exc.why}"
+                ) from exc
+            return Principal("certificate", peer.node_id, Role.NODE)
+        raise UnauthenticatedError(
+            "the call cannot be authenticated",
+            why="it has neither a token nor a client certificate",
+            remedy="send Authorization: Bearer TOKEN; `novacron token create` makes one",
+        )
+
+    def _count(self, call: _Call) -> None:
+        """Take from the caller's bucket.
+
+        Raises:
+          RateLimitedError: it is empty.
+        """
+        now = trio.current_time()
+        if call.principal is None:
+            key, cost = address_key(call.source), DENIAL_COST
+        else:
+            key, cost = f"{call.principal.kind} {call.principal.name}", 1.0
+        wait = self._buckets.take(key, now, cost)
+        if wait > 0:
+            _denied.inc("rate")
+            raise RateLimitedError(
+                "too many calls",
+                why=f"the limit is {self._buckets.rate:g} a second and {self._buckets.burst} at once",
+                remedy="wait as long as Retry-After says",
+                key="api.rate_limit",
+                retry_after=wait,
+            )
+
+    # --- Whether --------------------------------------------------------------------------------
+
+    def _route(self, call: _Call) -> tuple[str, Rule]:
+        from starlette.routing import Match, Route
+
+        allowed: set[str] = set()
+        for route in self._app.routes:
+            if not isinstance(route, Route):
+                continue
+            match, _ = route.matches(call.scope)
+            if match is Match.FULL:
+                return route.path, POLICY[call.method, route.path]
+            if match is Match.PARTIAL:
+                allowed |= route.methods or set()
+        if allowed:
+            if "GET" in allowed:
+                allowed.add("HEAD")
+            raise MethodError(
+                f"{call.scope['path']} does not take {call.scope['method'][:16]}",
+                allowed=", ".join(sorted(allowed)),
+            )
+        raise RouteNotFoundError(
+            f"there is nothing at {call.scope['path'][:200]}",
+            remedy="/api/v1/openapi.json lists what there is",
+        )
+
+    # --- What is recorded -----------------------------------------------------------------------
+
+    async def _change(self, call: _Call, rule: Rule, receive: Receive) -> None:
+        # Before, so that no change is without a record; with audit_on_failure: stop this raises
+        # and the change is not made.
+        await self._audit(call, rule.action, "started")
+        outcome = "failure"
+        try:
+            await self._app(call.scope, receive, call.send)
+            if call.status is not None and call.status < 400:
+                outcome = "success"
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + LINGER):
+                try:
+                    await self._audit(call, rule.action, outcome)
+                except NovaCronError as exc:
+                    # The change is made and its beginning recorded: refusing it now would be a lie.
+                    log.error("the outcome of a call is not in the audit log: %s", exc)
+
+    async def _record_denial(self, call: _Call, error: NovaCronError) -> None:
+        try:
+            await self._audit(call, "api.call", "denied", reason=error.code)
+        except NovaCronError as exc:
+            # It is denied either way.
+            log.error("a denied call is not in the audit log: %s", exc)
+
+    async def _audit(self, call: _Call, action: str, outcome: str, **details: Any) -> None:
+        principal = call.principal
+        await self._security.audit.append(
+            action=action,
+            actor=f"{principal.kind}:{principal.name}" if principal else "anonymous",
+            target=str(call.scope["state"].get("target") or call.scope["path"][:200]),
+            outcome=outcome,
+            source=call.source,
+            details={"request": call.id, "method": call.method[:16], "status": call.status}
+            | details,
+        )
+
+    # --- How large ------------------------------------------------------------------------------
+
+    async def _read_body(self, call: _Call, receive: Receive) -> bytes:
+        """The whole body, refused while it is read once it is above the limit.
+
+        Read here and not by the framework, which would turn any error in between into its own.
+        """
+        limit = self._max_request_bytes
+        length = find_header(call.scope["headers"], b"content-length")
+        # h11 has checked that it is a number.
+        if length is not None and int(length) > limit:
+            raise self._too_large()
+        received = bytearray()
+        call.reading = True
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _Disconnected
+            received += message.get("body", b"")
+            if len(received) > limit:
+                raise self._too_large()
+            if not message.get("more_body", False):
+                call.reading = False
+                return bytes(received)
+
+    def _too_large(self) -> BodyTooLargeError:
+        return BodyTooLargeError(
+            "the request is too large",
+            why=f"a body may have {self._max_request_bytes} bytes",
+            key="api.max_request_bytes",
+        )
+
+    # --- When it fails --------------------------------------------------------------------------
+
+    def _late(self, call: _Call) -> NovaCronError:
+        why = f"a call may take {self._request_timeout:g} s"
+        if call.reading:
+            return SlowBodyError("the request's body did not arrive in time", why=why)
+        return DeadlineError("the call took too long", why=why, key="api.request_timeout")
+
+    async def _refuse(self, call: _Call, error: NovaCronError, receive: Receive) -> None:
+        if status_of(error) == 500:
+            await self._incident(call, error)
+            return
+        if call.status is not None:
+            return
+        problem = problem_of(error)
+        send: Send = call.send
+        if isinstance(error, BodyTooLargeError):
+            send = _lingering(call.send, receive)
+        await respond_problem(
+            send,
+            problem.status,
+            problem.title,
+            problem.detail,
+            headers=problem.headers,
+            instance=call.id,
+            **problem.members,
+        )
+
+    async def _incident(self, call: _Call, error: Exception) -> None:
+        _incidents.inc()
+        log.error(
+            "incident %s: %s %s failed unexpectedly",
+            call.id,
+            call.method,
+            call.scope["path"],
+            exc_info=error,
+            extra={"request": call.id},
+        )
+        if call.status is None:
+            problem = incident_of(call.id)
+            await respond_problem(
+                call.send, problem.status, problem.title, problem.detail, **problem.members
+            )
+
+
+class _Call:
+    """One request on its way."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._send = send
+        self._head = scope["method"] == "HEAD"
+        self.method: str = "GET" if self._head else scope["method"]
+        # A copy: the server below tells a HEAD by its own.
+        self.scope: Scope = {**scope, "method": self.method}
+        self.scope["state"] = dict(scope.get("state") or {})
+        client = scope.get("client")
+        self.source: str = client[0] if client else ""
+        self.id = secrets.token_hex(8)
+        self.scope["state"]["request_id"] = self.id
+        self.principal: Principal | None = None
+        self.status: int | None = None
+        """Of the answer, once it has begun."""
+        self.reading = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = list(message.get("headers", ()))
+            have = {name for name, _ in headers}
+            headers += [pair for pair in SECURITY_HEADERS if pair[0] not in have]
+            if b"x-request-id" not in have:
+                headers.append((b"x-request-id", self.id.encode()))
+            message = {**message, "headers": headers}
+        elif self._head and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await self._send(message)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A ``receive`` that gives *body* once, then what the connection says."""
+    given = False
+
+    async def replayed() -> Message:
+        nonlocal given
+        if not given:
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await receive()
+
+    return replayed
+
+
+def _lingering(send: Send, receive: Receive) -> Send:
+    """A ``send`` that, between the last byte of an answer and its end, drops what still comes."""
+
+    async def lingering(message: Message) -> None:
+        if message["type"] != "http.response.body" or message.get("more_body", False):
+            await send(message)
+            return
+        await send({**message, "more_body": True})
+        dropped = 0
+        with trio.move_on_after(LINGER):
+            while dropped < LINGER_BYTES:
+                more = await receive()
+                dropped += len(more.get("body", b""))
+                if not more.get("more_body", False):
+                    break
+        await send({"type": "http.response.body", "body": b""})
+
+    return lingering

@@ -1,0 +1,201 @@
+"""The handlers of ``/api/v1``. Imports FastAPI: imported off the loop, see ``component.py``.
+
+A handler trusts the gate: its caller is known and allowed, and a change is on record. It returns
+a dict or raises an error of the taxonomy.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any, Literal
+
+import trio
+from fastapi import Path, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from novacron import __version__
+from novacron.api.services import Services
+from novacron.api.views import (
+    component_view,
+    health_view,
+    node_status,
+    overall_health,
+    report_summary,
+)
+from novacron.component import Component, HealthDepth, JsonObject
+from novacron.errors import ApiError, UnavailableError
+from novacron.security import Principal
+
+Handler = Callable[..., Awaitable[Any]]
+
+
+class NotHereError(ApiError, UnavailableError):
+    """This node has no such component."""
+
+    code = "api.not_here"
+
+
+class TokenRequest(BaseModel):
+    """A token to make."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(description="What it is for; people read it.")
+    role: Literal["viewer", "operator", "admin"] = Field(description="What it may do.")
+    ttl: float | None = Field(None, description="Seconds it is valid; null until it is revoked.")
+
+
+class Routes:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def status(self) -> JsonObject:
+        """The node: identity, state, addresses, what is degraded and why, warnings."""
+        return node_status(self._services.node, self._services.identity.node_id)
+
+    async def version(self) -> JsonObject:
+        """The release that runs, and on what."""
+        return {
+            "version": __version__,
+            "python": platform.python_version(),
+            "api": "v1",
+            "node_id": self._services.identity.node_id,
+        }
+
+    async def whoami(self, request: Request) -> JsonObject:
+        """The caller as the node knows it: by token or certificate, and its role."""
+        principal: Principal = request.state.principal
+        return {
+            "kind": principal.kind,
+            "name": principal.name,
+            "role": principal.role.value,
+        }
+
+    async def health(self, depth: Literal["shallow", "deep", "full"] = "shallow") -> JsonObject:
+        """Health of every component, and of the node as its worst. Shallow answers at once and may
+        be 5 s old; deep may take 1 s, full 5 s."""
+        found = await self._services.node.health(HealthDepth[depth.upper()])
+        return {
+            "state": overall_health([health.state for health in found.values()]).value,
+            "depth": depth,
+            "components": {name: health_view(health) for name, health in found.items()},
+        }
+
+    async def components(self) -> JsonObject:
+        """Every component: state, health, dependencies, attempts, the last failure."""
+        return {
+            "components": [component_view(status) for status in self._services.node.components()]
+        }
+
+    async def component(self, name: str) -> JsonObject:
+        """One component, with its figures where it has any."""
+        status = self._services.node.component(name)
+        return component_view(status, self._component(name))
+
+    async def boot_report(self) -> JsonObject:
+        """The report of this boot: phases, components, attempts, checkpoints, critical path."""
+        return self._services.node.report()
+
+    async def boot_reports(self) -> JsonObject:
+        """The boots whose reports are kept, newest first."""
+        reports, problems = await trio.to_thread.run_sync(self._services.reports.newest)
+        return {
+            "reports": [report_summary(report.to_json()) for report in reports],
+            "unreadable": [str(problem) for problem in problems],
+        }
+
+    # The pattern also keeps the store from taking an argument for a path or a position.
+    async def kept_report(
+        self, boot_id: str = Path(pattern=r"^[0-9a-f][0-9a-f-]{3,35}$")
+    ) -> JsonObject:
+        """A kept boot report, by its boot id or the first four or more characters of one."""
+        report = await trio.to_thread.run_sync(self._services.reports.find, boot_id)
+        return report.to_json()
+
+    async def configuration(self) -> JsonObject:
+        """Every key's value, without secrets; where they came from, and their digest."""
+        loaded = self._services.configuration
+        return {
+            "digest": loaded.digest,
+            "files": [str(path) for path in loaded.files],
+            "values": loaded.redacted(),
+        }
+
+    async def explanation(self, key: str) -> JsonObject:
+        """One key: value, default, source, meaning, what is accepted."""
+        return asdict(self._services.configuration.explain(key))
+
+    async def facts(self) -> JsonObject:
+        """What is known about the machine, one fact a probe."""
+        return {"facts": _plain(self._services.environment.facts())}
+
+    async def refresh(self) -> JsonObject:
+        """Ask the machine again, and answer with the new facts."""
+        await self._services.environment.refresh()
+        return {"facts": _plain(self._services.environment.facts())}
+
+    async def peers(self) -> JsonObject:
+        """Sessions with other nodes, their measured links, and the configured seeds."""
+        network = self._services.network
+        if network is None:
+            raise NotHereError("there are no peers", why="this node runs without the network")
+        figures = network.statistics()
+        return {"peers": figures["peers"], "seeds": figures["seeds"]}
+
+    async def tokens(self) -> JsonObject:
+        """Every token, the ones revoked lately included; never a secret."""
+        return {"tokens": self._services.security.tokens.list()}
+
+    async def create_token(self, wanted: TokenRequest, request: Request) -> JsonObject:
+        """Make a token. Its secret is in this answer and nowhere else."""
+        created = await self._services.security.tokens.create(wanted.name, wanted.role, wanted.ttl)
+        request.state.target = created.id
+        return {"id": created.id, "secret": created.secret, "role": wanted.role}
+
+    async def revoke_token(self, id: str, request: Request) -> JsonObject:
+        """Make a token invalid, from the next call on."""
+        request.state.target = id[:64]
+        await self._services.security.tokens.revoke(id)
+        return {"id": id, "state": "revoked"}
+
+    def table(self) -> list[tuple[str, str, Handler, int]]:
+        """Method, path under the prefix, handler, and status of success."""
+        return [
+            ("GET", "/status", self.status, 200),
+            ("GET", "/version", self.version, 200),
+            ("GET", "/whoami", self.whoami, 200),
+            ("GET", "/health", self.health, 200),
+            ("GET", "/components", self.components, 200),
+            ("GET", "/components/{name}", self.component, 200),
+            ("GET", "/boot", self.boot_report, 200),
+            ("GET", "/boot/reports", self.boot_reports, 200),
+            ("GET", "/boot/reports/{boot_id}", self.kept_report, 200),
+            ("GET", "/configuration", self.configuration, 200),
+            ("GET", "/configuration/{key}", self.explanation, 200),
+            ("GET", "/environment", self.facts, 200),
+            ("POST", "/environment/refresh", self.refresh, 200),
+            ("GET", "/peers", self.peers, 200),
+            ("GET", "/tokens", self.tokens, 200),
+            ("POST", "/tokens", self.create_token, 201),
+            ("DELETE", "/tokens/{id}", self.revoke_token, 200),
+        ]
+
+    def _component(self, name: str) -> Component | None:
+        services = self._services
+        known: tuple[Component | None, ...] = (
+            services.security,
+            services.database,
+            services.cache,
+            services.network,
+            services.environment,
+            services.api,
+        )
+        return next((c for c in known if c is not None and c.name == name), None)
+
+
+def _plain(facts: Any) -> JsonObject:
+    return {
+        name: fact.as_json() if hasattr(fact, "as_json") else fact for name, fact in facts.items()
+    }

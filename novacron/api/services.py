@@ -1,0 +1,28 @@
+"""What the handlers work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from novacron.boot.report_store import ReportStore
+from novacron.cache import Cache
+from novacron.component import Component, NodeView
+from novacron.config import LoadedConfiguration
+from novacron.database import Database
+from novacron.environment import Environment, Identity
+from novacron.network import Network
+from novacron.security import Security
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    node: NodeView
+    identity: Identity
+    security: Security
+    database: Database
+    cache: Cache | None
+    network: Network | None
+    environment: Environment
+    configuration: LoadedConfiguration
+    reports: ReportStore
+    api: Component
