@@ -89,6 +89,20 @@ class Builder:
             raise DocumentError(f"nested deeper than {MAX_DEPTH} levels", line, column)
 
     @staticmethod
+    def text(value: str, line: int, column: int) -> str:
+        r"""*value* with surrogate pairs joined: JSON writes U+10000 as ``\ud800\udc00``.
+
+        Raises:
+          DocumentError: half a pair is no character; nothing could write it out again.
+        """
+        if value.isascii():
+            return value
+        try:
+            return value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            raise DocumentError("half a surrogate pair is no character", line, column) from None
+
+    @staticmethod
     def add(mapping: dict[str, Node], name: Any, key: Node, value: Node) -> None:
         """Put *value* under *name*, at the place of its *key*.
 
@@ -192,7 +206,8 @@ class _Json:
 
     def string(self, index: int) -> tuple[str, int]:
         try:
-            return self.scan_string(self.text, index + 1, True)
+            value, end = self.scan_string(self.text, index + 1, True)
+            return self.builder.text(value, *self.place(index)), end
         except self.decode_error as error:
             message = error.msg[:1].lower() + error.msg[1:]
             raise self.fail(message.removesuffix(" at"), error.pos) from None

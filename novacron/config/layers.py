@@ -188,5 +188,7 @@ def merge(layers: Sequence[Layer]) -> Layer:
     """One layer, the later ones of *layers* winning."""
     merged: Layer = {}
     for layer in layers:
-        merged.update(layer)
+        for path, entry in layer.items():
+            merged.pop(path, None)  # So that the order is that of precedence.
+            merged[path] = entry
     return merged

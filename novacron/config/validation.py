@@ -59,6 +59,9 @@ def _problem(location: Path, kind: str, layer: Layer) -> Problem:
     path = location
     while path and path not in layer:
         path = path[:-1]
+    if not path:
+        # A name that is no text pydantic can repeat; the map or section it stands in is.
+        path = next(path for path in layer if path[:2] == location[:2] or path[0] == location[0])
     entry = layer[path]
     key = keys.find(path)
     assert key is not None
@@ -91,6 +94,8 @@ def shown(value: Any) -> str:
     import json
 
     text = json.dumps(value, ensure_ascii=False, default=repr)
+    # A variable may hold bytes that are no text.
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -19,6 +19,8 @@ if _Parser is None:  # PyYAML built without libyaml: the same events, ten times 
             yaml.parser.Parser.__init__(self)
 
 
+_CORE = "tag:yaml.org,2002:"
+_TAGS = {"!", *(_CORE + name for name in ("str", "int", "float", "bool", "null", "seq", "map"))}
 _INTEGER = re.compile(r"[-+]?[0-9]{1,40}|0o[0-7]{1,40}|0x[0-9a-fA-F]{1,40}")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _CONSTANTS = {
@@ -106,11 +108,13 @@ class _Tree:
         before = self.builder.nodes
         self.builder.count(1, line, column)
         self.builder.check_depth(depth, line, column)
-        tag = event.tag
-        if tag is not None and tag != "!" and not tag.startswith("tag:yaml.org,2002:"):
-            raise DocumentError(f"the tag {tag} is not supported", line, column)
+        if event.tag is not None and event.tag not in _TAGS:
+            raise DocumentError(f"the tag {event.tag} is not supported", line, column)
         if isinstance(event, yaml.ScalarEvent):
-            node = Node(self.scalar(event), line, column)
+            value = self.scalar(event)
+            if isinstance(value, str):
+                value = self.builder.text(value, line, column)
+            node = Node(value, line, column)
         elif isinstance(event, yaml.SequenceStartEvent):
             found: list[Node] = []
             while not isinstance(item := self.parser.get_event(), yaml.SequenceEndEvent):
@@ -148,6 +152,6 @@ class _Tree:
 
     @staticmethod
     def scalar(event: Any) -> Any:
-        if event.tag == "tag:yaml.org,2002:str" or not event.implicit[0]:
-            return event.value
-        return scalar(event.value)
+        if event.tag in (None, "!") and not event.implicit[0]:
+            return event.value  # In quotes, or a block.
+        return event.value if event.tag == f"{_CORE}str" else scalar(event.value)

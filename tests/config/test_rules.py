@@ -1,0 +1,64 @@
+"""Rules between keys: each names the key that was set, not one that was left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from novacron.config import ConfigInvalidError, load
+
+BROKEN: list[tuple[dict[str, Any], str, str]] = [
+    ({"security.renew_before_days": 90}, "security.renew_before_days", "which is always"),
+    ({"security.certificate_days": 30}, "security.certificate_days", "which is always"),
+    ({"security.certificate": "c.pem"}, "security.certificate", "are not set"),
+    (
+        {"security.certificate": "c.pem", "security.ca_certificate": "ca.pem"},
+        "security.ca_certificate",
+        "security.private_key is not set",
+    ),
+    ({"boot.deadlines.core": 31}, "boot.deadlines.core", "longer than the whole boot"),
+    ({"boot.deadlines.total": 15}, "boot.deadlines.total", "longer than the whole boot"),
+    ({"boot.retry.delay": 31}, "boot.retry.delay", "longer than the longest"),
+    ({"boot.retry.max_delay": 0.5}, "boot.retry.max_delay", "longer than the longest"),
+    ({"boot.health.deep_interval": 5}, "boot.health.deep_interval", "more often than shallow"),
+    ({"resources.min_disk_bytes": 1}, "resources.min_disk_bytes", "in all"),
+    ({"network.ping_interval": 60}, "network.ping_interval", "before its next ping"),
+    ({"network.idle_timeout": 5}, "network.idle_timeout", "before its next ping"),
+    ({"network.max_connections": 8}, "network.max_connections", "all together"),
+    ({"api.port": 7401}, "api.port", "both 7401"),
+    ({"monitoring.port": 7400}, "monitoring.port", "both 7400"),
+    ({"network.listen_address": "0.0.0.0", "network.port": 7402}, "network.port", "both 7402"),
+]
+
+
+@pytest.mark.parametrize(("values", "key", "message"), BROKEN)
+def test_a_broken_rule_is_reported_at_the_key_that_was_set(
+    values: dict[str, Any], key: str, message: str
+) -> None:
+    with pytest.raises(ConfigInvalidError) as caught:
+        load(overrides=values, environ={})
+    problem = caught.value.problems[0]
+    assert problem.key == key
+    assert message in problem.message
+    assert problem.accepted
+    assert str(problem.source) == "--set"
+
+
+def test_two_free_ports_and_two_addresses_do_not_clash() -> None:
+    load(overrides={"api.port": 0, "monitoring.port": 0, "network.port": 0}, environ={})
+    load(overrides={"api.listen_address": "192.0.2.1", "api.port": 7401}, environ={})
+
+
+def test_a_certificate_from_outside_needs_all_three() -> None:
+    values = {
+        "security.ca_certificate": "ca.pem",
+        "security.certificate": "c.pem",
+        "security.private_key": "file:key.pem",
+    }
+    assert load(overrides=values, environ={}).settings.security.certificate == "c.pem"
+
+
+def test_a_profile_never_breaks_a_rule() -> None:
+    for mode in ("datacenter", "internet", "hybrid"):
+        assert load(overrides={"dwcp.mode": mode}, environ={}).settings.dwcp.mode == mode
