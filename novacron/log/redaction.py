@@ -64,12 +64,11 @@ def _forms_of(secret: str | bytes) -> set[str]:
         if len(lines) > 1:
             texts.update(line for line in lines if len(line) >= 16 and not line.startswith("---"))
     forms = set(texts)
-    for item in texts:
+    forms.add(repr(raw)[2:-1])
+    forms.update(repr(item)[1:-1] for item in texts)
+    for item in list(forms):  # What repr made of it may then have become JSON.
         forms.add(json.dumps(item)[1:-1])
         forms.add(json.dumps(item, ensure_ascii=False)[1:-1])
-        forms.add(repr(item)[1:-1])
-    forms.add(repr(raw)[2:-1])
-    forms.add(json.dumps(repr(raw)[2:-1])[1:-1])
     if len(raw) >= 4:
         for encoded in (base64.b64encode(raw), base64.urlsafe_b64encode(raw)):
             forms.add(encoded.decode("ascii").rstrip("="))
