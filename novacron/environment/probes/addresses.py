@@ -11,7 +11,7 @@ FAMILIES = {socket.AF_INET: "ipv4", socket.AF_INET6: "ipv6"}
 
 
 def ask(machine: Machine) -> Value:
-    # 32 ms, so only when asked; the node does not wait for this probe.
+    # About 10 ms of imports, so only when asked; the node does not wait for this probe.
     import psutil
 
     return {

@@ -11,7 +11,7 @@ from novacron.environment.machine import Machine
 
 
 def ask(machine: Machine) -> Value:
-    # 32 ms, so only when asked; the node does not wait for this probe.
+    # About 10 ms of imports, so only when asked; the node does not wait for this probe.
     import psutil
 
     seen: dict[str, dict[str, Value]] = {}
