@@ -80,12 +80,17 @@ clean: ## Remove .venv and everything that was built.
 	@rm -rf novacron/_native/*.so native/_nc.c native/*.o native/tests/build
 	@find novacron native tests bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# The interpreter the environment was made from may be gone since (an upgrade of the system): then
+# the environment is made anew, and everything that depends on it.
+ifeq ($(shell test -x $(BIN)/python || echo gone),gone)
+.PHONY: $(VENV)/.stamp-python
+endif
 $(VENV)/.stamp-python:
 	@command -v '$(PYTHON)' >/dev/null || { echo "make: there is no $(PYTHON) here. Install Python 3.11 or newer, or name one: make run PYTHON=/path/to/python" >&2; exit 1; }
 	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is $$('$(PYTHON)' -V 2>&1), but Python 3.11 or newer is needed. Name another one: make run PYTHON=python3.12" >&2; exit 1; }
 	@'$(PYTHON)' -c 'import venv, ensurepip' 2>/dev/null || { echo "make: $(PYTHON) cannot create virtual environments. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo 'Creating the virtual environment .venv'
-	@'$(PYTHON)' -m venv $(VENV)
+	@'$(PYTHON)' -m venv --clear $(VENV)
 	@touch $@
 
 $(VENV)/.stamp-runtime: requirements.lock $(VENV)/.stamp-python

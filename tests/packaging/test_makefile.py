@@ -186,6 +186,15 @@ def test_changed_pins_are_installed_at_the_next_run(installed: Path) -> None:
     assert "--require-hashes -r requirements.lock" in done.stdout
 
 
+def test_an_environment_whose_python_is_gone_is_made_anew(installed: Path) -> None:
+    (installed / ".venv/bin/python").unlink()
+    (installed / ".venv/bin/python").symlink_to("/usr/bin/python-of-yesterday")
+    done = make(installed, "--dry-run", "run")
+    assert "-m venv --clear .venv" in done.stdout
+    assert "--require-hashes -r requirements.lock" in done.stdout
+    assert "--editable ." in done.stdout
+
+
 def test_make_alone_lists_the_targets(checkout: Path) -> None:
     done = make(checkout)
     assert done.returncode == 0
