@@ -61,6 +61,25 @@ class SlowBodyError(ApiError, TransientError):
     code = "api.slow_body"
 
 
+class InvalidRequestError(ApiError, InvalidError):
+    """Parameters or a body that the route does not take."""
+
+    code = "api.invalid"
+
+    def __init__(self, errors: list[tuple[str, str]]) -> None:
+        """*errors*: where, and what is wrong there; never the value, which may be a secret."""
+        super().__init__(
+            "the request is not valid",
+            why="; ".join(f"{where}: {message}" for where, message in errors[:LISTED]),
+            remedy="see /api/v1/openapi.json for what is accepted",
+        )
+        self.errors = errors[:LISTED]
+
+
+LISTED = 20
+"""Faults of one body that are listed: more are noise, and a body can hold thousands."""
+
+
 class RouteNotFoundError(ApiError, NotFoundError):
     """Nothing is served at the path."""
 
@@ -125,15 +144,20 @@ def problem_of(error: NovaCronError) -> Problem:
         headers.append((b"allow", error.allowed.encode()))
     elif status == 503:
         headers.append((b"retry-after", b"%d" % RETRY_AFTER))
+    members: dict[str, Any] = {
+        "code": error.code,
+        "remedy": error.remedy or None,
+        "key": error.key or None,
+    }
+    if isinstance(error, InvalidRequestError):
+        members["errors"] = [
+            {"where": where, "message": message} for where, message in error.errors
+        ]
     return Problem(
         status,
         HTTPStatus(status).phrase,
         f"{error.what}: {error.why}" if error.why else error.what,
-        {
-            "code": error.code,
-            "remedy": error.remedy or None,
-            "key": error.key or None,
-        },
+        members,
         headers,
     )
 
