@@ -154,7 +154,7 @@ def health(args: argparse.Namespace) -> int:
 
 def environment(args: argparse.Namespace) -> int:
     answer = client_for(args).get("environment")
-    print(as_json(answer) if args.json else pairs(answer))
+    print(as_json(answer) if args.json else pairs(answer.get("facts", answer)))
     return 0
 
 
@@ -163,12 +163,12 @@ def peers(args: argparse.Namespace) -> int:
     if args.json:
         print(as_json(answer))
         return 0
-    rows = items_of(answer, "peers")
-    if not rows:
-        print("no sessions with other nodes")
-        return 0
-    columns = list(rows[0])
-    print(table(columns, [[row.get(column) for column in columns] for row in rows]))
+    for title, rows in (("peers", items_of(answer, "peers")), ("seeds", items_of(answer, "seeds"))):
+        if rows:
+            columns = list(rows[0])
+            print(table(columns, [[row.get(column) for column in columns] for row in rows]))
+        elif title == "peers":
+            print("no sessions with other nodes")
     return 0
 
 
@@ -177,7 +177,7 @@ def version(args: argparse.Namespace) -> int:
 
     found: dict[str, Any] = {"command": own_version(), "python": platform.python_version()}
     try:
-        answer = client_for(args).get("status")
+        answer = client_for(args).get("version")
     except NodeNotRunningError:
         found["node"] = None
     else:

@@ -1,0 +1,81 @@
+"""A node's data directory, and a REST interface that answers what a test says."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from novacron.cli import main
+from novacron.data_directory import DataDirectory
+
+
+class Answers:
+    """What the stand-in answers by path, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.by_path: dict[str, tuple[int, Any]] = {}
+        self.asked: list[tuple[str, str | None]] = []
+        self.address = ""
+
+
+@pytest.fixture
+def rest() -> Iterator[Answers]:
+    answers = Answers()
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+
+        def do_GET(self) -> None:
+            answers.asked.append((self.path, self.headers.get("Authorization")))
+            status, body = answers.by_path.get(self.path, (404, {"title": "Not Found"}))
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *args: object) -> None:
+            """Nothing: standard error is what the tests look at."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    answers.address = f"127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield answers
+    server.shutdown()
+    thread.join(10)
+    server.server_close()
+
+
+@pytest.fixture
+def node(rest: Answers, data_directory: DataDirectory) -> DataDirectory:
+    """The data directory of a node that runs (as this process) and serves *rest*."""
+    data_directory.run.mkdir()
+    data_directory.secrets.mkdir()
+    write_node(data_directory, os.getpid(), rest.address)
+    (data_directory.secrets / "admin.token").write_text("nct_1_planted\n")
+    return data_directory
+
+
+def write_node(data: DataDirectory, pid: int, address: str) -> None:
+    content = {"pid": pid, "boot_id": "b", "addresses": {"rest": address}}
+    (data.run / "node.json").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command in this process: exit code, standard output, standard error."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main(arguments)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
