@@ -14,7 +14,7 @@ FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(?s:```.*?```)|`[^`\n]+`|^    [^\n]*$", re.MULTILINE)
 FRAGMENT = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\.(?:feature|fix|perf|breaking)\.md")
 ADR = re.compile(r"(\d{4})-[a-z0-9]+(?:-[a-z0-9]+)*\.md")
-ADR_SECTIONS = ["Context", "Options", "Decision", "Consequences"]
+ADR_SECTIONS = ["Context", "Decision"]
 
 DOCUMENTS = [path for path in files() if path.suffix == ".md"]
 
@@ -90,7 +90,7 @@ def test_change_fragments_are_named_so_that_a_release_can_collect_them() -> None
     assert not wrong
 
 
-def test_decisions_are_numbered_once_and_have_all_their_sections() -> None:
+def test_decisions_are_numbered_once_and_say_why_and_what() -> None:
     pages = [path for path in files() if path.parent == Path("docs/adr")]
     pages = [path for path in pages if path.name != "README.md"]
     assert pages
