@@ -51,8 +51,6 @@ class ErrorCode(enum.IntEnum):
     """Both ends are the same node."""
     TIMEOUT = 10
     """A deadline of the protocol passed."""
-    INTERNAL = 11
-    """The sender failed; nothing is wrong with the receiver."""
 
 
 class GoodbyeReason(enum.IntEnum):
@@ -64,8 +62,6 @@ class GoodbyeReason(enum.IntEnum):
     """The two nodes hold another session, which stays."""
     UNNEEDED = 3
     """The session is of no more use to the sender."""
-    RENEWAL = 4
-    """The sender's certificate was renewed; dial again."""
 
 
 class ViolationError(NetworkError, RemoteProtocolError):
