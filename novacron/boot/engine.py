@@ -154,7 +154,7 @@ class Engine:
         await self._boot()
         if self._record.failure is None and self._stop_reason is None:
             await self._announce()
-        if self._record.failure is not None or not self._record.ready_seconds:
+        if self._record.failure is not None or self._record.ready_seconds is None:
             return await self._roll_back()
         self.runtime.spawn(self._after_ready)
         await self._stop_wanted.wait()
@@ -410,7 +410,7 @@ class Engine:
     async def _leave_behind(self, left: Sequence[Unit]) -> None:
         """Tasks that ignore cancellation would keep Trio from ending: end the process."""
         _log.critical("components that do not stop: %s", ", ".join(unit.name for unit in left))
-        await self._settle_debts(STOPPED if self._record.ready_seconds else ROLLED_BACK)
+        await self._settle_debts(ROLLED_BACK if self._record.ready_seconds is None else STOPPED)
         await self._keep_report()
         self._publish(events.NodeStopped(self.runtime.at(), self._code))
         self._hard_exit(self._code)
