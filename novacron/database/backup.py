@@ -117,21 +117,34 @@ def restore(backup: Path, database: Path) -> None:
     Raises:
       OSError: no space or no permission; *database* is untouched.
     """
-    temporary = database.with_name(f".{database.name}.restoring")
+    ready = prepare_copy(backup, database)
+    # The log goes first: an old log beside a new file would be replayed into it.
+    for suffix in SIDE_FILES:
+        Path(f"{database}{suffix}").unlink(missing_ok=True)
+    fsync_directory(database.parent)
+    os.rename(ready, database)
+    fsync_directory(database.parent)
+
+
+def replacement(database: Path) -> Path:
+    """Where what is to take the place of *database* lies, complete and durable, for a moment."""
+    return database.with_name(f".{database.name}.replacement")
+
+
+def prepare_copy(backup: Path, database: Path) -> Path:
+    """Copy *backup* to :func:`replacement`, which exists only when it is complete."""
+    temporary, ready = database.with_name(f".{database.name}.copying"), replacement(database)
     _remove(temporary)
     try:
         shutil.copyfile(backup, temporary)
         os.chmod(temporary, 0o600)
         _sync(temporary)
-        # The log goes first: an old log beside a new file would be replayed into it.
-        for suffix in SIDE_FILES:
-            Path(f"{database}{suffix}").unlink(missing_ok=True)
-        fsync_directory(database.parent)
-        os.rename(temporary, database)
+        os.rename(temporary, ready)
     except BaseException:
         _remove(temporary)
         raise
     fsync_directory(database.parent)
+    return ready
 
 
 def undo_migration(arguments: Mapping[str, Any]) -> None:

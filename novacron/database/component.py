@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -28,7 +29,13 @@ from novacron.component import (
 from novacron.config.schema import DatabaseSettings
 from novacron.data_directory import DataDirectory
 from novacron.database.backup import make_backup, prune_backups, undo_migration
-from novacron.database.opening import Opening, Plan, explain_os_error, open_database
+from novacron.database.opening import (
+    Opening,
+    Plan,
+    explain_os_error,
+    open_database,
+    suspicion,
+)
 from novacron.database.schema import revisions
 from novacron.database.sqlite import SqliteStore
 from novacron.database.store import (
@@ -134,6 +141,8 @@ class Database(ObservableComponent):
         if store is not None:
             self._suspect = self._suspect or store.damaged
             await store.close()
+            if self._suspect:
+                await trio.to_thread.run_sync(_note_suspicion, store.path)
 
     async def health_check(self, depth: HealthDepth) -> Health:
         store = self._store
@@ -302,3 +311,10 @@ class Database(ObservableComponent):
 
     def _report_from_thread(self, message: str) -> None:
         trio.from_thread.run_sync(self._report, message)
+
+
+def _note_suspicion(path: Path) -> None:
+    # Without room for it the restart within this process still knows, and a new process finds out
+    # by its check.
+    with contextlib.suppress(OSError):
+        suspicion(path).touch(mode=0o600)

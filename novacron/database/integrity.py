@@ -51,6 +51,7 @@ def check_header(path: Path) -> None:
     """
     with open(path, "rb") as file:
         header = file.read(_HEADER_BYTES)
+        size = os.fstat(file.fileno()).st_size
     if not header:
         raise _damaged(path, "it is empty")
     if len(header) < _HEADER_BYTES:
@@ -59,6 +60,12 @@ def check_header(path: Path) -> None:
         raise _damaged(path, "it is not a SQLite file")
     if header[18] not in (1, 2) or header[19] not in (1, 2):
         raise _damaged(path, "its header names an unknown format")
+    page_size = int.from_bytes(header[16:18], "big")
+    page_size = 65536 if page_size == 1 else page_size
+    if page_size and size % page_size and not _has_log(path):
+        # SQLite pads the last page with zeros and finds nothing wrong. With a log, a crash while
+        # the file grew explains it, and the log holds the page.
+        raise _damaged(path, f"it is cut short: {size} bytes are not whole pages of {page_size}")
 
 
 def check_pages(
@@ -151,6 +158,13 @@ def keep_copy(path: Path, data: DataDirectory) -> Path:
         if source.exists():
             shutil.copyfile(source, box / source.name)
     return _quarantine(box, data)
+
+
+def _has_log(path: Path) -> bool:
+    try:
+        return os.stat(f"{path}-wal").st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _box(path: Path) -> Path:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from novacron.database import schema
 from novacron.database.connection import open_writer
-from novacron.database.schema import MIGRATIONS
 from novacron.database.sqlite_errors import map_error
 
 _one_at_a_time = threading.Lock()
 """Alembic keeps the migration that runs in a module-level proxy."""
 
 
-def upgrade(path: Path, *, scripts: Path = MIGRATIONS) -> None:
+def upgrade(path: Path) -> None:
     """Bring the SQLite database at *path* to the newest revision, in one transaction. Blocks.
 
     Raises:
@@ -27,7 +27,7 @@ def upgrade(path: Path, *, scripts: Path = MIGRATIONS) -> None:
     from sqlalchemy.pool import StaticPool
 
     config = Config()
-    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    config.set_main_option("script_location", str(schema.MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     engine = create_engine(
         "sqlite://",
@@ -53,15 +53,15 @@ def upgrade(path: Path, *, scripts: Path = MIGRATIONS) -> None:
         engine.dispose()
 
 
-def head(scripts: Path = MIGRATIONS) -> str:
+def head() -> str:
     """The newest revision as Alembic itself sees it."""
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
     config = Config()
-    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    config.set_main_option("script_location", str(schema.MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     newest = ScriptDirectory.from_config(config).get_current_head()
     if newest is None:
-        raise LookupError(f"no migration in {scripts}")
+        raise LookupError(f"no migration in {schema.MIGRATIONS}")
     return newest

@@ -13,7 +13,6 @@ wrong is decided here as well:
 from __future__ import annotations
 
 import errno
-import json
 import os
 import pwd
 import sqlite3
@@ -24,7 +23,13 @@ from pathlib import Path
 
 from novacron.data_directory import DataDirectory
 from novacron.database import integrity
-from novacron.database.backup import SIDE_FILES, backup_directory, newest_good_backup, restore
+from novacron.database.backup import (
+    SIDE_FILES,
+    backup_directory,
+    newest_good_backup,
+    prepare_copy,
+    replacement,
+)
 from novacron.database.connection import open_reader, open_writer
 from novacron.database.schema import (
     SchemaState,
@@ -40,7 +45,7 @@ from novacron.database.store import (
     DatabaseUnavailableError,
 )
 from novacron.database.wal import find_log_damage
-from novacron.durable import fsync_directory, write_durably
+from novacron.durable import fsync_directory
 from novacron.errors import DatabaseError
 from novacron.units import MIB, NodeId
 
@@ -100,15 +105,7 @@ def open_database(plan: Plan) -> Opening:
 def _open(plan: Plan) -> Opening:
     path = plan.path
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    rests = (
-        integrity.finish_set_aside(path, plan.data),
-        integrity.set_orphans_aside(path, plan.data),
-    )
-    notices = [
-        f"parts of a damaged database were found and kept in {rest}"
-        for rest in rests
-        if rest is not None
-    ]
+    notices = _finish_earlier(plan)
     created = False
     for _ in range(3):
         if not path.exists():
@@ -130,6 +127,10 @@ def _open(plan: Plan) -> Opening:
             key="database.path",
         )
     try:
+        suspicion(path).unlink(missing_ok=True)
+        if not _marker(path).exists():
+            _marker(path).touch(mode=0o600)
+            fsync_directory(path.parent)
         if opening.state.revision == revisions()[-1]:
             recovered = _size(Path(f"{path}-wal")) > 0
             opening.writer = open_writer(path)
@@ -145,6 +146,12 @@ def _open(plan: Plan) -> Opening:
     return opening
 
 
+def suspicion(path: Path) -> Path:
+    """The file whose presence says that damage was met in *path* while the node served from it:
+    the next opening checks every page first, whatever its size and the configuration."""
+    return path.with_name(f"{path.name}.suspect")
+
+
 def _inspect(plan: Plan, notices: list[str], *, skip_pages: bool) -> Opening:
     path = plan.path
     integrity.check_header(path)
@@ -152,8 +159,9 @@ def _inspect(plan: Plan, notices: list[str], *, skip_pages: bool) -> Opening:
     try:
         known = revisions()
         size = sum(_size(Path(f"{path}{suffix}")) for suffix in ("", "-wal"))
-        unchecked = plan.check != "off" and not skip_pages
-        if unchecked and (plan.thorough or size <= FOREGROUND_CHECK_BYTES):
+        suspect = plan.thorough or suspicion(path).exists()
+        unchecked = (suspect or plan.check != "off") and not skip_pages
+        if unchecked and (suspect or size <= FOREGROUND_CHECK_BYTES):
             _check_pages(plan, reader)
             unchecked = False
         state = read_state(reader, path, known)
@@ -196,33 +204,75 @@ def _open_patiently(plan: Plan) -> sqlite3.Connection:
             raise
 
 
+def _finish_earlier(plan: Plan) -> list[str]:
+    """Complete or clear away what a boot that was killed left; what to tell about it."""
+    path = plan.path
+    ready = replacement(path)
+    rests = (
+        integrity.finish_set_aside(path, plan.data),
+        integrity.set_orphans_aside(path, plan.data),
+    )
+    notices = [
+        f"parts of a damaged database were found and kept in {rest}"
+        for rest in rests
+        if rest is not None
+    ]
+    for name in os.listdir(path.parent):
+        if not name.startswith(f".{path.name}."):
+            continue
+        if name == ready.name and not path.exists():
+            # Prepared before the damaged file was moved away, so it is whole.
+            os.rename(ready, path)
+            fsync_directory(path.parent)
+            if _marker(path).exists():
+                notices.append(
+                    f"the database {path} was damaged; an earlier boot set it aside in "
+                    f"{plan.data.quarantine_area} and was killed before it could say so. A "
+                    "backup, or an empty database where there was none, has taken its place"
+                )
+        else:
+            path.with_name(name).unlink()
+    return notices
+
+
 def _replace_damaged(plan: Plan, error: Exception) -> str:
+    """The replacement is whole before the damaged file moves: without space for it nothing does,
+    and a kill in between is completed by the next boot."""
+    path = plan.path
     why = error.why if isinstance(error, DatabaseError) else f"SQLite says “{error}”"
-    kept = integrity.set_aside(plan.path, plan.data)
-    text = f"the database {plan.path} was damaged ({why}); it is kept unchanged in {kept}"
-    good = newest_good_backup(plan.path, revisions(), plan.node_id)
+    good = newest_good_backup(path, revisions(), plan.node_id)
     if good is None:
-        _create(plan, [])
-        return f"{text}. There was no good backup: the node started with an empty database"
-    backup, _state = good
-    restore(backup, plan.path)
-    made = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(backup.stat().st_mtime))
-    return f"{text}. The backup {backup.name} of {made} was restored; later changes are missing"
+        ready = _make_new(plan)
+        how = "There was no good backup: the node started with an empty database"
+    else:
+        backup, _state = good
+        ready = prepare_copy(backup, path)
+        made = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(backup.stat().st_mtime))
+        how = f"The backup {backup.name} of {made} was restored; later changes are missing"
+    kept = integrity.set_aside(path, plan.data)
+    os.rename(ready, path)
+    fsync_directory(path.parent)
+    return f"the database {path} was damaged ({why}); it is kept unchanged in {kept}. {how}"
 
 
 def _create(plan: Plan, notices: list[str]) -> None:
-    """Make the database under another name and move it into place when it is complete: whatever
-    lies under its own name was whole once, and a kill at the first boot leaves no half of one."""
-    from novacron.database.migrate import upgrade
-
     path = plan.path
-    marker = backup_directory(path).parent / f"{path.name}.created.json"
-    if marker.exists() and not any(path.name in notice for notice in notices):
+    if _marker(path).exists():
         notices.append(
             f"the database {path} was there at an earlier boot and is gone; the node started "
             f"with an empty one (backups: {backup_directory(path)})"
         )
-    temporary = path.with_name(f".{path.name}.new")
+    os.rename(_make_new(plan), path)
+    fsync_directory(path.parent)
+
+
+def _make_new(plan: Plan) -> Path:
+    """Make an empty database under another name: whatever lies under its own name was whole once,
+    and a kill at the first boot leaves no half of one."""
+    from novacron.database.migrate import upgrade
+
+    path = plan.path
+    temporary, ready = path.with_name(f".{path.name}.new"), replacement(path)
     _remove(temporary)
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_WRONLY, 0o600))
@@ -232,25 +282,27 @@ def _create(plan: Plan, notices: list[str]) -> None:
             write_owner(raw, plan.node_id, time.time())
         finally:
             raw.close()
-        os.rename(temporary, path)
-        fsync_directory(path.parent)
-        if not marker.exists():
-            write_durably(marker, json.dumps({"node_id": plan.node_id}).encode())
+        os.rename(temporary, ready)
+    except DatabaseFullError as error:
+        _remove(temporary)
+        raise _full(path) from error
     except BaseException:
         _remove(temporary)
         raise
+    fsync_directory(path.parent)
+    return ready
+
+
+def _marker(path: Path) -> Path:
+    """An empty file that says a database was here, so that its loss is noticed."""
+    return path.with_name(f"{path.name}.created")
 
 
 def explain_os_error(error: OSError, path: Path) -> DatabaseError:
     """The error to raise for *error*, met while handling the files of the database at *path*."""
     why = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DatabaseFullError(
-            f"the database {path} cannot be made or repaired",
-            why="no space is left on its file system, or a quota is used up",
-            remedy=f"free space below {path.parent}, or set database.path",
-            key="database.path",
-        )
+        return _full(path)
     if error.errno == errno.EROFS:
         return _read_only(path)
     return DatabaseUnavailableError(
@@ -284,6 +336,15 @@ def _check_access(path: Path) -> None:
             remedy=f"“chown -R {_user()} {path.parent}”, or set database.path",
             key="database.path",
         )
+
+
+def _full(path: Path) -> DatabaseFullError:
+    return DatabaseFullError(
+        f"the database {path} cannot be made or repaired",
+        why="no space is left on its file system, or a quota is used up",
+        remedy=f"free space below {path.parent}, or set database.path",
+        key="database.path",
+    )
 
 
 def _read_only(path: Path) -> DatabaseUnavailableError:

@@ -27,9 +27,9 @@ PROBES = (
 damaged in a way that SQLite's own check does not see."""
 
 
-def revisions(directory: Path = MIGRATIONS) -> tuple[str, ...]:
+def revisions() -> tuple[str, ...]:
     """Every revision the code knows, oldest first."""
-    names = os.listdir(directory / "versions")
+    names = os.listdir(MIGRATIONS / "versions")
     return tuple(
         sorted(
             name[:4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from novacron.database.store import (
     DatabaseUnavailableError,
 )
 from novacron.errors import DatabaseError
+from novacron.units import KIB
 
 _CONFLICTS = frozenset(
     (
@@ -24,6 +26,10 @@ _CONFLICTS = frozenset(
         sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY,
     )
 )
+FULL_BYTES = 64 * KIB
+"""Free space below which a failed write is taken for a full disk: twice what SQLite allocates at
+once for the index of its log."""
+
 DAMAGE = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT))
 """Primary codes that say the bytes are wrong, whatever was asked."""
 
@@ -54,6 +60,15 @@ def map_error(error: Exception, path: Path, *, read_only: bool = False) -> Datab
     )
 
 
+def _is_full(directory: Path) -> bool:
+    """SQLite reports a log index or a page that finds no space as an input/output error."""
+    try:
+        place = os.statvfs(directory)
+    except OSError:
+        return False
+    return place.f_bavail * place.f_frsize < FULL_BYTES
+
+
 def _map_code(error: sqlite3.Error, path: Path, read_only: bool) -> DatabaseError:
     code = primary_code(error)
     why = f"SQLite says “{error}” ({error.sqlite_errorname})"
@@ -64,7 +79,7 @@ def _map_code(error: sqlite3.Error, path: Path, read_only: bool) -> DatabaseErro
             remedy=f"find it with “fuser {path}” and end it, or raise the timeout",
             key="database.busy_timeout",
         )
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path.parent)):
         return DatabaseFullError(
             f"the database {path} cannot grow",
             why="no space is left on its file system, or a quota is used up; "

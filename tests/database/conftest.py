@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from novacron.data_directory import DataDirectory
+from tests.database.support import change, open_and_close
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory whose database was made by a first boot and holds 300 registrations."""
+    root = tmp_path_factory.mktemp("template")
+    open_and_close(root)
+    change(
+        DataDirectory(root).database / "novacron.db",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)"
+        " INSERT INTO node_registration"
+        " SELECT 'node-' || i, 'boot', json_object('rest', '127.0.0.1:' || i), i, NULL FROM n",
+    )
+    return root
+
+
+@pytest.fixture
+def root(template: Path, tmp_path: Path) -> Path:
+    """A private copy of the template."""
+    target = tmp_path / "data"
+    shutil.copytree(template, target)
+    return target
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one mebibyte. Mounting needs root, which the tests on CI have."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=True)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
