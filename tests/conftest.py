@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,9 +60,3 @@ def no_leaks() -> Iterator[None]:
 def repository() -> Path:
     """The checkout the tests run from."""
     return Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="session")
-def node_python() -> str:
-    """The interpreter to start node processes with: the one the tests run on."""
-    return sys.executable
