@@ -136,6 +136,7 @@ class AuditLog:
             self.failure = f"{PENDING_LIMIT} records wait for the disk"
             self._refused(AuditUnavailableError("cannot write the audit log", why=self.failure))
             return
+        await trio.lowlevel.checkpoint_if_cancelled()
         self._waiting.append(pending)
         try:
             async with self._turn:
@@ -143,8 +144,8 @@ class AuditLog:
                     batch, self._waiting = self._waiting, []
                     await trio.to_thread.run_sync(self._write, batch)
         except trio.Cancelled:
-            # The caller gives up before its record was taken: then nothing happens and nothing
-            # is recorded.
+            # The caller gives up, and will not do what was to be recorded. If the record was taken
+            # by then it stays: too much in the log is better than too little.
             if pending in self._waiting:
                 self._waiting.remove(pending)
             raise

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from novacron.durable import fsync_directory
+from novacron.durable import write_durably
 from novacron.security import documents
 
 SLOT_BYTES = 512
@@ -58,16 +58,17 @@ class AuditHead:
     def write(self, generation: int, seq: int, hash: str) -> None:
         """Raises ``OSError``."""
         body: dict[str, Any] = {"generation": generation, "seq": seq, "hash": hash}
-        data = documents.encode(body)
-        created = not self.path.exists()
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        slot = documents.encode(body).ljust(SLOT_BYTES)
         try:
-            os.pwrite(descriptor, data.ljust(SLOT_BYTES), (generation % 2) * SLOT_BYTES)
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            write_durably(self.path, slot + slot)
+            return
+        try:
+            os.pwrite(descriptor, slot, (generation % 2) * SLOT_BYTES)
             os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
-        if created:
-            fsync_directory(self.path.parent)
 
 
 def _decode(slot: bytes) -> Anchor | None:

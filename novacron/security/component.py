@@ -180,7 +180,9 @@ class Security(ObservableComponent):
             if present != seen or trio.current_time() >= due:
                 await self.look_after()
                 seen = present
-                due = trio.current_time() + UPKEEP_INTERVAL
+                # Half of what was replaced may have been there: looked at again soon.
+                wait = FILES_INTERVAL if self._upkeep_failure else UPKEEP_INTERVAL
+                due = trio.current_time() + wait
 
     async def look_after(self) -> None:
         """Rotate, renew and record whatever is due. A failure is reported and tried again."""
@@ -191,11 +193,12 @@ class Security(ObservableComponent):
             await self.renew_certificate(force=False)
             await trio.to_thread.run_sync(self.clock.advance)
         except Exception as exc:
-            self._upkeep_failure = str(exc) or type(exc).__name__
-            _LOG.error(
-                "Cannot renew keys and certificates; it is tried again in an hour.",
-                extra={"why": self._upkeep_failure},
-            )
+            before, self._upkeep_failure = self._upkeep_failure, str(exc) or type(exc).__name__
+            if self._upkeep_failure != before:
+                _LOG.error(
+                    "Cannot renew keys and certificates; it is tried again every minute.",
+                    extra={"why": self._upkeep_failure},
+                )
         else:
             self._upkeep_failure = ""
 
