@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import NoReturn, TypeVar
 
 import trio
 
+from novacron.database import statements
 from novacron.database.connection import (
     Connection,
     StatementInterruptedError,
     open_reader,
     open_writer,
 )
+from novacron.database.sqlite_stream import RowStream
+from novacron.database.sqlite_transaction import SqliteTransaction
 from novacron.database.store import (
     FETCH_LIMIT,
     MAX_WAITING,
-    DatabaseConflictError,
     DatabaseLimitError,
     DatabaseMisuseError,
     DatabaseUnavailableError,
@@ -102,12 +103,12 @@ class SqliteStore:
         limit: int = FETCH_LIMIT,
         within: float | None = None,
     ) -> list[Row]:
-        return await self._read(partial(_fetch_all, sql, parameters, limit), within)
+        return await self._read(partial(statements.fetch_all, sql, parameters, limit), within)
 
     async def fetch_one(
         self, sql: str, parameters: Parameters | None = None, *, within: float | None = None
     ) -> Row | None:
-        return await self._read(partial(_fetch_one, sql, parameters), within)
+        return await self._read(partial(statements.fetch_one, sql, parameters), within)
 
     async def execute(
         self, sql: str, parameters: Parameters | None = None, *, within: float | None = None
@@ -115,14 +116,16 @@ class SqliteStore:
         seconds = self.seconds(within)
         await self._take_writer(seconds)
         try:
-            return await self.hop(self._writer, partial(_execute, sql, parameters), seconds)
+            return await self.hop(
+                self._writer, partial(statements.execute, sql, parameters), seconds
+            )
         finally:
             self._release_writer()
 
     @asynccontextmanager
     async def transaction(self, *, within: float | None = None) -> AsyncIterator[Transaction]:
         await self._take_writer(self.seconds(within))
-        transaction = _SqliteTransaction(self, self._writer)
+        transaction = SqliteTransaction(self, self._writer)
         try:
             try:
                 yield transaction
@@ -145,13 +148,15 @@ class SqliteStore:
         seconds = self.seconds(within)
         reader = await self._take_reader(seconds)
         try:
-            async with _RowStream(self, reader, sql, parameters, batch_rows, seconds) as rows:
+            async with RowStream(self, reader, sql, parameters, batch_rows, seconds) as rows:
                 yield rows
         finally:
             self._release_reader(reader)
 
     async def check(self, *, within: float | None = None) -> list[str]:
-        rows = await self._read(partial(_fetch_all, "PRAGMA quick_check(20)", None, 100), within)
+        rows = await self._read(
+            partial(statements.fetch_all, "PRAGMA quick_check(20)", None, 100), within
+        )
         return [row[0] for row in rows if row[0] != "ok"]
 
     def statistics(self) -> StoreStatistics:
@@ -312,192 +317,6 @@ class SqliteStore:
                 remedy="slow down and try again, or raise the limit",
                 key=key,
             )
-
-
-class _SqliteTransaction:
-    """BEGIN travels with the first statement, so that it costs no hop of its own."""
-
-    def __init__(self, store: SqliteStore, connection: Connection) -> None:
-        self._store = store
-        self._connection = connection
-        self._turn = trio.Semaphore(1, max_value=1)
-        self._begun = False
-        self._over = ""
-
-    async def fetch_all(
-        self,
-        sql: str,
-        parameters: Parameters | None = None,
-        *,
-        limit: int = FETCH_LIMIT,
-        within: float | None = None,
-    ) -> list[Row]:
-        return await self._statement(partial(_fetch_all, sql, parameters, limit), within)
-
-    async def fetch_one(
-        self, sql: str, parameters: Parameters | None = None, *, within: float | None = None
-    ) -> Row | None:
-        return await self._statement(partial(_fetch_one, sql, parameters), within)
-
-    async def execute(
-        self, sql: str, parameters: Parameters | None = None, *, within: float | None = None
-    ) -> int:
-        return await self._statement(partial(_execute, sql, parameters), within)
-
-    async def execute_many(
-        self, sql: str, parameters: Sequence[Parameters], *, within: float | None = None
-    ) -> int:
-        return await self._statement(partial(_execute_many, sql, parameters), within)
-
-    async def commit(self) -> None:
-        async with self._turn:
-            self._check_open()
-            self._over = "it was committed"
-            if self._begun:
-                await self._store.finish(self._connection.commit)
-
-    async def roll_back(self) -> None:
-        self._over = self._over or "it was rolled back"
-        if self._begun:
-            with trio.CancelScope(shield=True):
-                async with self._turn:
-                    await self._store.finish(self._connection.rollback)
-
-    def _check_open(self) -> None:
-        if self._over:
-            raise DatabaseConflictError(
-                "the transaction is over", why=self._over, remedy="repeat it from the start"
-            )
-
-    async def _statement(self, work: Callable[[sqlite3.Connection], T], within: float | None) -> T:
-        async with self._turn:
-            self._check_open()
-            try:
-                result = await self._store.hop(
-                    self._connection,
-                    work if self._begun else partial(_begin, work),
-                    self._store.seconds(within),
-                    keep_transaction=True,
-                )
-            except BaseException:
-                self._begun = True
-                self._over = self._over or "a statement in it failed or was cancelled"
-                raise
-            self._begun = True
-            if not self._connection.in_transaction():
-                self._over = "a statement ended it"
-                raise DatabaseMisuseError(
-                    "a statement ended the transaction it was in",
-                    why="COMMIT or ROLLBACK was sent as a plain statement",
-                    remedy="leave the block instead",
-                )
-            return result
-
-
-class _RowStream:
-    """Iterates over a cursor, one thread hop for each batch."""
-
-    def __init__(
-        self,
-        store: SqliteStore,
-        connection: Connection,
-        sql: str,
-        parameters: Parameters | None,
-        batch_rows: int,
-        within: float,
-    ) -> None:
-        self._store = store
-        self._connection = connection
-        self._sql = sql
-        self._parameters = parameters
-        self._batch_rows = batch_rows
-        self._timeout = within
-        self._cursor: sqlite3.Cursor | None = None
-        self._batch: list[Row] = []
-        self._exhausted = False
-
-    async def __aenter__(self) -> _RowStream:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._exhausted = True
-        self._batch = []
-        cursor, self._cursor = self._cursor, None
-        if cursor is not None:
-            with trio.CancelScope(shield=True):
-                await self._store.finish(cursor.close)
-
-    def __aiter__(self) -> _RowStream:
-        return self
-
-    async def __anext__(self) -> Row:
-        if not self._batch:
-            if not self._exhausted:
-                self._batch = await self._store.hop(self._connection, self._fetch, self._timeout)
-                self._batch.reverse()
-            if not self._batch:
-                raise StopAsyncIteration
-        return self._batch.pop()
-
-    def _fetch(self, raw: sqlite3.Connection) -> list[Row]:
-        cursor = self._cursor
-        if cursor is None:
-            cursor = self._cursor = raw.execute(self._sql, self._parameters or {})
-        batch = cursor.fetchmany(self._batch_rows)
-        if len(batch) < self._batch_rows:
-            self._exhausted = True
-            self._cursor = None
-            cursor.close()
-        return batch
-
-
-def _begin(work: Callable[[sqlite3.Connection], T], raw: sqlite3.Connection) -> T:
-    # IMMEDIATE: the lock is taken here, where waiting for it is harmless, and not at the first
-    # change, where SQLite could only fail.
-    raw.execute("BEGIN IMMEDIATE")
-    return work(raw)
-
-
-def _fetch_all(
-    sql: str, parameters: Parameters | None, limit: int, raw: sqlite3.Connection
-) -> list[Row]:
-    cursor = raw.execute(sql, parameters or {})
-    rows: list[Row] = cursor.fetchmany(limit + 1)
-    if len(rows) > limit:
-        cursor.close()
-        raise DatabaseLimitError(
-            "a query has too many rows",
-            why=f"more than {limit}",
-            remedy="stream it, or narrow it",
-        )
-    return rows
-
-
-def _fetch_one(sql: str, parameters: Parameters | None, raw: sqlite3.Connection) -> Row | None:
-    cursor = raw.execute(sql, parameters or {})
-    try:
-        row: Row | None = cursor.fetchone()
-        return row
-    finally:
-        cursor.close()
-
-
-def _execute(sql: str, parameters: Parameters | None, raw: sqlite3.Connection) -> int:
-    cursor = raw.execute(sql, parameters or {})
-    changed = cursor.rowcount
-    # A statement with RETURNING has rows to give; they are not wanted, and an open cursor would
-    # keep the implicit transaction open.
-    cursor.close()
-    return max(changed, 0)
-
-
-def _execute_many(sql: str, parameters: Sequence[Parameters], raw: sqlite3.Connection) -> int:
-    return max(raw.executemany(sql, parameters).rowcount, 0)
 
 
 def _closed_error() -> DatabaseUnavailableError:

@@ -1,0 +1,77 @@
+"""Rows of any number, a batch for each thread hop."""
+
+from __future__ import annotations
+
+import sqlite3
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import trio
+
+from novacron.database.connection import Connection
+from novacron.database.store import Parameters, Row
+
+if TYPE_CHECKING:
+    from novacron.database.sqlite import SqliteStore
+
+
+class RowStream:
+    """Iterates over a cursor, one thread hop for each batch."""
+
+    def __init__(
+        self,
+        store: SqliteStore,
+        connection: Connection,
+        sql: str,
+        parameters: Parameters | None,
+        batch_rows: int,
+        within: float,
+    ) -> None:
+        self._store = store
+        self._connection = connection
+        self._sql = sql
+        self._parameters = parameters
+        self._batch_rows = batch_rows
+        self._timeout = within
+        self._cursor: sqlite3.Cursor | None = None
+        self._batch: list[Row] = []
+        self._exhausted = False
+
+    async def __aenter__(self) -> RowStream:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._exhausted = True
+        self._batch = []
+        cursor, self._cursor = self._cursor, None
+        if cursor is not None:
+            with trio.CancelScope(shield=True):
+                await self._store.finish(cursor.close)
+
+    def __aiter__(self) -> RowStream:
+        return self
+
+    async def __anext__(self) -> Row:
+        if not self._batch:
+            if not self._exhausted:
+                self._batch = await self._store.hop(self._connection, self._fetch, self._timeout)
+                self._batch.reverse()
+            if not self._batch:
+                raise StopAsyncIteration
+        return self._batch.pop()
+
+    def _fetch(self, raw: sqlite3.Connection) -> list[Row]:
+        cursor = self._cursor
+        if cursor is None:
+            cursor = self._cursor = raw.execute(self._sql, self._parameters or {})
+        batch = cursor.fetchmany(self._batch_rows)
+        if len(batch) < self._batch_rows:
+            self._exhausted = True
+            self._cursor = None
+            cursor.close()
+        return batch

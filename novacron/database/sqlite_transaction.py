@@ -1,0 +1,105 @@
+"""One transaction on the writer connection of a SQLite store."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from novacron.database import statements
+from novacron.database.connection import Connection
+from novacron.database.store import (
+    FETCH_LIMIT,
+    DatabaseConflictError,
+    DatabaseMisuseError,
+    Parameters,
+    Row,
+)
+
+if TYPE_CHECKING:
+    from novacron.database.sqlite import SqliteStore
+
+T = TypeVar("T")
+
+
+class SqliteTransaction:
+    """BEGIN travels with the first statement, so that it costs no hop of its own."""
+
+    def __init__(self, store: SqliteStore, connection: Connection) -> None:
+        self._store = store
+        self._connection = connection
+        self._turn = trio.Semaphore(1, max_value=1)
+        self._begun = False
+        self._over = ""
+
+    async def fetch_all(
+        self,
+        sql: str,
+        parameters: Parameters | None = None,
+        *,
+        limit: int = FETCH_LIMIT,
+        within: float | None = None,
+    ) -> list[Row]:
+        return await self._statement(partial(statements.fetch_all, sql, parameters, limit), within)
+
+    async def fetch_one(
+        self, sql: str, parameters: Parameters | None = None, *, within: float | None = None
+    ) -> Row | None:
+        return await self._statement(partial(statements.fetch_one, sql, parameters), within)
+
+    async def execute(
+        self, sql: str, parameters: Parameters | None = None, *, within: float | None = None
+    ) -> int:
+        return await self._statement(partial(statements.execute, sql, parameters), within)
+
+    async def execute_many(
+        self, sql: str, parameters: Sequence[Parameters], *, within: float | None = None
+    ) -> int:
+        return await self._statement(partial(statements.execute_many, sql, parameters), within)
+
+    async def commit(self) -> None:
+        async with self._turn:
+            self._check_open()
+            self._over = "it was committed"
+            if self._begun:
+                await self._store.finish(self._connection.commit)
+
+    async def roll_back(self) -> None:
+        self._over = self._over or "it was rolled back"
+        if self._begun:
+            with trio.CancelScope(shield=True):
+                async with self._turn:
+                    await self._store.finish(self._connection.rollback)
+
+    def _check_open(self) -> None:
+        if self._over:
+            raise DatabaseConflictError(
+                "the transaction is over", why=self._over, remedy="repeat it from the start"
+            )
+
+    async def _statement(self, work: Callable[[sqlite3.Connection], T], within: float | None) -> T:
+        async with self._turn:
+            self._check_open()
+            try:
+                result = await self._store.hop(
+                    self._connection,
+                    work if self._begun else partial(statements.begin, work),
+                    self._store.seconds(within),
+                    keep_transaction=True,
+                )
+            except BaseException:
+                self._begun = True
+                self._over = self._over or "a statement in it failed or was cancelled"
+                raise
+            self._begun = True
+            if not self._connection.in_transaction():
+                self._over = "a statement ended it"
+                raise DatabaseMisuseError(
+                    "a statement ended the transaction it was in",
+                    why="COMMIT or ROLLBACK was sent as a plain statement",
+                    remedy="leave the block instead",
+                )
+            return result
