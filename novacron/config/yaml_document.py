@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -9,15 +10,19 @@ import yaml
 
 from novacron.config.documents import Builder, DocumentError, Node, height
 
-_Parser: Any = getattr(yaml, "CParser", None)
-if _Parser is None:  # PyYAML built without libyaml: the same events, ten times slower.
 
-    class _Parser(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser):  # type: ignore[no-redef]
-        def __init__(self, stream: str) -> None:
-            yaml.reader.Reader.__init__(self, stream)
-            yaml.scanner.Scanner.__init__(self)
-            yaml.parser.Parser.__init__(self)
+class PythonParser(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser):
+    """Events without libyaml: the same, ten times slower."""
 
+    def __init__(self, stream: str) -> None:
+        yaml.reader.Reader.__init__(self, stream)
+        yaml.scanner.Scanner.__init__(self)
+        yaml.parser.Parser.__init__(self)
+
+
+Parser: Any = PythonParser
+with contextlib.suppress(ImportError):  # PyYAML may have been built without libyaml.
+    from yaml.cyaml import CParser as Parser  # type: ignore[attr-defined]
 
 _CORE = "tag:yaml.org,2002:"
 _TAGS = {"!", *(_CORE + name for name in ("str", "int", "float", "bool", "null", "seq", "map"))}
@@ -49,7 +54,7 @@ def parse_yaml(text: str) -> Node:
       DocumentError: it is not YAML, names a key twice, or is beyond the limits.
     """
     try:
-        parser = _Parser(text)
+        parser = Parser(text)
         return _Tree(parser).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

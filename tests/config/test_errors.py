@@ -41,8 +41,8 @@ def problems(tmp_path: Path, text: str, **environ: str) -> list[str]:
             "at most 65535",
         ),
         (
-            "api: {port:}",
-            "node.yaml:1: api.port: null is nothing; accepted: a whole number, at least 0 and at most 65535",
+            "api:\n  port:",
+            "node.yaml:2: api.port: null is nothing; accepted: a whole number, at least 0 and at most 65535",
         ),
         (
             "api: {port: [1]}",
