@@ -22,9 +22,9 @@ from novacron.component import (
 from novacron.config.schema import ResourcesSettings
 from novacron.data_directory import DataDirectory
 from novacron.environment.fact import PENDING, Fact, FactUnknown, Probe, Value
+from novacron.environment.inquiry import Inquirer
 from novacron.environment.machine import Machine
 from novacron.environment.probes import PROBES
-from novacron.errors import NovaCronError
 
 logger = logging.getLogger("novacron.environment")
 
@@ -57,13 +57,12 @@ class Environment(ObservableComponent):
         self._view = view
         self._machine = Machine(data_directory=str(data_directory.root))
         self._facts: dict[str, Fact] = {}
-        self._hanging: dict[str, float] = {}
+        # Outlives a restart, because it knows what still hangs.
+        self._inquirer = Inquirer(self._machine, settings.probe_timeout)
         self._nursery: trio.Nursery | None = None
 
     async def initialize(self, nursery: trio.Nursery) -> None:
         self._facts = {probe.name: PENDING for probe in self.probes}
-        # One thread a probe at most: what hangs from an earlier run is not asked again.
-        self._limiter = trio.CapacityLimiter(max(1, len(self.probes)))
         self._wanted = trio.Event()
         self._nursery = nursery
         self._start_round()
@@ -122,7 +121,7 @@ class Environment(ObservableComponent):
         states = [fact.state for fact in self._facts.values()]
         return {
             "facts": {state: states.count(state) for state in ("known", "unknown", "pending")},
-            "hanging": sorted(self._hanging),
+            "hanging": self._inquirer.hanging,
             "took_ms": {
                 name: fact.took_ms for name, fact in self._facts.items() if fact.took_ms is not None
             },
@@ -144,59 +143,30 @@ class Environment(ObservableComponent):
 
     async def _ask_all(self, done: trio.Event) -> None:
         async with trio.open_nursery() as nursery:
-            for probe in self.probes:
-                nursery.start_soon(self._ask, probe)
+            nursery.start_soon(self._ask, [probe for probe in self.probes if not probe.patient])
+            nursery.start_soon(self._ask_late, [probe for probe in self.probes if probe.patient])
+        self._log_unknown()
         done.set()
 
-    async def _ask(self, probe: Probe) -> None:
-        if probe.patient:
+    async def _ask_late(self, probes: list[Probe]) -> None:
+        if probes:
             await self._wait_started()
-        began = trio.current_time()
-        fact = await self._answer(probe)
-        took = round((trio.current_time() - began) * 1000, 3)
-        self._facts[probe.name] = fact._replace(took_ms=took)
-        if fact.state == "unknown":
-            logger.info(
-                "the environment fact %s is unknown",
-                probe.name,
-                extra={"fact": probe.name, "reason": fact.reason, "took_ms": took},
-            )
+            await self._ask(probes)
 
-    async def _answer(self, probe: Probe) -> Fact:
-        since = self._hanging.get(probe.name)
-        if since is not None:
-            hung = trio.current_time() - since
-            return Fact("unknown", reason=f"an earlier probe has been hanging for {hung:.0f} s")
-        self._hanging[probe.name] = trio.current_time()
+    async def _ask(self, probes: list[Probe]) -> None:
+        await self._inquirer.ask(probes, self._facts.__setitem__)
 
-        def ask() -> Fact:
-            try:
-                return _asked(probe, self._machine)
-            finally:
-                # Also when nobody waits any more: the thread is gone, so it may be asked again.
-                self._hanging.pop(probe.name, None)
-
-        timeout = self._settings.probe_timeout
-        with trio.move_on_after(timeout):
-            return await trio.to_thread.run_sync(ask, abandon_on_cancel=True, limiter=self._limiter)
-        return Fact("unknown", reason=f"no answer within {timeout:g} s")
+    def _log_unknown(self) -> None:
+        for name, fact in self._facts.items():
+            if fact.state == "unknown":
+                logger.info(
+                    "the environment fact %s is unknown",
+                    name,
+                    extra={"fact": name, "reason": fact.reason, "took_ms": fact.took_ms},
+                )
 
     async def _wait_started(self) -> None:
         with trio.move_on_after(PATIENCE):
             while not self._wanted.is_set() and self._view.state is NodeState.STARTING:
                 with trio.move_on_after(START_POLL):
                     await self._wanted.wait()
-
-
-def _asked(probe: Probe, machine: Machine) -> Fact:
-    try:
-        return Fact("known", probe.ask(machine))
-    except NovaCronError as exc:
-        return Fact("unknown", reason=str(exc))
-    except OSError as exc:
-        where = f": {exc.filename}" if exc.filename else ""
-        return Fact("unknown", reason=f"{exc.strerror or exc}{where}")
-    except Exception as exc:
-        # A probe parses what a kernel of the future, or a broken container, shows it. Whatever it
-        # trips over must not stop a boot; the reason shows in the fact.
-        return Fact("unknown", reason=f"{type(exc).__name__}: {exc}")

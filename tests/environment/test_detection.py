@@ -17,6 +17,7 @@ from novacron.config.schema import ResourcesSettings
 from novacron.data_directory import DataDirectory
 from novacron.environment import Environment
 from novacron.environment.fact import FactUnknown, Probe
+from novacron.environment.inquiry import GRACE
 from novacron.environment.machine import Machine
 from novacron.environment.probes import PROBES
 from tests.environment.conftest import FakeView
@@ -106,8 +107,10 @@ async def test_twenty_hanging_probes_cost_one_deadline_and_delay_nobody(
     async with running(environment):
         # The clock stands still: what has returned by now has waited for nothing.
         assert {fact["state"] for fact in environment.facts().values()} == {"pending"}
+        await until(lambda: hang.entered == 1)
+        mock_clock.jump(GRACE)
         await until(lambda: hang.entered == 20 and environment.fact("good").state == "known")
-        mock_clock.jump(2.1)
+        mock_clock.jump(2.1 - GRACE)
         facts = await environment.wait_facts()
     assert trio.current_time() - began == pytest.approx(2.1)
     unknown = [fact for name, fact in facts.items() if name != "good"]
@@ -115,6 +118,32 @@ async def test_twenty_hanging_probes_cost_one_deadline_and_delay_nobody(
     assert {fact["state"] for fact in unknown} == {"unknown"}
     assert {fact["reason"] for fact in unknown} == {"no answer within 2 s"}
     assert {fact["value"] for fact in unknown} == {None}
+
+
+async def test_probes_that_answer_share_one_thread_and_what_waits_behind_a_slow_one_gets_more(
+    make: Callable[..., Environment], hang: Hang, mock_clock: MockClock
+) -> None:
+    threads: dict[str, int] = {}
+
+    def note(name: str) -> Probe:
+        def ask(machine: Machine) -> str:
+            threads[name] = threading.get_ident()
+            return name
+
+        return Probe(name, ask)
+
+    environment = make(note("a"), note("b"), Probe("slow", hang), note("c"), note("d"))
+    async with running(environment):
+        await until(lambda: hang.entered == 1)
+        assert threads["a"] == threads["b"]
+        assert environment.fact("a").state == environment.fact("b").state == "known"
+        assert environment.fact("c").state == environment.fact("d").state == "pending"
+        mock_clock.jump(GRACE)
+        await until(lambda: environment.fact("d").state == "known")
+        await until(lambda: environment.fact("c").state == "known")
+        assert threads["a"] not in (threads["c"], threads["d"])
+        hang.released.set()
+        assert (await environment.wait_facts())["slow"]["value"] == "late"
 
 
 async def test_a_late_answer_does_not_replace_unknown(
