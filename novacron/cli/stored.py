@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from novacron.cli.manual import Formatter, manual
 from novacron.config.options import add_configuration_options
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from novacron.security.audit import AuditLog
     from novacron.security.keyring import Keyring
 
-Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 class NoNodeError(SecurityError, NotFoundError):

@@ -10,9 +10,12 @@ removing a master key because a port was taken would be the greater harm.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import trio
@@ -49,6 +52,9 @@ UPKEEP_INTERVAL = 3600.0
 of the clock fresh enough."""
 FILES_INTERVAL = 60.0
 """Seconds between looks at whether somebody else replaced the certificate: one ``stat``."""
+
+_ABANDONED = 3600.0
+"""Seconds after which a temporary file has no writer any more."""
 
 _LOG = logging.getLogger("novacron.security")
 
@@ -125,6 +131,7 @@ class Security(ObservableComponent):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as exc:
                 raise storage_failure("create", path, exc) from exc
+            _sweep(path)
         warnings: list[str] = []
         if (damaged := self.clock.load()) is not None:
             warnings.append(damaged)
@@ -285,6 +292,18 @@ class Security(ObservableComponent):
             self.audit.close_blocking()
             self.certificates.close()
             self.keyring.close()
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what a process that was killed in the middle of a durable write has left."""
+    horizon = time.time() - _ABANDONED
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") and entry.name.endswith(".tmp"):
+                # The command line may be writing right now; it takes no hour.
+                with contextlib.suppress(OSError):
+                    if entry.stat(follow_symlinks=False).st_mtime < horizon:
+                        os.unlink(entry.path)
 
 
 def _duration(seconds: float) -> str:
