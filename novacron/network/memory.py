@@ -53,8 +53,9 @@ class MemoryStream:
 
     async def aclose(self) -> None:
         # What was sent stays readable, as after a TCP close that lingered.
-        await self._send.aclose()
-        await self._receive.aclose()
+        self._send.close()
+        self._receive.close()
+        await trio.lowlevel.checkpoint()
 
 
 def memory_stream_pair(
@@ -97,7 +98,10 @@ class MemoryListener:
         self.address = address
 
     async def accept(self) -> MemoryIncoming:
-        return await self._pull.receive()
+        try:
+            return await self._pull.receive()
+        except trio.EndOfChannel:
+            raise trio.ClosedResourceError from None
 
     def close(self) -> None:
         self._network.listeners.pop(self.address, None)
