@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _TOLERANCE: Final = 0.001
 """A start this soon after a dependency's end was caused by it: the loop needs time to turn."""
 
+_SHOWN: Final = 0.0005
+
 
 class Step:
     """One stretch of the path. *kind*: ``prelude``, ``wait``, ``component``, ``barrier`` (between
@@ -143,6 +145,8 @@ def as_json(report: Report) -> dict[str, Any]:
 def as_text(report: Report) -> str:
     path = steps(report)
     total = sum(step.seconds for step in path)
+    # Hundredths of a millisecond between two components are the loop turning: true, and noise.
+    small = [step for step in path if step.kind in ("wait", "barrier") and step.seconds < _SHOWN]
     rows = [
         (
             duration(step.start),
@@ -152,6 +156,7 @@ def as_text(report: Report) -> str:
             _words(step),
         )
         for step in path
+        if step not in small
     ]
     lines = [heading(report), ""]
     if rows:
@@ -159,6 +164,11 @@ def as_text(report: Report) -> str:
         lines.append(table(header, rows, (">", ">", ">", "<", "<")))
     else:
         lines.append("nothing was recorded")
+    if small:
+        lines.append(
+            f"and {len(small)} waits under {duration(_SHOWN)}, "
+            f"{duration(sum(step.seconds for step in small))} in all"
+        )
     found = efficiency(report)
     lines += [
         "",

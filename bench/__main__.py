@@ -1,0 +1,59 @@
+"""``python -m bench SUBJECT``: measure, print, draw."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+SUBJECTS = {
+    "boot": "a whole node from process start to READY, against the floor of its imports",
+    "parallel": "what the schedules get out of a graph, against what the graph allows",
+    "stress": "the engine's own cost with many components",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure NovaCron.", allow_abbrev=False
+    )
+    subjects = result.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
+    for name, words in SUBJECTS.items():
+        subject = subjects.add_parser(name, help=words, description=words, allow_abbrev=False)
+        subject.add_argument(
+            "--json", action="store_true", help="one JSON object on standard output, nothing else"
+        )
+        subject.add_argument(
+            "--plot", metavar="FILE", type=Path, help="draw the result (.png or .svg)"
+        )
+        subject.add_argument("--save", metavar="FILE", type=Path, help="also write the JSON here")
+        module = importlib.import_module(f"bench.{name}")
+        module.add_arguments(subject)
+    return result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    module = importlib.import_module(f"bench.{args.subject}")
+    from bench.harness import BenchError, environment
+
+    try:
+        result: dict[str, Any] = module.measure(args)
+    except BenchError as exc:
+        sys.stderr.write(f"bench {args.subject}: {exc}\n")
+        return 1
+    result["environment"] = environment()
+    text = json.dumps(result, indent=2)
+    if args.save is not None:
+        args.save.write_text(text + "\n")
+    print(text if args.json else module.as_text(result))
+    if args.plot is not None:
+        module.plot(result, args.plot)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
