@@ -137,7 +137,9 @@ def renew_certificate(args: argparse.Namespace) -> int:
         settings.network.advertise_address,
         settings.api.listen_address,
     )
-    source = OwnMaterial(node.directory, settings.security, _node_id(node), node.keyring(), names, time.time)
+    source = OwnMaterial(
+        node.directory, settings.security, _node_id(node), node.keyring(), names, time.time
+    )
     node.record("certificate.renew", "certificate")
     material = source.material(force=True)
     found = {"serial": material.serial, "not_after": documents.to_text(material.not_after)}

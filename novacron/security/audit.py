@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from novacron.security.audit_verification import Verification
 
 PENDING_LIMIT = 10_000
-"""Records that may wait for the disk. At some 100 µs each that is a second of a disk that hangs."""
+"""Records that may wait for the disk. At some 70 µs each that is what a disk takes in 0.7 s."""
 
 _LOG = logging.getLogger("novacron.security")
 _RECORDS = Counter("novacron_audit_records_total", "Records written to the audit log.")

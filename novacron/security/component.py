@@ -101,6 +101,8 @@ class Security(ObservableComponent):
         self._upkeep_failure = ""
         self._opened = False
         self._boot_recorded = trio.Event()
+        self._upkeep_scope = trio.CancelScope()
+        self._busy = trio.Lock()
 
     async def initialize(self, nursery: trio.Nursery) -> None:
         """Open everything.
@@ -120,6 +122,7 @@ class Security(ObservableComponent):
                 self.tokens.admin_path,
             )
         self._boot_recorded = trio.Event()
+        self._upkeep_scope = trio.CancelScope()
         nursery.start_soon(self._record_boot, made, warnings)
         nursery.start_soon(self._upkeep)
 
@@ -181,15 +184,17 @@ class Security(ObservableComponent):
         due = trio.current_time() + UPKEEP_INTERVAL
         path = self.certificates.material.certificate
         seen = documents.stamp(path)
-        while True:
-            await trio.sleep(FILES_INTERVAL)
-            present = documents.stamp(path)
-            if present != seen or trio.current_time() >= due:
-                await self.look_after()
-                seen = present
-                # Half of what was replaced may have been there: looked at again soon.
-                wait = FILES_INTERVAL if self._upkeep_failure else UPKEEP_INTERVAL
-                due = trio.current_time() + wait
+        with self._upkeep_scope:
+            while True:
+                await trio.sleep(FILES_INTERVAL)
+                present = documents.stamp(path)
+                if present != seen or trio.current_time() >= due:
+                    async with self._busy:
+                        await self.look_after()
+                    seen = present
+                    # Half of what was replaced may have been there: looked at again soon.
+                    wait = FILES_INTERVAL if self._upkeep_failure else UPKEEP_INTERVAL
+                    due = trio.current_time() + wait
 
     async def look_after(self) -> None:
         """Rotate, renew and record whatever is due. A failure is reported and tried again."""
@@ -274,7 +279,10 @@ class Security(ObservableComponent):
             # A boot that is stopped at once is recorded before its stop.
             with trio.move_on_after(1.0):
                 await self._boot_recorded.wait()
-        await trio.to_thread.run_sync(self._close, opened)
+        self._upkeep_scope.cancel()
+        # What upkeep is doing in a thread is finished before its files are closed.
+        async with self._busy:
+            await trio.to_thread.run_sync(self._close, opened)
 
     def _close(self, opened: bool) -> None:
         try:
