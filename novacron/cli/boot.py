@@ -20,7 +20,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=Formatter,
         add_help=False,
     )
-    parser.add_argument("options", nargs=argparse.REMAINDER, metavar="OPTION")
+    parser.add_argument("options", nargs=argparse.REMAINDER, metavar="OPTION", help="of the node")
     parser.set_defaults(run=lambda args: replace_process(args.options))
 
 

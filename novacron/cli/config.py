@@ -141,7 +141,7 @@ def check(args: argparse.Namespace) -> int:
     loaded = load_from(args)
     files = len(loaded.files)
     count = "no file" if not files else "1 file" if files == 1 else f"{files} files"
-    print(f"the configuration is valid ({count}, {len(loaded.entries)} keys set)")
+    print(f"the configuration is valid ({count}; keys set: {len(loaded.entries)})")
     return 0
 
 

@@ -31,7 +31,12 @@ def build_parser(arguments: Sequence[str] | None = None) -> argparse.ArgumentPar
             },
         ),
     )
-    parser.add_argument("--version", action="version", version=f"novacron {version()}")
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"novacron {version()}",
+        help="print the version of this command and exit",
+    )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     wanted = arguments[0] if arguments else ""
     modules = [COMMANDS[wanted]] if wanted in COMMANDS else list(dict.fromkeys(COMMANDS.values()))

@@ -78,12 +78,12 @@ def test_show_never_shows_what_a_reference_names(run: Run, monkeypatch: pytest.M
 
 
 def test_check_says_what_was_checked(run: Run, file: Path) -> None:
-    assert run("config", "check")[1] == "the configuration is valid (no file, 0 keys set)\n"
+    assert run("config", "check")[1] == "the configuration is valid (no file; keys set: 0)\n"
     assert (
-        run("config", "check", str(file))[1] == "the configuration is valid (1 file, 1 keys set)\n"
+        run("config", "check", str(file))[1] == "the configuration is valid (1 file; keys set: 1)\n"
     )
     status, out, _ = run("config", "check", str(file), "-c", str(file))
-    assert (status, out) == (0, "the configuration is valid (2 files, 1 keys set)\n")
+    assert (status, out) == (0, "the configuration is valid (2 files; keys set: 1)\n")
 
 
 def test_schema_is_json(run: Run) -> None:
