@@ -8,6 +8,7 @@ after the thread has let go of the connection: no two threads ever share it.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
 from collections.abc import Callable
@@ -180,7 +181,9 @@ class Connection:
         raw = self._raw
         if raw is not None:
             self._cut_by = "closing"
-            raw.interrupt()
+            # Its thread may be closing it at this very moment.
+            with contextlib.suppress(sqlite3.ProgrammingError):
+                raw.interrupt()
 
     def close(self) -> None:
         raw, self._raw = self._raw, None
