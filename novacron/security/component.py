@@ -124,7 +124,7 @@ class Security(ObservableComponent):
         self._boot_recorded = trio.Event()
         self._upkeep_scope = trio.CancelScope()
         nursery.start_soon(self._record_boot, made, warnings)
-        nursery.start_soon(self._upkeep)
+        nursery.start_soon(self._upkeep, self.certificates.material.certificate)
 
     def _open(self, node_id: str) -> tuple[bool, list[str]]:
         """All disk work of a boot in one hop to a thread."""
@@ -180,9 +180,8 @@ class Security(ObservableComponent):
         finally:
             self._boot_recorded.set()
 
-    async def _upkeep(self) -> None:
+    async def _upkeep(self, path: Path) -> None:
         due = trio.current_time() + UPKEEP_INTERVAL
-        path = self.certificates.material.certificate
         seen = documents.stamp(path)
         with self._upkeep_scope:
             while True:

@@ -19,6 +19,7 @@ from novacron.data_directory import DataDirectory
 from novacron.security import Security
 from novacron.security.audit import AuditLog
 from novacron.security.clock import ClockRecord
+from novacron.security.component import FILES_INTERVAL, UPKEEP_INTERVAL
 from novacron.security.errors import ClockSetBackError, StorageFailedError
 from tests.security.stand_ins import StandInNode, make_security
 
@@ -79,7 +80,7 @@ async def test_a_certificate_is_renewed_and_a_key_rotated_while_the_node_runs(
         context = security.certificates.server_context()
         wall.time += 91 * DAY
         assert await health(security) is HealthState.UNHEALTHY
-        mock_clock.jump(component.UPKEEP_INTERVAL + 1)
+        mock_clock.jump(UPKEEP_INTERVAL + 1)
         await eventually(lambda: security.certificates.material.serial != serial)
         await eventually(lambda: "certificate.renew" in actions(security))
         assert security.certificates.server_context() is context
@@ -99,7 +100,7 @@ async def test_a_certificate_that_somebody_else_renewed_is_taken_within_a_minute
         other.certificates.open("0b0f6a5e-3c56-4d1c-9f0e-2f6a3f3d7c11")
         material, _ = other.certificates.examine(force=True)
         assert material is not None
-        mock_clock.jump(component.FILES_INTERVAL + 1)
+        mock_clock.jump(FILES_INTERVAL + 1)
         await eventually(lambda: security.certificates.material.serial == material.serial)
 
 
