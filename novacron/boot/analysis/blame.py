@@ -38,7 +38,8 @@ class Blame:
             max(0.0, later["start"] - end) for end, later in zip(ended, attempts[1:], strict=False)
         )
         """Between attempts."""
-        self.fallback: Final = max(0.0, (finished(record) or ended[-1]) - ended[-1])
+        rest = max(0.0, (finished(record) or ended[-1]) - ended[-1])
+        self.fallback: Final = rest if record["fallback"] else 0.0
         """From the last failed attempt to serving on the fallback."""
 
     @property

@@ -201,7 +201,7 @@ class Waterfall:
             self._bar(start, end, y, "work" if attempt["outcome"] == "ready" else "failed", hint)
             previous = end
         end = finished(record) or previous
-        if end > previous:
+        if end > previous and record["fallback"]:
             hint = f"{name} began to serve on its fallback in {duration(end - previous)}"
             self._bar(previous, end, y, "fallback", hint)
         if critical:
