@@ -7,12 +7,12 @@ matched to a route and its rule, and only then is a byte of its body read.
 from __future__ import annotations
 
 import logging
-import secrets
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from novacron import observe
+from novacron.api.call import Call, Disconnected, lingering, replay
 from novacron.api.policy import POLICY, Rule, permits
 from novacron.api.problems import (
     BodyTooLargeError,
@@ -29,15 +29,7 @@ from novacron.api.problems import (
 )
 from novacron.api.rate import Buckets, address_key
 from novacron.errors import DeniedError, NovaCronError
-from novacron.http.asgi import (
-    SECURITY_HEADERS,
-    Message,
-    Receive,
-    Scope,
-    Send,
-    find_header,
-    respond_problem,
-)
+from novacron.http.asgi import Receive, Scope, Send, find_header, respond_problem
 from novacron.security import Principal, Role, Security
 
 if TYPE_CHECKING:
@@ -49,10 +41,8 @@ DENIAL_COST = 10.0
 """Tokens a denied call takes from its address: guessing, and filling the audit log, is ten times
 slower than working."""
 
-LINGER = 1.0
-"""Seconds to go on reading, and dropping, a body that was refused. Closing at once would reset the
-connection, and the reset can overtake the answer that says why (RFC 9112 9.6)."""
-LINGER_BYTES = 8 * 1024 * 1024
+OUTCOME_TIMEOUT = 2.0
+"""Seconds to record how a change ended, also when its deadline has passed or the node stops."""
 
 _denied = observe.Counter(
     "novacron_api_denied_total", "Calls that were denied, by reason.", ("reason",)
@@ -60,10 +50,6 @@ _denied = observe.Counter(
 _incidents = observe.Counter(
     "novacron_api_incidents_total", "Calls that ended in an unexpected error."
 )
-
-
-class _Disconnected(Exception):
-    """The client left before its request was complete: nobody to answer."""
 
 
 class Gate:
@@ -90,20 +76,20 @@ class Gate:
         self._request_timeout = request_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = _Call(scope, send)
+        call = Call(scope, send)
         try:
             with trio.move_on_after(self._request_timeout) as deadline:
                 await self._pass(call, receive)
             if deadline.cancelled_caught:
                 raise self._late(call)
-        except _Disconnected:
+        except Disconnected:
             return
         except NovaCronError as exc:
             await self._refuse(call, exc, receive)
         except Exception as exc:
             await self._incident(call, exc)
 
-    async def _pass(self, call: _Call, receive: Receive) -> None:
+    async def _pass(self, call: Call, receive: Receive) -> None:
         try:
             call.principal = await self._authenticate(call)
         except UnauthenticatedError as exc:
@@ -124,13 +110,13 @@ class Gate:
         body = await self._read_body(call, receive)
         call.scope["state"]["principal"] = call.principal
         if rule.action:
-            await self._change(call, rule, _replay(body, receive))
+            await self._change(call, rule, replay(body, receive))
         else:
-            await self._app(call.scope, _replay(body, receive), call.send)
+            await self._app(call.scope, replay(body, receive), call.send)
 
     # --- Who ------------------------------------------------------------------------------------
 
-    async def _authenticate(self, call: _Call) -> Principal:
+    async def _authenticate(self, call: Call) -> Principal:
         header = find_header(call.scope["headers"], b"authorization")
         if header is not None:
             scheme, _, secret = header.decode("latin-1").partition(" ")
@@ -166,7 +152,7 @@ class Gate:
             remedy="send Authorization: Bearer TOKEN; `novacron token create` makes one",
         )
 
-    def _count(self, call: _Call) -> None:
+    def _count(self, call: Call) -> None:
         """Take from the caller's bucket.
 
         Raises:
@@ -190,7 +176,7 @@ class Gate:
 
     # --- Whether --------------------------------------------------------------------------------
 
-    def _route(self, call: _Call) -> tuple[str, Rule]:
+    def _route(self, call: Call) -> tuple[str, Rule]:
         from starlette.routing import Match, Route
 
         allowed: set[str] = set()
@@ -216,7 +202,7 @@ class Gate:
 
     # --- What is recorded -----------------------------------------------------------------------
 
-    async def _change(self, call: _Call, rule: Rule, receive: Receive) -> None:
+    async def _change(self, call: Call, rule: Rule, receive: Receive) -> None:
         # Before, so that no change is without a record; with audit_on_failure: stop this raises
         # and the change is not made.
         await self._audit(call, rule.action, "started")
@@ -226,21 +212,21 @@ class Gate:
             if call.status is not None and call.status < 400:
                 outcome = "success"
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + LINGER):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + OUTCOME_TIMEOUT):
                 try:
                     await self._audit(call, rule.action, outcome)
                 except NovaCronError as exc:
                     # The change is made and its beginning recorded: refusing it now would be a lie.
                     log.error("the outcome of a call is not in the audit log: %s", exc)
 
-    async def _record_denial(self, call: _Call, error: NovaCronError) -> None:
+    async def _record_denial(self, call: Call, error: NovaCronError) -> None:
         try:
             await self._audit(call, "api.call", "denied", reason=error.code)
         except NovaCronError as exc:
             # It is denied either way.
             log.error("a denied call is not in the audit log: %s", exc)
 
-    async def _audit(self, call: _Call, action: str, outcome: str, **details: Any) -> None:
+    async def _audit(self, call: Call, action: str, outcome: str, **details: Any) -> None:
         principal = call.principal
         await self._security.audit.append(
             action=action,
@@ -254,7 +240,7 @@ class Gate:
 
     # --- How large ------------------------------------------------------------------------------
 
-    async def _read_body(self, call: _Call, receive: Receive) -> bytes:
+    async def _read_body(self, call: Call, receive: Receive) -> bytes:
         """The whole body, refused while it is read once it is above the limit.
 
         Read here and not by the framework, which would turn any error in between into its own.
@@ -269,7 +255,7 @@ class Gate:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise _Disconnected
+                raise Disconnected
             received += message.get("body", b"")
             if len(received) > limit:
                 raise self._too_large()
@@ -286,13 +272,13 @@ class Gate:
 
     # --- When it fails --------------------------------------------------------------------------
 
-    def _late(self, call: _Call) -> NovaCronError:
+    def _late(self, call: Call) -> NovaCronError:
         why = f"a call may take {self._request_timeout:g} s"
         if call.reading:
             return SlowBodyError("the request's body did not arrive in time", why=why)
         return DeadlineError("the call took too long", why=why, key="api.request_timeout")
 
-    async def _refuse(self, call: _Call, error: NovaCronError, receive: Receive) -> None:
+    async def _refuse(self, call: Call, error: NovaCronError, receive: Receive) -> None:
         if status_of(error) == 500:
             await self._incident(call, error)
             return
@@ -301,7 +287,7 @@ class Gate:
         problem = problem_of(error)
         send: Send = call.send
         if isinstance(error, BodyTooLargeError):
-            send = _lingering(call.send, receive)
+            send = lingering(call.send, receive)
         await respond_problem(
             send,
             problem.status,
@@ -312,7 +298,7 @@ class Gate:
             **problem.members,
         )
 
-    async def _incident(self, call: _Call, error: Exception) -> None:
+    async def _incident(self, call: Call, error: Exception) -> None:
         _incidents.inc()
         log.error(
             "incident %s: %s %s failed unexpectedly",
@@ -327,70 +313,3 @@ class Gate:
             await respond_problem(
                 call.send, problem.status, problem.title, problem.detail, **problem.members
             )
-
-
-class _Call:
-    """One request on its way."""
-
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self._send = send
-        self._head = scope["method"] == "HEAD"
-        self.method: str = "GET" if self._head else scope["method"]
-        # A copy: the server below tells a HEAD by its own.
-        self.scope: Scope = {**scope, "method": self.method}
-        self.scope["state"] = dict(scope.get("state") or {})
-        client = scope.get("client")
-        self.source: str = client[0] if client else ""
-        self.id = secrets.token_hex(8)
-        self.scope["state"]["request_id"] = self.id
-        self.principal: Principal | None = None
-        self.status: int | None = None
-        """Of the answer, once it has begun."""
-        self.reading = False
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            headers = list(message.get("headers", ()))
-            have = {name for name, _ in headers}
-            headers += [pair for pair in SECURITY_HEADERS if pair[0] not in have]
-            if b"x-request-id" not in have:
-                headers.append((b"x-request-id", self.id.encode()))
-            message = {**message, "headers": headers}
-        elif self._head and message["type"] == "http.response.body":
-            message = {**message, "body": b""}
-        await self._send(message)
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A ``receive`` that gives *body* once, then what the connection says."""
-    given = False
-
-    async def replayed() -> Message:
-        nonlocal given
-        if not given:
-            given = True
-            return {"type": "http.request", "body": body, "more_body": False}
-        return await receive()
-
-    return replayed
-
-
-def _lingering(send: Send, receive: Receive) -> Send:
-    """A ``send`` that, between the last byte of an answer and its end, drops what still comes."""
-
-    async def lingering(message: Message) -> None:
-        if message["type"] != "http.response.body" or message.get("more_body", False):
-            await send(message)
-            return
-        await send({**message, "more_body": True})
-        dropped = 0
-        with trio.move_on_after(LINGER):
-            while dropped < LINGER_BYTES:
-                more = await receive()
-                dropped += len(more.get("body", b""))
-                if not more.get("more_body", False):
-                    break
-        await send({"type": "http.response.body", "body": b""})
-
-    return lingering

@@ -105,7 +105,7 @@ class HttpServer:
         self._listener = listener
         try:
             # Hypercorn is imported off the loop: everything else in the node goes on booting.
-            await trio.to_thread.run_sync(prefetch)
+            await trio.to_thread.run_sync(prefetch, abandon_on_cancel=True)
             from novacron.http.connection import Shared
 
             self._shared = Shared(self.name, self._limits)

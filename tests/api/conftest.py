@@ -3,12 +3,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-import httpx
 import pytest
 import trio
 
 from novacron.api import Api
-from novacron.api.gate import Gate
 from novacron.component import NodeView
 from novacron.config import LoadedConfiguration
 from novacron.config.schema import ApiSettings, NetworkSettings, SecuritySettings, Settings
@@ -63,12 +61,6 @@ class Node:
     async def token(self, role: Role | str) -> str:
         created = await self.security.tokens.create("for a test", role, None)
         return created.secret
-
-
-class Caller(httpx.AsyncClient):
-    """Calls the application without a socket, with a token."""
-
-    gate: Gate
 
 
 @pytest.fixture

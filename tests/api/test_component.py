@@ -252,6 +252,68 @@ async def test_without_a_network_there_are_no_peers(node: Node) -> None:
     assert (answer.status_code, answer.json()["code"]) == (503, "api.not_here")
 
 
+async def test_a_refused_body_still_gets_its_answer_over_a_socket(node: Node) -> None:
+    secret = await node.token(Role.ADMIN)
+    body = b"x" * (4 * 1024 * 1024)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 65536):
+            yield body[start : start + 65536]
+
+    async with (
+        serving(node.api()),
+        httpx.AsyncClient(
+            base_url=base_url(node), headers={"authorization": f"Bearer {secret}"}
+        ) as client,
+    ):
+        for content in (body, chunks()):
+            answer = await client.post("/api/v1/tokens", content=content)
+            assert (answer.status_code, answer.json()["code"]) == (413, "api.body_too_large")
+
+
+@pytest.mark.usefixtures("no_leaks")
+@pytest.mark.parametrize("seconds", [0.0, 0.001, 0.01, 0.05])
+async def test_a_start_that_is_cancelled_half_way_leaves_nothing_behind(
+    node: Node, seconds: float
+) -> None:
+    api = node.api()
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(seconds):
+            await api.initialize(nursery)
+        await api.shutdown()
+        nursery.cancel_scope.cancel()
+    assert api.statistics()["connections"] == 0
+
+
+@pytest.mark.usefixtures("no_leaks")
+async def test_shutdown_without_a_drain_ends_a_call_in_flight(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered = trio.Event()
+
+    async def refresh() -> None:
+        entered.set()
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(node.environment, "refresh", refresh)
+    secret = await node.token(Role.OPERATOR)
+    async with (
+        serving(node.api()) as nursery,
+        httpx.AsyncClient(
+            base_url=base_url(node), headers={"authorization": f"Bearer {secret}"}
+        ) as client,
+    ):
+
+        async def call() -> None:
+            with pytest.raises(httpx.RemoteProtocolError):
+                await client.post("/api/v1/environment/refresh")
+
+        async with trio.open_nursery() as calls:
+            calls.start_soon(call)
+            await entered.wait()
+            nursery.cancel_scope.cancel()
+
+
 def test_the_constructor_names_its_dependencies_by_type() -> None:
     hints = typing.get_type_hints(Api.__init__)
     assert hints["security"] is Security
