@@ -84,6 +84,24 @@ def _rows(parser: argparse.ArgumentParser) -> Iterator[str]:
             yield f"| `{_cell(_words(action))}` | {_cell(text)} |"
 
 
+def _manual(epilog: str, shared: list[str]) -> Iterator[str]:
+    """The blocks of :func:`novacron.cli.manual.manual`, but for those that all commands share."""
+    for block in epilog.split("\n\n"):
+        if not block or block in shared:
+            continue
+        title, *rows = block.splitlines()
+        yield ""
+        yield title.capitalize()
+        yield ""
+        if title == "examples:":
+            for command, meaning in zip(rows[::2], rows[1::2], strict=True):
+                yield f"- `{command.strip()}`: {meaning.strip()}"
+        else:
+            for row in rows:
+                name, _, meaning = row.strip().partition("  ")
+                yield f"- `{name}`: {meaning.strip()}"
+
+
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
@@ -94,16 +112,18 @@ def reference_markdown() -> str:
         "# The novacron command",
         "",
         "Generated from the parsers by `python -m novacron.cli.reference`; do not edit.",
-        "Every command also has `--help`.",
+        "Every command also has `--help`. Environment and exit codes are those of `novacron` unless a",
+        "command says otherwise.",
     ]
-    for page in _pages(build_parser()):
+    root = build_parser()
+    shared = (root.epilog or "").split("\n\n")
+    for page in _pages(root):
         level = min(page.prog.count(" ") + 2, 4)
         lines += ["", f"{'#' * level} {page.prog}", "", f"    {_synopsis(page)}"]
         if page.description:
             lines += ["", page.description]
         lines += _rows(page)
-        if page.epilog:
-            lines += ["", "```text", page.epilog.rstrip(), "```"]
+        lines += _manual(page.epilog or "", shared if page.prog != "novacron" else [])
     return "\n".join(lines) + "\n"
 
 
