@@ -23,7 +23,6 @@ FOREIGN = re.compile(
         [
             r"(?<![\w.])/(?:wo" + r"rk|fa" + r"rm)/\w",
             r"(?<![\w.])/(?:ro" + r"ot|ho" + r"me)/(?!\.\.\.)\w+/",
-            r"/tm" + r"p/[a-z]",
             r"py" + r"pi\.org",
             r"python" + r"hosted\.org",
             r"deb\.debian" + r"\.org",
