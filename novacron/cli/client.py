@@ -163,6 +163,16 @@ class NodeClient:
                 why=getattr(exc, "verify_message", "") or exc.reason or str(exc),
                 remedy="check --ca-file, and that the address is one the certificate names",
             ) from exc
+        except http.client.RemoteDisconnected as exc:
+            raise NodeUnreachableError(
+                f"the node at {self.address} hung up",
+                why="it closed the connection instead of answering"
+                + ("" if self.tls else ", as one does that speaks TLS only"),
+                remedy="look at its log"
+                if self.tls
+                else f"use --address https://{self.address}, or the node's own --config",
+                key="" if self.tls else "api.tls",
+            ) from exc
         except TimeoutError as exc:
             raise NodeUnreachableError(
                 f"the node at {self.address} does not answer",

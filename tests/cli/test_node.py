@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import socket
@@ -226,6 +227,19 @@ def test_a_silent_node_is_given_up_on(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         write_node(node, os.getpid(), f"127.0.0.1:{listener.getsockname()[1]}")
         assert "does not answer" in fails(run, *at(node))
+
+
+def test_a_node_that_hangs_up_may_speak_tls_only(
+    run: Run, node: DataDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang_up(*args: object, **kwargs: object) -> None:
+        raise http.client.RemoteDisconnected("closed")
+
+    monkeypatch.setattr(http.client.HTTPConnection, "getresponse", hang_up)
+    err = fails(run, *at(node))
+    assert "speaks TLS only" in err
+    assert "--address https://" in err
+    assert "key: api.tls" in err
 
 
 def test_plain_http_behind_https_is_explained(
