@@ -96,6 +96,7 @@ class Engine:
         self._drain_scope = trio.CancelScope()
         self._cleanup_scope = trio.CancelScope()
         self._stop_wanted = trio.Event()
+        self._announced = trio.Event()
         self._stop_reason: str | None = None
         self._forced = False
         self._phase_deadline = float("inf")
@@ -108,7 +109,7 @@ class Engine:
         if self._stop_reason is None:
             self._stop_reason = reason
             self._stop_wanted.set()
-            self._boot_scope.cancel()
+            self._give_up_boot()
 
     def request_force(self) -> None:
         """Skip what is left of draining and cleaning up."""
@@ -138,7 +139,7 @@ class Engine:
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as root:
                     self.runtime.root = root
-                    self._code = await self._live()
+                    self._code = await self._live(root)
                     root.cancel_scope.cancel()
             outer.cancel_scope.cancel()
         self._publish(events.NodeStopped(self.runtime.at(), self._code))
@@ -150,13 +151,16 @@ class Engine:
         finally:
             self.request_stop("cancelled")
 
-    async def _live(self) -> int:
+    async def _live(self, root: trio.Nursery) -> int:
         await self._boot()
         if self._record.failure is None and self._stop_reason is None:
-            await self._announce()
+            # From here on a loss is handled, not a failure of the boot.
+            await root.start(self._supervise)
+            if self._record.failure is None:
+                await self._announce()
         if self._record.failure is not None or self._record.ready_seconds is None:
+            self._supervision_scope.cancel()
             return await self._roll_back()
-        self.runtime.spawn(self._after_ready)
         await self._stop_wanted.wait()
         return await self._stop()
 
@@ -264,6 +268,10 @@ class Engine:
             "elapsed": round(self.runtime.at(), 6),
             **failure,
         }
+        self._give_up_boot()
+
+    def _give_up_boot(self) -> None:
+        self.runtime.closing = True
         self._boot_scope.cancel()
 
     def _lost_in_boot(self, unit: Unit, error: BaseException) -> None:
@@ -284,8 +292,8 @@ class Engine:
                     unit.note_failure(exc, self.runtime.at())
                     self._fail(unit, exc)
                     return
-        self.runtime.booting = False
         self._record.ready_seconds = self._record.seconds
+        self._announced.set()
         state = self.view.state
         _log.info("%s in %.3f s", state.upper(), self._record.seconds, extra={"state": str(state)})
         self._publish(
@@ -303,10 +311,12 @@ class Engine:
 
     # --- run ----------------------------------------------------------------------------------
 
-    async def _after_ready(self) -> None:
+    async def _supervise(self, task_status: trio.TaskStatus[None]) -> None:
         with self._supervision_scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.supervisor.run)
+                await nursery.start(self.supervisor.run)
+                task_status.started()
+                await self._announced.wait()
                 if self._options.health is not None:
                     nursery.start_soon(self._monitor.run)
                 await self._keep_report()

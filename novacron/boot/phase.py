@@ -71,7 +71,9 @@ class PhaseRun:
             return
         self._pumping = True
         limit = self._runtime.options.max_concurrency
-        while self._queue and len(self._starting) < limit and not self._aborted:
+        while self._queue and len(self._starting) < limit:
+            if self._aborted or self._runtime.closing:
+                break
             unit = self._queue.popleft()
             unit.eligible = self._runtime.at()
             missing = next((d for d in unit.requires if not d.serving), None)

@@ -22,9 +22,10 @@ from novacron.boot.unit import Unit, link
 from novacron.component import ComponentState, Criticality, DegradableComponent
 from novacron.errors import BootError, UnavailableError
 
-FALLBACK_RESERVE = 2.0
-"""Seconds of a phase kept for a fallback, so that a start which hangs to the phase's end still
-leaves its dependents something; at most a tenth of what is left of the phase."""
+PATIENCE = 2 / 3
+"""The part of what is left of a phase that a component may use which the node can do without. The
+rest is for its fallback and for those that wait for it: a dispensable component that hangs must not
+take indispensable ones down with it."""
 
 Settled = Callable[[Unit], None]
 
@@ -55,6 +56,8 @@ class Runtime:
         self.root: trio.Nursery | None = None
         self.origin = 0.0
         self.booting = True
+        self.closing = False
+        """The boot was given up or the node stops: phases launch nothing more."""
         self.on_lost: Callable[[Unit, BaseException], None] = lambda unit, error: None
         self.on_ended: Callable[[Unit], None] | None = None
 
@@ -94,9 +97,9 @@ class Runtime:
             return
         component = unit.component
         latest = deadline
-        if self.has_fallback(unit) and unit.fallback_life is None:
-            left = deadline - trio.current_time()
-            latest = deadline - min(FALLBACK_RESERVE, left / 10)
+        if unit.criticality is not Criticality.CRITICAL and self.booting:
+            now = trio.current_time()
+            latest = now + PATIENCE * (deadline - now)
         for number in range(1, attempts + 1):
             unit.tries = number
             began = self.at()

@@ -23,7 +23,7 @@ import trio
 
 from novacron.boot import events
 from novacron.boot.health import UnhealthyError
-from novacron.boot.runtime import FALLBACK_RESERVE, Runtime
+from novacron.boot.runtime import Runtime
 from novacron.boot.stop import OrderedStop
 from novacron.boot.unit import Unit
 from novacron.component import Component, ComponentState, Criticality
@@ -44,11 +44,13 @@ class Supervisor:
         self._restart_turn = trio.Lock()
         self._nursery: trio.Nursery | None = None
 
-    async def run(self) -> None:
-        """The node is READY: until cancelled, losses are handled here, and what the boot left
-        behind is restored. Restarts under way end with this; components live on elsewhere."""
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        """The boot is over: until cancelled, losses are handled here, and what the boot left behind
+        is restored. Restarts under way end with this; components live on elsewhere."""
         async with trio.open_nursery() as self._nursery:
+            self._runtime.booting = False
             self._runtime.on_lost = self.lost
+            task_status.started()
             for unit in self._runtime.units.values():
                 if unit.state in (ComponentState.DEGRADED, ComponentState.FAILED):
                     self._restore_later(unit)
@@ -119,7 +121,7 @@ class Supervisor:
         )
         self._runtime.launch(
             unit,
-            trio.current_time() + 1.25 * budget + FALLBACK_RESERVE,
+            trio.current_time() + 1.25 * budget,
             attempts,
             lambda _: settled.set(),
         )

@@ -50,9 +50,11 @@ class Fake(Component):
     async def shutdown(self) -> None:
         self.stopped += 1
         self.diary.append(("stop", self.name))
-        if self.stop is not None:
-            await self.stop()
-        self.diary.append(("gone", self.name))
+        try:
+            if self.stop is not None:
+                await self.stop()
+        finally:
+            self.diary.append(("gone", self.name))
 
 
 class FakeWithFallback(Fake, DegradableComponent):
