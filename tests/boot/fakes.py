@@ -11,9 +11,24 @@ from novacron.boot.events import Event
 from novacron.boot.node_view import BootRecord, EngineView
 from novacron.boot.options import EngineOptions
 from novacron.boot.registry import Definition
+from novacron.boot.retry import RetryPolicy
 from novacron.component import Component, Criticality, DegradableComponent, Phase
+from novacron.errors import BootError, InvalidError, TransientError
 
 Behaviour = Callable[["Fake", trio.Nursery], Awaitable[None]]
+
+
+EXACT = RetryPolicy(jitter=0.0)
+QUICK = EngineOptions(health=None, retry=EXACT)
+Diary = list[tuple[str, str]]
+
+
+class Flaky(BootError, TransientError):
+    code = "test.flaky"
+
+
+class Broken(BootError, InvalidError):
+    code = "test.broken"
 
 
 class Fake(Component):
@@ -129,3 +144,14 @@ class Stage:
 def stop_when_ready(engine: Engine, event: Event) -> None:
     if event.kind == "node_ready":
         engine.request_stop("test")
+
+
+def failing(times: int, error: type[Exception] = Flaky) -> Behaviour:
+    """A start that fails *times* times, then succeeds."""
+
+    async def start(fake: Fake, nursery: trio.Nursery) -> None:
+        await trio.sleep(fake.seconds)
+        if fake.entered <= times:
+            raise error(f"{fake.name} failed")
+
+    return start
