@@ -102,7 +102,7 @@ def newest_good_backup(
     for candidate in list_backups(database):
         try:
             state = _inspect(candidate, known)
-        except (sqlite3.Error, DatabaseError, OSError):
+        except (sqlite3.Error, DatabaseError, OSError, UnicodeDecodeError):
             continue
         if state.revision is not None and state.node_id in (None, node_id):
             return candidate, state
@@ -157,7 +157,7 @@ def undo_migration(arguments: Mapping[str, Any]) -> None:
     backup, database = Path(arguments["backup"]), Path(arguments["database"])
     if not backup.is_file():
         return
-    with contextlib.suppress(sqlite3.Error):
+    with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
         raw = open_reader(database)
         try:
             rows = raw.execute("SELECT version_num FROM alembic_version").fetchall()

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import trio
 
-from novacron.database.sqlite_errors import DAMAGE, is_busy, map_error, primary_code
+from novacron.database.sqlite_errors import is_busy, is_damage, map_error
 from novacron.database.store import DatabaseLimitError, DatabaseMisuseError
 from novacron.units import MIB
 
@@ -153,7 +153,7 @@ class Connection:
                     remedy="use transaction()",
                 )
             return result
-        except (sqlite3.Error, OverflowError, sqlite3.Warning) as error:
+        except (sqlite3.Error, OverflowError, UnicodeError, sqlite3.Warning) as error:
             raise self._explain(error, timeout) from error
         finally:
             self._deadline = float("inf")
@@ -225,7 +225,7 @@ class Connection:
                 )
             if self._cut_by:
                 return StatementInterruptedError(self._cut_by)
-        if isinstance(error, sqlite3.Error) and primary_code(error) in DAMAGE:
+        if is_damage(error):
             self.damaged = True
         return map_error(error, self._path, read_only=self._read_only)
 

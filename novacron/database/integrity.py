@@ -34,7 +34,8 @@ def is_damage(error: Exception) -> bool:
     Every statement of the boot is constant and right, so that even “no such table” and text that
     is not UTF-8 (which has no result code) can only come from the file.
     """
-    if isinstance(error, DatabaseCorruptError):
+    if isinstance(error, DatabaseCorruptError | UnicodeDecodeError):
+        # The latter: SQLite's own message quoted a damaged name.
         return True
     if not isinstance(error, sqlite3.Error):
         return False

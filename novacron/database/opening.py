@@ -115,7 +115,7 @@ def _open(plan: Plan) -> Opening:
         try:
             opening = _inspect(plan, notices, skip_pages=created)
             break
-        except (sqlite3.Error, DatabaseCorruptError) as error:
+        except (sqlite3.Error, DatabaseCorruptError, UnicodeDecodeError) as error:
             if not integrity.is_damage(error):
                 raise
             notices.append(_replace_damaged(plan, error))
@@ -239,7 +239,13 @@ def _replace_damaged(plan: Plan, error: Exception) -> str:
     """The replacement is whole before the damaged file moves: without space for it nothing does,
     and a kill in between is completed by the next boot."""
     path = plan.path
-    why = error.why if isinstance(error, DatabaseError) else f"SQLite says “{error}”"
+    if isinstance(error, DatabaseError):
+        why = error.why
+    elif hasattr(error, "sqlite_errorcode"):
+        why = f"SQLite says “{error}”"
+    else:
+        # The driver's own message would quote the stored value.
+        why = "it holds text that cannot be read"
     good = newest_good_backup(path, revisions(), plan.node_id)
     if good is None:
         ready = _make_new(plan)

@@ -92,7 +92,7 @@ def read_state(raw: sqlite3.Connection, path: Path, known: tuple[str, ...]) -> S
             try:
                 raw.execute(probe).fetchall()
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR:
                     raise
                 raise _damaged(path, str(error)) from error
     return SchemaState(revision, _read_owner(raw, path))

@@ -44,6 +44,19 @@ def is_busy(error: sqlite3.Error) -> bool:
     return primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether *error*, met while serving, can only come from bytes that are not what was written.
+
+    Text that is not UTF-8 counts: what writes here writes UTF-8, and the driver reports it without
+    a result code.
+    """
+    if isinstance(error, sqlite3.Error) and hasattr(error, "sqlite_errorcode"):
+        return primary_code(error) in DAMAGE
+    return isinstance(error, UnicodeDecodeError) or (
+        isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode")
+    )
+
+
 def map_error(error: Exception, path: Path, *, read_only: bool = False) -> DatabaseError:
     """The error to raise for *error*, which a statement on the database at *path* caused.
 
@@ -51,6 +64,8 @@ def map_error(error: Exception, path: Path, *, read_only: bool = False) -> Datab
     """
     if isinstance(error, sqlite3.Error) and hasattr(error, "sqlite_errorcode"):
         return _map_code(error, path, read_only)
+    if is_damage(error):
+        return _corrupt(path, "it holds text that cannot be read")
     # Raised by the module itself, before SQLite saw anything: a parameter is missing or has a
     # type or size that cannot be stored.
     return DatabaseInvalidError(
@@ -88,12 +103,7 @@ def _map_code(error: sqlite3.Error, path: Path, read_only: bool) -> DatabaseErro
             key="database.path",
         )
     if code in DAMAGE:
-        return DatabaseCorruptError(
-            f"the database {path} is damaged",
-            why=why,
-            remedy="restart the node: it sets the file aside, keeps it, and restores a backup",
-            key="database.path",
-        )
+        return _corrupt(path, why)
     if code == sqlite3.SQLITE_READONLY:
         if read_only:
             return DatabaseInvalidError(
@@ -139,4 +149,13 @@ def _map_code(error: sqlite3.Error, path: Path, read_only: bool) -> DatabaseErro
         "the database refused a statement",
         why=why,
         remedy="this is a defect in NovaCron; report it with this message",
+    )
+
+
+def _corrupt(path: Path, why: str) -> DatabaseCorruptError:
+    return DatabaseCorruptError(
+        f"the database {path} is damaged",
+        why=why,
+        remedy="restart the node: it sets the file aside, keeps it, and restores a backup",
+        key="database.path",
     )

@@ -220,6 +220,37 @@ def test_damage_that_sqlite_cannot_see_is_found(root: Path, statement: str, says
     assert len(kept(root)) == 1
 
 
+def test_a_name_that_is_not_text_any_more_is_damage(backed_up: Path) -> None:
+    # SQLite quotes the name in its message, and the driver cannot decode that.
+    path = file_of(backed_up)
+    data = path.read_bytes()
+    assert b"node_heartbeat" in data
+    path.write_bytes(
+        data.replace(b"CREATE TABLE node_heartbeat", b"CREATE TABLE node_\xe9eartbeat")
+    )
+    assert boot_and_judge(backed_up) == "replaced"
+
+
+@pytest.mark.parametrize(
+    "value", [NODE.encode(), b"CREATE TABLE node_identity", b"0001", b"created"]
+)
+def test_a_value_that_is_not_text_any_more_is_damage(backed_up: Path, value: bytes) -> None:
+    path = file_of(backed_up)
+    data = path.read_bytes()
+    assert value in data
+    broken = value[:2] + bytes([value[2] | 0x80]) + value[3:]
+    path.write_bytes(data.replace(value, broken))
+    assert boot_and_judge(backed_up) == "replaced"
+
+
+def test_what_a_damaged_value_holds_is_not_repeated(root: Path) -> None:
+    data = file_of(root).read_bytes()
+    file_of(root).write_bytes(data.replace(NODE.encode(), b"\xff" + NODE[1:].encode()))
+    (notice,) = open_and_close(root)
+    assert "it holds text that cannot be read" in notice
+    assert NODE[1:] not in notice
+
+
 def test_a_missing_file_is_made_anew_and_mentioned(backed_up: Path) -> None:
     file_of(backed_up).unlink()
     (notice,) = open_and_close(backed_up)

@@ -125,3 +125,28 @@ async def test_a_disk_that_turns_read_only_while_serving_is_named(small_disk: Pa
     await trio.run_process(["mount", "-o", "remount,rw", str(small_disk)])
     await store.execute("CREATE TABLE item (id INTEGER)")
     await store.close()
+
+
+async def test_text_that_is_not_text_any_more_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.touch()
+    raw = open_writer(path)
+    raw.execute("CREATE TABLE item (name TEXT)")
+    raw.execute("INSERT INTO item VALUES (CAST(x'66ff6f' AS TEXT))")
+    raw.close()
+    store = SqliteStore(path, readers=1, busy_timeout=1.0, query_timeout=5.0)
+    with pytest.raises(DatabaseCorruptError) as caught:
+        await store.fetch_all("SELECT name FROM item")
+    assert "text that cannot be read" in str(caught.value)
+    assert store.damaged
+    await store.close()
+
+
+async def test_text_that_never_was_text_is_refused_and_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.touch()
+    store = SqliteStore(path, readers=1, busy_timeout=1.0, query_timeout=5.0)
+    with pytest.raises(DatabaseInvalidError):
+        await store.fetch_all("SELECT :text", {"text": "\ud800"})
+    assert not store.damaged
+    await store.close()
