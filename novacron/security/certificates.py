@@ -248,12 +248,9 @@ class Certificates:
                 from novacron.security.inspection import load_certificates
 
                 material = self.material
-                roots = load_certificates(
-                    material.authority.read_bytes(), str(material.authority), ""
-                )
-                chain = load_certificates(
-                    material.certificate.read_bytes(), str(material.certificate), ""
-                )
+                ca_data, data = material.trusted
+                roots = load_certificates(ca_data, str(material.authority), "")
+                chain = load_certificates(data, str(material.certificate), "")
                 self._roots = (roots, chain[1:])
             return self._roots
 

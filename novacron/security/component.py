@@ -246,8 +246,10 @@ class Security(ObservableComponent):
             return Health(HealthState.UNKNOWN, "not started")
         left = self.certificates.material.not_after - self._now()
         if left <= 0:
+            # Not unhealthy: that would have the node restarted, which renews nothing, and end the
+            # sessions that still work.
             return Health(
-                HealthState.UNHEALTHY,
+                HealthState.DEGRADED,
                 f"the node's certificate expired {_duration(-left)} ago; see the runbook "
                 "expired-certificate",
             )

@@ -43,6 +43,7 @@ class Material:
         "not_before",
         "private_key",
         "serial",
+        "trusted",
     )
 
     def __init__(
@@ -53,6 +54,7 @@ class Material:
         serial: str,
         validity: tuple[float, float, float],
         names: Sequence[str],
+        trusted: tuple[bytes, bytes],
     ) -> None:
         self.certificate, self.private_key, self.authority = files
         self.digest = digest
@@ -61,6 +63,9 @@ class Material:
         self.not_before, self.not_after, self.ca_not_after = validity
         """Seconds since the epoch."""
         self.names = tuple(names)
+        self.trusted = trusted
+        """The authority's and the node's certificates as they were checked, without the key: what
+        a file is replaced with does not count before it was checked, too."""
 
     def __repr__(self) -> str:
         return f"Material({self.certificate}, serial {self.serial})"
@@ -107,7 +112,9 @@ class MaterialSource(ABC):
             sum.update(part)
         return sum.hexdigest()
 
-    def _recorded(self, files: tuple[Path, Path, Path], digest: str) -> Material | None:
+    def _recorded(
+        self, files: tuple[Path, Path, Path], digest: str, trusted: tuple[bytes, bytes]
+    ) -> Material | None:
         """What an earlier check of the same bytes has found; None when there was none."""
         try:
             body = documents.decode(self._record_path.read_bytes())
@@ -119,14 +126,19 @@ class MaterialSource(ABC):
                 documents.from_text(body["ca_not_after"]),
             )
             return Material(
-                files, digest, self.node_id, str(body["serial"]), validity, body["names"]
+                files, digest, self.node_id, str(body["serial"]), validity, body["names"], trusted
             )
         except (OSError, ValueError, KeyError, TypeError):
             # Lost or damaged: checked and written anew, nothing depends on it.
             return None
 
     def _record(
-        self, files: tuple[Path, Path, Path], digest: str, certificate: Any, ca: Any
+        self,
+        files: tuple[Path, Path, Path],
+        digest: str,
+        trusted: tuple[bytes, bytes],
+        certificate: Any,
+        ca: Any,
     ) -> Material:
         from novacron.security.inspection import host_names
 
@@ -141,6 +153,7 @@ class MaterialSource(ABC):
                 ca.not_valid_after_utc.timestamp(),
             ),
             host_names(certificate),
+            trusted,
         )
         body = {
             "version": 1,
@@ -189,7 +202,10 @@ class OwnMaterial(MaterialSource):
         files = (self.path, self.path, self.authority.path)
         now = self.now()
         if not force:
-            found = self._recorded(files, self._present_digest())
+            data, ca_data = self._present()
+            found = self._recorded(
+                files, self._digest(data, ca_data), (ca_data, _without_key(data))
+            )
             if (
                 found is not None
                 and found.not_before <= now
@@ -200,11 +216,12 @@ class OwnMaterial(MaterialSource):
                 return found
         return self._examine(files, now, force)
 
-    def _present_digest(self) -> str:
+    def _present(self) -> tuple[bytes, bytes]:
         try:
-            return self._digest(self.path.read_bytes(), self.authority.path.read_bytes())
+            return self.path.read_bytes(), self.authority.path.read_bytes()
         except OSError:
-            return ""
+            # Missing or unreadable: what that means is found out by the examination.
+            return b"", b""
 
     def _examine(self, files: tuple[Path, Path, Path], now: float, force: bool) -> Material:
         from novacron.security.inspection import load_certificates
@@ -227,7 +244,13 @@ class OwnMaterial(MaterialSource):
                 raise storage_failure("write", self.path, exc) from exc
         register(data.partition(b"-----BEGIN CERTIFICATE")[0])
         certificate = load_certificates(data, str(self.path), "")[0]
-        return self._record(files, self._digest(data, ca_data), certificate, roots[0])
+        return self._record(
+            files,
+            self._digest(data, ca_data),
+            (ca_data, _without_key(data)),
+            certificate,
+            roots[0],
+        )
 
     def _usable(self, data: bytes, roots: Any, now: float) -> bool:
         """Whether the certificate on disk stays in use; False has another one issued.
@@ -293,7 +316,8 @@ class OutsideMaterial(MaterialSource):
         ca_data = _read(authority, "security.ca_certificate")
         key_data = read_secret(reference, key="security.private_key")
         digest = self._digest(data, ca_data, key_data)
-        found = self._recorded((certificate, certificate, authority), digest)
+        files = (certificate, certificate, authority)
+        found = self._recorded(files, digest, (ca_data, _without_key(data)))
         if found is None or not found.not_before <= self.now() < found.not_after:
             found = self._examine(certificate, authority, (data, ca_data, key_data), digest)
         found.private_key = self._key_path(reference, key_data, digest)
@@ -338,7 +362,8 @@ class OutsideMaterial(MaterialSource):
             inspection.check_dates(root, str(authority), "security.ca_certificate", now)
         inspection.check_chain(chain, roots, where, "security.ca_certificate", now)
         inspection.check_name(chain[0], self.node_id, where, key)
-        return self._record((certificate, certificate, authority), digest, chain[0], roots[0])
+        files = (certificate, certificate, authority)
+        return self._record(files, digest, (data[1], _without_key(data[0])), chain[0], roots[0])
 
     def _key_path(self, reference: str, data: bytes, digest: str) -> Path:
         if not reference.startswith("env:"):
@@ -355,6 +380,12 @@ class OutsideMaterial(MaterialSource):
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor, self._descriptor_digest = -1, ""
+
+
+def _without_key(data: bytes) -> bytes:
+    """The certificates in a PEM text that may hold a key before them."""
+    _, begin, rest = data.partition(b"-----BEGIN CERTIFICATE-----")
+    return (begin + rest).partition(b"-----BEGIN PRIVATE KEY")[0]
 
 
 def _read(path: Path, key: str) -> bytes:

@@ -354,6 +354,19 @@ def test_a_replaced_certificate_from_outside_is_taken_without_a_restart(tmp_path
     assert got == der(newer)
 
 
+def test_a_bad_replacement_does_not_count_before_it_was_checked(tmp_path: Path) -> None:
+    directory = prepared(tmp_path)
+    root = OutsideAuthority()
+    certificate, key = root.issue([URI])
+    files = outside_files(tmp_path, pem(certificate), key_pem(key), pem(root.certificate))
+    mine = certificates(directory, **files)
+    (tmp_path / "outside-ca.pem").write_bytes(b"half a file")
+    with pytest.raises(CertificateError, match="it is not valid PEM"):
+        mine.examine()
+    assert mine.identify(der(certificate)).node_id == NODE_ID
+    assert b"PRIVATE" not in b"".join(mine.material.trusted)
+
+
 def test_the_operator_is_warned_before_a_certificate_from_outside_expires(tmp_path: Path) -> None:
     directory = prepared(tmp_path)
     root = OutsideAuthority()

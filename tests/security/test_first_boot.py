@@ -173,6 +173,18 @@ def test_a_first_boot_killed_by_the_kernel_is_finished_by_the_next(
     complete(tmp_path)
 
 
+def test_a_node_whose_keys_are_lost_for_good_can_start_over(tmp_path: Path) -> None:
+    """The last resort of the runbook lost-master-key."""
+    open_all(tmp_path)
+    (tmp_path / "lost").mkdir()
+    for name in ("secrets", "pki"):
+        (tmp_path / name).rename(tmp_path / "lost" / name)
+    (warning,) = open_all(tmp_path)
+    assert "head" in warning
+    assert "was missing and was made anew" in warning
+    complete(tmp_path)
+
+
 async def test_a_disk_that_is_full_at_the_first_boot_says_so_and_harms_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

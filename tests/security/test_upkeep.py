@@ -79,7 +79,7 @@ async def test_a_certificate_is_renewed_and_a_key_rotated_while_the_node_runs(
         key = security.keyring.status()["active"]
         context = security.certificates.server_context()
         wall.time += 91 * DAY
-        assert await health(security) is HealthState.UNHEALTHY
+        assert await health(security) is HealthState.DEGRADED
         mock_clock.jump(UPKEEP_INTERVAL + 1)
         await eventually(lambda: security.certificates.material.serial != serial)
         await eventually(lambda: "certificate.renew" in actions(security))
