@@ -28,7 +28,7 @@ help: ## Show this list.
 
 # `exec`: the node is make's own child, so a signal that reaches make reaches the node, make waits
 # for its orderly stop, and a node that stopped cleanly makes `make run` succeed.
-run: install ## Boot a node and serve until Ctrl-C. ARGS are passed on: make run ARGS="--help".
+run: install $(VENV)/.stamp-bytecode ## Boot a node and serve until Ctrl-C. ARGS are passed on: make run ARGS="--help".
 	@exec $(BIN)/python -m novacron.boot $(ARGS)
 
 install: $(VENV)/.stamp-package ## Create .venv, install what is locked, build the C extension.
@@ -110,4 +110,10 @@ $(VENV)/.stamp-package: pyproject.toml setup.py $(NATIVE) $(VENV)/.stamp-runtime
 	@$(BIN)/python -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || { echo "make: the headers of $(PYTHON) (Python.h) are missing. On Debian and Ubuntu: apt install python3-dev" >&2; exit 1; }
 	@echo 'Building the C extension'
 	@$(PIP) install --quiet --no-deps --no-build-isolation --config-settings editable_mode=compat --editable .
+	@touch $@
+
+# A start that has to compile its own sources takes a third longer, and an environment that forbids
+# Python to write bytecode as it goes would make every start such a one.
+$(VENV)/.stamp-bytecode: $(shell find novacron -name '*.py') $(VENV)/.stamp-package
+	@$(BIN)/python -m compileall -q -j 0 novacron
 	@touch $@

@@ -32,6 +32,7 @@ from novacron.component import (
 from novacron.config import LoadedConfiguration
 from novacron.config.schema import Settings
 from novacron.data_directory import DataDirectory
+from novacron.errors import ConfigError
 from novacron.readiness import ReadyFile
 
 _log = logging.getLogger("novacron.node")
@@ -203,7 +204,7 @@ def new_boot_id() -> str:
 async def reload(composition: Composition) -> None:
     """Read the configuration again and apply what can be applied without a restart.
 
-    Keys that need a restart are named in the log and left as they are. An invalid configuration
+    The other changed keys are named in the log and stay as they are. An invalid configuration
     changes nothing.
     """
     from novacron.config import Configuration
@@ -214,22 +215,21 @@ async def reload(composition: Composition) -> None:
     assert isinstance(configuration, Configuration)
     try:
         loaded = await configuration.reread()
-    except Exception as exc:
+    except ConfigError as exc:
         _log.error("the configuration was not reloaded: %s", exc)
         return
     found = changes(configuration.loaded, loaded)
+    applied = [change for change in found if change.reloadable]
     refused = [change.key for change in found if not change.reloadable]
-    if refused:
-        _log.error(
-            "the configuration was not reloaded: these keys need a restart: %s", ", ".join(refused)
-        )
-        return
     for unit in units.values():
-        await _reload_one(unit, loaded, {change.key for change in found})
+        await _reload_one(unit, loaded, {change.key for change in applied})
     composition.engine.change_health(_health_options(loaded.settings))
-    configuration.adopt(loaded)
+    if refused:
+        _log.error("these changed keys need a restart and stay as they are: %s", ", ".join(refused))
+    else:
+        configuration.adopt(loaded)
     _log.info(
-        "configuration reloaded", extra={"changed": {change.key: change.new for change in found}}
+        "configuration reloaded", extra={"changed": {change.key: change.new for change in applied}}
     )
 
 

@@ -96,7 +96,7 @@ class Engine:
         self._drain_scope = trio.CancelScope()
         self._cleanup_scope = trio.CancelScope()
         self._stop_wanted = trio.Event()
-        self._announced = trio.Event()
+        self._remembered = trio.Event()
         self._stop_reason: str | None = None
         self._forced = False
         self._phase_deadline = float("inf")
@@ -161,6 +161,7 @@ class Engine:
         if self._record.failure is not None or self._record.ready_seconds is None:
             self._supervision_scope.cancel()
             return await self._roll_back()
+        root.start_soon(self._remember_boot)
         await self._stop_wanted.wait()
         return await self._stop()
 
@@ -293,7 +294,6 @@ class Engine:
                     self._fail(unit, exc)
                     return
         self._record.ready_seconds = self._record.seconds
-        self._announced.set()
         state = self.view.state
         _log.info("%s in %.3f s", state.upper(), self._record.seconds, extra={"state": str(state)})
         self._publish(
@@ -316,15 +316,19 @@ class Engine:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.supervisor.run)
                 task_status.started()
-                await self._announced.wait()
                 if self._options.health is not None:
                     nursery.start_soon(self._monitor.run)
-                await self._keep_report()
-                if self._state is not None:
-                    try:
-                        await trio.to_thread.run_sync(self._state.remember_known_good)
-                    except StateWriteError as exc:
-                        self.view.warn(str(exc))
+
+    async def _remember_boot(self) -> None:
+        """Keep the report and the configuration. READY does not wait for this, the stop does."""
+        try:
+            await self._keep_report()
+            if self._state is not None:
+                await trio.to_thread.run_sync(self._state.remember_known_good)
+        except StateWriteError as exc:
+            self.view.warn(str(exc))
+        finally:
+            self._remembered.set()
 
     async def _keep_report(self) -> str | None:
         if self._save_report is None:
@@ -350,6 +354,7 @@ class Engine:
         self._publish(events.NodeStopping(self._stop_reason, self.runtime.at()))
         self._supervision_scope.cancel()
         self.runtime.on_lost = lambda unit, error: None
+        await self._remembered.wait()
         if not self._forced:
             self._drain_scope.deadline = trio.current_time() + self._options.stop.drain
             with self._drain_scope:

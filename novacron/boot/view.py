@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -22,19 +23,20 @@ if TYPE_CHECKING:
     from novacron.boot.live import LiveView
 
 
-class View:
+class View(ABC):
     """Base of the three: writes text to one stream and survives the loss of it."""
 
     def __init__(self, stream: TextIO, style: Style) -> None:
         self._stream: TextIO | None = stream
         self.style: Final = style
 
+    @abstractmethod
     def listen(self, event: events.Event) -> None:
         """Take one event; called from the Trio thread."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Restore the terminal. Harmless when called twice."""
+        return
 
     def write(self, text: str) -> None:
         """One or more whole lines."""

@@ -28,7 +28,10 @@ class NoKnownGoodError(ConfigError, NotFoundError):
 
 def run(args: argparse.Namespace, start: ProcessStart, interpreter_seconds: float) -> int:
     """Boot and serve. Returns the exit status."""
-    prelude = [_span("interpreter", 0.0, interpreter_seconds)]
+    prelude = [
+        _span("interpreter", 0.0, interpreter_seconds),
+        _span("imports", interpreter_seconds, start.elapsed()),
+    ]
     try:
         loaded = known_good(args, os.environ) if args.last_known_good else load_from(args)
         data = data_directory_for(loaded.settings)
@@ -43,14 +46,14 @@ def run(args: argparse.Namespace, start: ProcessStart, interpreter_seconds: floa
 
             write_early_report(Path(args.report), start, exc)
         return EXIT_CONFIG
-    prelude.append(_span("configuration", interpreter_seconds, start.elapsed()))
+    prelude.append(_span("configuration", prelude[-1]["end"], start.elapsed()))
     # Half of all import time is the REST framework's; a thread gets its files read and compiled
     # code loaded while the event loop waits for disks and other threads.
     threading.Thread(target=_prefetch, name="prefetch", daemon=True).start()
 
     from novacron.boot_command.session import Session
 
-    prelude.append(_span("imports", prelude[-1]["end"], start.elapsed()))
+    prelude.append(_span("components", prelude[-1]["end"], start.elapsed()))
     return Session(args, loaded, data, start, prelude).run()
 
 

@@ -30,6 +30,7 @@ from novacron.component import JsonObject, NodeState
 from novacron.config import LoadedConfiguration
 from novacron.data_directory import DataDirectory
 from novacron.durable import write_atomically
+from novacron.environment import Identity
 from novacron.errors import BootError
 from novacron.log import bind
 from novacron.log.early import configure
@@ -148,6 +149,15 @@ class Session:
         self._notifier.listen(event)
         if isinstance(event, events.NodeReady):
             self._on_ready(event)
+        elif isinstance(event, events.ComponentReady) and event.name == Identity.name:
+            self._sign_log()
+
+    def _sign_log(self) -> None:
+        """From now on every line says which node it is of."""
+        assert self._composition is not None
+        identity = self._composition.engine.runtime.units[Identity.name].component
+        assert isinstance(identity, Identity)
+        bind(node_id=identity.node_id)
 
     def _on_ready(self, event: events.NodeReady) -> None:
         self._degraded = bool(event.degraded)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -61,7 +62,7 @@ def test_ten_thousand_planted_cycles_are_refused_and_the_one_named_is_real_and_s
 
         assert cycle[0] == cycle[-1]
         assert len(set(cycle)) == len(cycle) - 1
-        assert all(there in edges[here] for here, there in zip(cycle, cycle[1:], strict=False))
+        assert all(there in edges[here] for here, there in itertools.pairwise(cycle))
         assert len(cycle) - 1 == brute_force_shortest(edges)
 
 
@@ -104,7 +105,7 @@ def test_the_critical_path_is_the_longest_chain() -> None:
 
         assert length == max(finish.values())
         assert length == sum(durations[name] for name in path)
-        assert all(b in edges and a in edges[b] for a, b in zip(path, path[1:], strict=False))
+        assert all(b in edges and a in edges[b] for a, b in itertools.pairwise(path))
 
 
 def test_the_critical_path_of_nothing_is_empty() -> None:
