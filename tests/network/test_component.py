@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import socket
 import typing
@@ -53,6 +54,7 @@ async def test_two_nodes_hold_one_session_and_measure_it(make_node: MakeNode) ->
             seed = second.seed
             assert seed["state"] == "connected"
             assert seed["node_id"] == first.id
+            json.dumps(second.network.statistics())  # the API shows it as it is
             assert SEED_CONNECTED.values[(first.address,)] == 1
             nursery.cancel_scope.cancel()
 
@@ -197,7 +199,7 @@ async def test_two_nodes_that_dial_each_other_keep_the_session_of_the_smaller_id
             await until(agreed)
             await first.wait_sessions(1)
             await second.wait_sessions(1)
-            assert second.seed["state"] == "connected"
+            await until(lambda: second.seed["state"] == "connected")
             nursery.cancel_scope.cancel()
 
 
