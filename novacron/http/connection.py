@@ -206,7 +206,12 @@ class Connection(TCPServer):
             ) as scope:
                 try:
                     await self.stream.send_all(event.data)
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                except (
+                    trio.BrokenResourceError,
+                    trio.ClosedResourceError,
+                    # Writes take turns; what is busy is the other task that closes the connection.
+                    trio.BusyResourceError,
+                ):
                     await self.protocol.handle(Closed())
         if scope.cancelled_caught:
             self.abort()

@@ -66,7 +66,7 @@ async def read_answer(stream: trio.SocketStream) -> bytes:
 
 async def until(holds: Callable[[], bool]) -> None:
     # A connection's end is nothing a client can wait for.
-    while not holds():  # noqa: ASYNC110
+    while not holds():
         await trio.sleep(0.01)
 
 
