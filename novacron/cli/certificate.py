@@ -120,8 +120,8 @@ def show_certificate(args: argparse.Namespace) -> int:
 
 def renew_certificate(args: argparse.Namespace) -> int:
     from novacron.security import documents
-    from novacron.security.material import OwnMaterial
     from novacron.security.names import certificate_names
+    from novacron.security.own_material import OwnMaterial
 
     node = StoredNode(args, change=True)
     settings = node.settings

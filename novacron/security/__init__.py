@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from novacron.security.component import Security
     from novacron.security.keyring import Keyring
     from novacron.security.roles import Principal, Role
-    from novacron.security.tokens import CreatedToken, Tokens
+    from novacron.security.token_record import CreatedToken
+    from novacron.security.tokens import Tokens
 
 __all__ = [
     "ApiFiles",
@@ -33,7 +34,7 @@ _HOMES = {
     "ApiFiles": "certificates",
     "AuditLog": "audit",
     "Certificates": "certificates",
-    "CreatedToken": "tokens",
+    "CreatedToken": "token_record",
     "Keyring": "keyring",
     "PeerIdentity": "certificates",
     "Principal": "roles",

@@ -21,7 +21,7 @@ from novacron.observe import Counter, Gauge
 from novacron.security import documents
 from novacron.security.errors import CertificateError, PeerRejectedError
 from novacron.security.keyring import Keyring
-from novacron.security.material import Material, MaterialSource, OutsideMaterial, OwnMaterial
+from novacron.security.material import Material, MaterialSource
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -111,8 +111,12 @@ class Certificates:
         self.close()
         settings = self._settings
         if settings.certificate or settings.ca_certificate or settings.private_key:
+            from novacron.security.outside_material import OutsideMaterial
+
             self._source = OutsideMaterial(self._directory, settings, node_id, self._now)
         else:
+            from novacron.security.own_material import OwnMaterial
+
             self._source = OwnMaterial(
                 self._directory, settings, node_id, self._keyring, self._names, self._now
             )

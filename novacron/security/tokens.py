@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import logging
 import secrets
@@ -32,15 +31,22 @@ from novacron.security.errors import (
 from novacron.security.filelock import held
 from novacron.security.references import read_secret_file, register
 from novacron.security.roles import Principal, Role
+from novacron.security.token_record import (
+    LONGEST_SECRET,
+    CreatedToken,
+    Token,
+    check_name,
+    check_role,
+    hash_token,
+    new_secret,
+    split_token,
+)
 
-PREFIX = "nct"
 TOKEN_LIMIT = 1000
 """Tokens that may be usable at once. All are read at each change; this keeps that below 1 ms."""
-LONGEST_NAME = 64
 _KEEP_DEAD = 30 * 86400.0
 """Seconds an expired or revoked token stays in the list, so that an operator still finds it."""
 _NO_HASH = b"\0" * 32
-_LONGEST_SECRET = 256
 
 _LOG = logging.getLogger("novacron.security")
 _CHECKS = Counter(
@@ -51,76 +57,6 @@ _CHECKS = Counter(
 # Named here, because inside the class below ``list`` is a method.
 Warnings = list[str]
 Descriptions = list[dict[str, Any]]
-
-
-class Token:
-    """What is known of a token; not the token."""
-
-    __slots__ = ("created", "expires", "hash", "id", "name", "revoked", "role")
-
-    def __init__(
-        self,
-        id: str,
-        name: str,
-        role: Role,
-        hash: bytes,
-        created: float,
-        expires: float | None,
-        revoked: float | None = None,
-    ) -> None:
-        self.id = id
-        self.name = name
-        self.role = role
-        self.hash = hash
-        self.created = created
-        self.expires = expires
-        self.revoked = revoked
-
-    def __repr__(self) -> str:
-        return f"Token({self.id}, {self.role.value})"
-
-    def usable(self, now: float) -> bool:
-        return self.revoked is None and (self.expires is None or now < self.expires)
-
-    def state(self, now: float) -> str:
-        if self.revoked is not None:
-            return "revoked"
-        return "active" if self.usable(now) else "expired"
-
-    def describe(self, now: float) -> dict[str, Any]:
-        """For people and the API: no hash."""
-        return {
-            "id": self.id,
-            "name": self.name,
-            "role": self.role.value,
-            "created": documents.to_text(self.created),
-            "expires": None if self.expires is None else documents.to_text(self.expires),
-            "state": self.state(now),
-        }
-
-    def _document(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "name": self.name,
-            "role": self.role.value,
-            "hash": base64.b64encode(self.hash).decode(),
-            "created": self.created,
-            "expires": self.expires,
-            "revoked": self.revoked,
-        }
-
-
-class CreatedToken:
-    """A new token. Nothing gives :attr:`secret` a second time."""
-
-    __slots__ = ("id", "secret")
-
-    def __init__(self, id: str, secret: str) -> None:
-        self.id = id
-        self.secret = secret
-
-    def __repr__(self) -> str:
-        return f"CreatedToken({self.id})"
 
 
 class Tokens:
@@ -177,7 +113,9 @@ class Tokens:
             secret = self._admin_secret()
             id = secret.split("_", 2)[1]
             self._tokens = {
-                id: Token(id, "first administrator", Role.ADMIN, _hash(secret), self._now(), None)
+                id: Token(
+                    id, "first administrator", Role.ADMIN, hash_token(secret), self._now(), None
+                )
             }
             self._save()
         return True, warnings
@@ -187,10 +125,10 @@ class Tokens:
             text = read_secret_file(self.admin_path, key="system.data_dir").decode(
                 "ascii", "replace"
             )
-            if _split(text.strip()) is not None:
+            if split_token(text.strip()) is not None:
                 register(text.strip())
                 return text.strip()
-        secret = _new_secret(secrets.token_hex(8))
+        secret = new_secret(secrets.token_hex(8))
         register(secret)
         try:
             write_durably(self.admin_path, secret.encode() + b"\n", mode=0o600)
@@ -206,11 +144,11 @@ class Tokens:
         Costs a ``stat``, and a read of the file when it has changed.
         """
         self._refresh()
-        parts = _split(secret)
+        parts = split_token(secret)
         token = self._tokens.get(parts) if parts is not None else None
         # Also without such a token something is compared: how long it takes tells nothing.
         expected = token.hash if token is not None else _NO_HASH
-        matches = hmac.compare_digest(_hash(secret[:_LONGEST_SECRET]), expected)
+        matches = hmac.compare_digest(hash_token(secret[:LONGEST_SECRET]), expected)
         if token is None or not matches:
             _CHECKS.inc("unknown")
             return None
@@ -257,8 +195,8 @@ class Tokens:
     def create_blocking(
         self, name: str, role: Role | str, ttl: float | None = None
     ) -> CreatedToken:
-        role = _check_role(role)
-        _check_name(name)
+        role = check_role(role)
+        check_name(name)
         if ttl is not None and not 1 <= ttl <= 3650 * 86400:
             raise TokenInvalidError(
                 "cannot make the token",
@@ -275,10 +213,10 @@ class Tokens:
                     remedy="revoke some with `novacron token revoke`",
                 )
             id = secrets.token_hex(8)
-            secret = _new_secret(id)
+            secret = new_secret(id)
             register(secret)
             expires = None if ttl is None else now + ttl
-            self._replace({**tokens, id: Token(id, name, role, _hash(secret), now, expires)})
+            self._replace({**tokens, id: Token(id, name, role, hash_token(secret), now, expires)})
         return CreatedToken(id, secret)
 
     def revoke_blocking(self, id: str) -> None:
@@ -311,7 +249,7 @@ class Tokens:
             text = self.admin_path.read_text("ascii", "replace").strip()
         except OSError:
             return
-        if _split(text) == id:
+        if split_token(text) == id:
             remove_durably(self.admin_path)
 
     # --- The file -------------------------------------------------------------------------------
@@ -383,52 +321,12 @@ class Tokens:
             raise
 
     def _save(self) -> None:
-        body = {"version": 1, "tokens": [token._document() for token in self._tokens.values()]}
+        body = {"version": 1, "tokens": [token.document() for token in self._tokens.values()]}
         try:
             write_durably(self.path, documents.encode(body), mode=0o600)
         except OSError as exc:
             raise storage_failure("write", self.path, exc) from exc
         self._stamp = documents.stamp(self.path)
-
-
-def _new_secret(id: str) -> str:
-    return f"{PREFIX}_{id}_{secrets.token_urlsafe(32)}"
-
-
-def _split(text: str) -> str | None:
-    """The id in a token; None when it cannot be a token."""
-    parts = text.split("_", 2)
-    if len(text) > _LONGEST_SECRET or len(parts) != 3 or parts[0] != PREFIX or not parts[2]:
-        return None
-    return parts[1]
-
-
-def _hash(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
-
-
-def _check_role(role: Role | str) -> Role:
-    try:
-        checked = Role(role)
-    except ValueError:
-        checked = Role.NODE
-    if checked is Role.NODE:
-        # A node proves who it is with its certificate.
-        raise TokenInvalidError(
-            "cannot make the token",
-            why="its role is none of viewer, operator, admin",
-            remedy="choose the least of the three that does",
-        )
-    return checked
-
-
-def _check_name(name: str) -> None:
-    if not name or len(name) > LONGEST_NAME or not name.isprintable():
-        raise TokenInvalidError(
-            "cannot make the token",
-            why=f"its name is not 1 to {LONGEST_NAME} printable characters",
-            remedy="name whoever will use it",
-        )
 
 
 def _damaged(path: Any, why: str) -> TokenInvalidError:

@@ -22,13 +22,24 @@ from novacron.security import (
     keyring,
     master,
     material,
+    own_material,
     tokens,
 )
 from novacron.security.errors import StorageFailedError
 from tests.security.stand_ins import make_security, tree
 
 DEADLINE = 30.0
-WRITERS = (audit_head, audit_recovery, authority, clock, keyring, master, material, tokens)
+WRITERS = (
+    audit_head,
+    audit_recovery,
+    authority,
+    clock,
+    keyring,
+    master,
+    material,
+    own_material,
+    tokens,
+)
 
 
 class Killed(BaseException):

@@ -1,0 +1,126 @@
+"""One API token: its text, and what is kept of it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+from typing import Any
+
+from novacron.security import documents
+from novacron.security.errors import TokenInvalidError
+from novacron.security.roles import Role
+
+PREFIX = "nct"
+LONGEST_NAME = 64
+LONGEST_SECRET = 256
+
+
+class Token:
+    """What is known of a token; not the token."""
+
+    __slots__ = ("created", "expires", "hash", "id", "name", "revoked", "role")
+
+    def __init__(
+        self,
+        id: str,
+        name: str,
+        role: Role,
+        hash: bytes,
+        created: float,
+        expires: float | None,
+        revoked: float | None = None,
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.role = role
+        self.hash = hash
+        self.created = created
+        self.expires = expires
+        self.revoked = revoked
+
+    def __repr__(self) -> str:
+        return f"Token({self.id}, {self.role.value})"
+
+    def usable(self, now: float) -> bool:
+        return self.revoked is None and (self.expires is None or now < self.expires)
+
+    def state(self, now: float) -> str:
+        if self.revoked is not None:
+            return "revoked"
+        return "active" if self.usable(now) else "expired"
+
+    def describe(self, now: float) -> dict[str, Any]:
+        """For people and the API: no hash."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "role": self.role.value,
+            "created": documents.to_text(self.created),
+            "expires": None if self.expires is None else documents.to_text(self.expires),
+            "state": self.state(now),
+        }
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "name": self.name,
+            "role": self.role.value,
+            "hash": base64.b64encode(self.hash).decode(),
+            "created": self.created,
+            "expires": self.expires,
+            "revoked": self.revoked,
+        }
+
+
+class CreatedToken:
+    """A new token. Nothing gives :attr:`secret` a second time."""
+
+    __slots__ = ("id", "secret")
+
+    def __init__(self, id: str, secret: str) -> None:
+        self.id = id
+        self.secret = secret
+
+    def __repr__(self) -> str:
+        return f"CreatedToken({self.id})"
+
+
+def new_secret(id: str) -> str:
+    return f"{PREFIX}_{id}_{secrets.token_urlsafe(32)}"
+
+
+def split_token(text: str) -> str | None:
+    """The id in a token; None when it cannot be a token."""
+    parts = text.split("_", 2)
+    if len(text) > LONGEST_SECRET or len(parts) != 3 or parts[0] != PREFIX or not parts[2]:
+        return None
+    return parts[1]
+
+
+def hash_token(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+def check_role(role: Role | str) -> Role:
+    try:
+        checked = Role(role)
+    except ValueError:
+        checked = Role.NODE
+    if checked is Role.NODE:
+        # A node proves who it is with its certificate.
+        raise TokenInvalidError(
+            "cannot make the token",
+            why="its role is none of viewer, operator, admin",
+            remedy="choose the least of the three that does",
+        )
+    return checked
+
+
+def check_name(name: str) -> None:
+    if not name or len(name) > LONGEST_NAME or not name.isprintable():
+        raise TokenInvalidError(
+            "cannot make the token",
+            why=f"its name is not 1 to {LONGEST_NAME} printable characters",
+            remedy="name whoever will use it",
+        )
