@@ -41,6 +41,8 @@ logger = logging.getLogger("novacron.network")
 PROBE_TIMEOUT: Final = 0.8
 """Seconds; less than a deep check may take, so that the answer is ours and not a timeout's."""
 
+_WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Addresses that mean all of this host's, and one of those to reach it by."""
 GOODBYE_TIMEOUT: Final = 3.0
 """Seconds for a peer to answer a Goodbye before a session with nothing in flight is dropped: a
 dead peer must not hold up the stop of this node for all of boot.stop.drain."""
@@ -125,7 +127,7 @@ class Network(ObservableComponent, Component):
         self._local = local_party(
             self._identity.node_id,
             self._node.boot_id,
-            address=settings.advertise_address or listener.address,
+            address=settings.advertise_address or _dialable(listener.address),
             max_frame_bytes=settings.max_frame_bytes,
             handshake_timeout=settings.handshake_timeout,
             idle_timeout=settings.idle_timeout,
@@ -206,7 +208,7 @@ class Network(ObservableComponent, Component):
         """Connect to the own listener; the accept loop knows the address and answers by an event,
         so that the check costs no handshake and counts as no failure of one."""
         host, port = split_address(loop.listener.address, "network.port")
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        host = _WILDCARDS.get(host, host)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         connection = trio.socket.socket(family, socket.SOCK_STREAM)
         with connection, trio.move_on_after(PROBE_TIMEOUT):
@@ -321,6 +323,13 @@ class Network(ObservableComponent, Component):
         else:
             SESSIONS_ENDED.inc(outcome.reason)
             logger.warning("session lost: %s", outcome.error, extra=fields)
+
+
+def _dialable(bound: str) -> str:
+    """Empty for a wildcard: others cannot dial that, and saying nothing is better than a wrong
+    address."""
+    host, _ = split_address(bound, "network.listen_address")
+    return "" if host in _WILDCARDS else bound
 
 
 def _reason(exc: NovaCronError, session: PeerSession | None) -> str:

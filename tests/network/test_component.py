@@ -23,7 +23,10 @@ from novacron.network.errors import (
 )
 from novacron.network.metrics import HANDSHAKE_FAILURES, SEED_CONNECTED
 from novacron.network.session import PeerSession
+from novacron.network.tcp_tls import TlsDialer
 from novacron.protocol.events import ConnectionLostError, SessionTimeoutError
+from novacron.protocol.party import local_party
+from novacron.protocol.states import Role
 from novacron.security import Security
 from tests.network.authority import Authority, Certificates, node_id
 from tests.network.conftest import MakeNode, Node, until
@@ -127,6 +130,53 @@ async def test_a_request_in_flight_is_answered_before_the_session_ends(
                     await session.request("reverse", b"late", within=1)
                 answer.set()
             assert replies == [b"cba"]
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_does_not_answer_the_goodbye_is_not_waited_for(
+    make_node: MakeNode,
+    certificates: Callable[[int], Certificates],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("novacron.network.component.GOODBYE_TIMEOUT", 0.1)
+    with trio.fail_after(15):
+        async with trio.open_nursery() as nursery:
+            node = await make_node(1, ping_interval=60).start(nursery)
+            stream = await TlsDialer(certificates(2).client_context).dial(*node.host_port)
+            mute = PeerSession(
+                stream,
+                Role.INITIATOR,
+                local_party(node_id(2), "boot"),
+                node.id,
+                {},
+                started_at=trio.current_time(),
+            )
+            await mute.handshake()
+            await node.wait_sessions(1)
+            # It is not run: nobody reads what the node says from here on.
+            await node.network.drain()
+            assert node.network.statistics()["sessions"] == 0
+            await mute.close()
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("settings", "advertised"),
+    [
+        ({"listen_address": "0.0.0.0"}, ""),
+        ({"listen_address": "0.0.0.0", "advertise_address": "a.example:7401"}, "a.example:7401"),
+    ],
+)
+async def test_a_wildcard_is_not_advertised(
+    make_node: MakeNode, settings: dict[str, str], advertised: str
+) -> None:
+    with trio.fail_after(15):
+        async with trio.open_nursery() as nursery:
+            first = await make_node(1, **settings).start(nursery)
+            seed = first.address.replace("0.0.0.0", "127.0.0.1")
+            second = await make_node(2, seeds=(seed,)).start(nursery)
+            session = await second.wait_session(first)
+            assert session.peer.address == advertised
             nursery.cancel_scope.cancel()
 
 
