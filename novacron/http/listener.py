@@ -129,18 +129,8 @@ async def _explained(exc: OSError, where: str, port: int, section: str) -> Netwo
 
 
 def _holder(port: int) -> str:
-    """The process listening on TCP *port*, as far as this user may see it."""
-    import psutil
+    """The processes listening on TCP *port*, as far as this user may see them."""
+    from novacron.environment.machine import Machine
+    from novacron.environment.ports import holders
 
-    try:
-        for connection in psutil.net_connections("tcp"):
-            if (
-                connection.status == psutil.CONN_LISTEN
-                and connection.laddr
-                and connection.laddr.port == port
-                and connection.pid
-            ):
-                return f"pid {connection.pid} ({psutil.Process(connection.pid).name()})"
-    except (psutil.Error, OSError):
-        return ""
-    return ""
+    return " and ".join(f"pid {found.pid} ({found.name})" for found in holders(port, Machine()))
