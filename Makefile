@@ -114,6 +114,6 @@ $(VENV)/.stamp-package: pyproject.toml setup.py $(NATIVE) $(VENV)/.stamp-runtime
 
 # A start that has to compile its own sources takes a third longer, and an environment that forbids
 # Python to write bytecode as it goes would make every start such a one.
-$(VENV)/.stamp-bytecode: $(shell find novacron -name '*.py') $(VENV)/.stamp-package
+$(VENV)/.stamp-bytecode: $(shell find novacron -name '*.py' 2>/dev/null) $(VENV)/.stamp-package
 	@$(BIN)/python -m compileall -q -j 0 novacron
 	@touch $@
