@@ -39,7 +39,7 @@ def installed(checkout: Path) -> Path:
     interpreter.parent.mkdir(parents=True)
     interpreter.write_text(NODE)
     interpreter.chmod(0o755)
-    for stamp in ("python", "runtime", "package"):
+    for stamp in ("python", "runtime", "package", "bytecode"):
         path = checkout / f".venv/.stamp-{stamp}"
         path.touch()
     return checkout
