@@ -11,6 +11,7 @@ from typing import Any, Final
 from novacron.boot import events
 
 _COLOURS: Final = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2"}
+_RANK: Final = {"rest": 0, "metrics": 1, "peer": 2}
 _LABEL: Final = 12
 _NARROWEST: Final = 24
 
@@ -60,7 +61,9 @@ def ready(event: events.NodeReady, style: Style) -> str:
         lines += _remedy(str(entry.get("remedy", "")), str(entry.get("key", "")), style)
     for words in event.warnings:
         lines += _entry("warning", words, style, "yellow")
-    for index, (kind, address) in enumerate(event.addresses.items()):
+    # By importance to the reader, not in the order the listeners happened to be bound.
+    ranked = sorted(event.addresses.items(), key=lambda item: (_RANK.get(item[0], 9), item[0]))
+    for index, (kind, address) in enumerate(ranked):
         lines += _entry("serving" if index == 0 else "", f"{kind:<8} {address}", style)
     lines += _entry("data", event.data_dir, style)
     if event.log_file:

@@ -16,7 +16,7 @@ from novacron.boot.summary import Style, clean, failed, ready, wrap
 from novacron.errors import TransientError
 
 ERROR = TransientError("cannot reach the cache", why="refused", remedy="start it", key="cache.kind")
-ADDRESSES = {"rest": "https://127.0.0.1:7400", "peer": "127.0.0.1:7402"}
+ADDRESSES = {"peer": "127.0.0.1:7402", "rest": "https://127.0.0.1:7400"}
 READY = events.NodeReady("ready", 0.25, 0.25, [], ADDRESSES, "/data", "/data/log/n.log", [])
 DEGRADED = events.NodeReady(
     "degraded",
