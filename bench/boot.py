@@ -25,6 +25,8 @@ from bench.harness import (
 from bench.node import Boot
 
 _WARM_UP = 2
+_FEWEST = 3
+"""First boots and idle nodes, which the runs only multiply when there are many."""
 _IDLE_SECONDS = 2.0
 """After READY, before memory and stop are looked at: what READY did not wait for has ended."""
 
@@ -68,7 +70,9 @@ class _Measurement:
 
     def result(self) -> dict[str, Any]:
         say("first boots ")
-        first = [self._first_boot(number) for number in range(max(3, min(10, self.runs // 10)))]
+        first = [
+            self._first_boot(number) for number in range(max(_FEWEST, min(10, self.runs // 10)))
+        ]
         modules = self._modules()
         say("\nboots and floors, in turn ")
         subjects = [self._boot, self._floor]
@@ -76,7 +80,7 @@ class _Measurement:
             subjects.append(self._etcd)
         interleaved(subjects, self.runs, _WARM_UP, lambda done, of: say("."))
         say("\nidle ")
-        idle = [self._idle() for _ in range(max(3, min(20, self.runs // 5)))]
+        idle = [self._idle() for _ in range(max(_FEWEST, min(20, self.runs // 5)))]
         say("\n")
         series = self.series
         boot, floor = series.boot[_WARM_UP:], series.floor[_WARM_UP:]
