@@ -7,12 +7,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from novacron.durable import fsync_directory
+from novacron.durable import fsync_directory, write_durably
 
 
 @dataclass(frozen=True, slots=True)
 class DataDirectory:
-    """The node's data directory. Only :meth:`quarantine` touches the disk."""
+    """The node's data directory. Only the two quarantines touch the disk."""
 
     root: Path
 
@@ -64,6 +64,23 @@ class DataDirectory:
         Raises:
           OSError: the move failed; *path* is untouched.
         """
+        target = self._quarantine_place(path)
+        os.rename(path, target)
+        fsync_directory(self.quarantine_area)
+        fsync_directory(path.parent)
+        return target
+
+    def quarantine_copy(self, path: Path) -> Path:
+        """Like :meth:`quarantine` for a file whose readable part is still needed where it is.
+
+        Raises:
+          OSError: the copy failed.
+        """
+        target = self._quarantine_place(path)
+        write_durably(target, path.read_bytes())
+        return target
+
+    def _quarantine_place(self, path: Path) -> Path:
         self.quarantine_area.mkdir(mode=0o700, exist_ok=True)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         target = self.quarantine_area / f"{path.name}.{stamp}"
@@ -71,7 +88,4 @@ class DataDirectory:
         while target.exists():
             attempt += 1
             target = self.quarantine_area / f"{path.name}.{stamp}.{attempt}"
-        os.rename(path, target)
-        fsync_directory(self.quarantine_area)
-        fsync_directory(path.parent)
         return target

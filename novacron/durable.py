@@ -65,3 +65,21 @@ def remove_durably(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
         fsync_directory(path.parent)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove the temporary files that writers killed half-way left in *directory*, if it is there.
+
+    Nobody else may be writing in it. What cannot be removed stays: it disturbs nobody.
+    """
+    with contextlib.suppress(OSError):
+        for path in directory.glob(".*.tmp"):
+            if _is_temporary(path.name):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _is_temporary(name: str) -> bool:
+    """Whether :func:`_replace` makes such names: ``.<name>.<eight hex digits>.tmp``."""
+    head, _, random = name.removesuffix(".tmp").rpartition(".")
+    return len(head) > 1 and len(random) == 8 and not random.strip("0123456789abcdef")

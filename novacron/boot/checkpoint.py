@@ -7,13 +7,14 @@ writes a sixth name, ``stopped``, over it. Whatever else the next boot finds the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from novacron.boot.journal import UndoJournal
+from novacron.boot.journal import UndoJournal, UndoStep
 from novacron.boot.sealed import DamagedFileError, read_sealed, write_sealed
 from novacron.component import JsonObject, Phase
 from novacron.data_directory import DataDirectory
+from novacron.durable import remove_leftovers
 from novacron.errors import BootError, TransientError
 
 INIT_START = "init_start"
@@ -26,6 +27,7 @@ AFTER_PHASE = {
     Phase.POST_INIT: "init_complete",
 }
 CHECKPOINTS = (INIT_START, *AFTER_PHASE.values())
+ENDINGS = (STOPPED, ROLLED_BACK)
 
 
 class StateWriteError(BootError, TransientError):
@@ -39,6 +41,8 @@ class BootState:
 
     The data directory must be locked by this process. All methods block on the disk.
     ``quarantined`` names the files that could not be believed and where they lie now.
+
+    Raises (from the constructor) StateWriteError: a file cannot be read or set aside.
     """
 
     def __init__(self, data: DataDirectory, boot_id: str) -> None:
@@ -50,8 +54,17 @@ class BootState:
         self._configuration: JsonObject = {}
         self._digest = ""
         self.quarantined: list[str] = []
-        self.previous = self._read(self._checkpoint_path)
+        self.previous = self._read(self._checkpoint_path, _check_checkpoint)
+        self._known_good = self._read(self._known_good_path, _check_known_good)
         self.journal = self._open_journal()
+        if not self.stopped_in_order:
+            for directory in (data.root, data.boot, data.boot / "reports", data.run):
+                remove_leftovers(directory)
+
+    @property
+    def stopped_in_order(self) -> bool:
+        """Whether the newest checkpoint says that the last process ended by itself."""
+        return self.previous is not None and self.previous["checkpoint"] in ENDINGS
 
     def describe_configuration(self, digest: str, configuration: JsonObject) -> None:
         """What every following checkpoint says the node was configured as."""
@@ -59,10 +72,12 @@ class BootState:
         self._configuration = configuration
 
     def write_checkpoint(self, name: str, started: Sequence[str]) -> None:
-        """Make *name* the newest checkpoint and the steps before it permanent.
+        """Make *name* the newest checkpoint and the steps before it permanent, but for those until
+        the stop. At an ending, what is still owed could not be undone, and stays owed.
 
         Raises StateWriteError; the previous checkpoint stays valid then.
         """
+        owed = [step for step in self.journal.owed if step.until_stop or name in ENDINGS]
         try:
             write_sealed(
                 self._checkpoint_path,
@@ -72,11 +87,11 @@ class BootState:
                     "started": list(started),
                     "configuration_digest": self._digest,
                     "configuration": self._configuration,
-                    "owed": [step.as_json() for step in self.journal.owed if step.until_stop],
+                    "owed": [step.as_json() for step in owed],
                 },
             )
-            self.journal.commit()
-            if name in (CHECKPOINTS[-1], STOPPED, ROLLED_BACK):
+            self.journal.commit(_mark(self._boot_id, name), owed)
+            if name == CHECKPOINTS[-1] or name in ENDINGS:
                 self.journal.compact()
         except OSError as exc:
             raise StateWriteError(
@@ -91,18 +106,15 @@ class BootState:
 
         Raises StateWriteError.
         """
-        known = self._read(self._known_good_path)
-        if known is not None and known.get("digest") == self._digest:
+        if self._known_good is not None and self._known_good["digest"] == self._digest:
             return
+        body = {
+            "boot_id": self._boot_id,
+            "digest": self._digest,
+            "configuration": self._configuration,
+        }
         try:
-            write_sealed(
-                self._known_good_path,
-                {
-                    "boot_id": self._boot_id,
-                    "digest": self._digest,
-                    "configuration": self._configuration,
-                },
-            )
+            write_sealed(self._known_good_path, body)
         except OSError as exc:
             raise StateWriteError(
                 f"the last known good configuration cannot be written to {self._known_good_path}",
@@ -110,51 +122,71 @@ class BootState:
                 remedy="free some space in the data directory, or make it writable",
                 key="system.data_dir",
             ) from exc
+        self._known_good = body
 
     def known_good(self) -> JsonObject | None:
         """``{"boot_id", "digest", "configuration"}`` of the newest boot that became READY."""
-        return self._read(self._known_good_path)
+        return self._known_good
 
     def differs_from_known_good(self) -> bool:
         """Whether another configuration than this one became READY before."""
-        try:
-            known = self.known_good()
-        except StateWriteError:
-            return False
-        return known is not None and known.get("digest") != self._digest
+        return self._known_good is not None and self._known_good["digest"] != self._digest
 
     def close(self) -> None:
         self.journal.close()
 
-    def _read(self, path: Path) -> JsonObject | None:
+    def _read(self, path: Path, check: Callable[[JsonObject], object]) -> JsonObject | None:
         try:
-            return read_sealed(path)
-        except DamagedFileError as exc:
-            self._quarantine(path, exc)
-            return None
+            try:
+                body = read_sealed(path)
+                if body is not None:
+                    check(body)
+                return body
+            except DamagedFileError as exc:
+                self._note_damage(path, str(exc), self._data.quarantine(path))
+                return None
         except OSError as exc:
-            raise _unreadable(path, exc) from exc
+            raise _unusable(path, exc) from exc
 
     def _open_journal(self) -> UndoJournal:
+        previous = self.previous
+        mark = None if previous is None else _mark(previous["boot_id"], previous["checkpoint"])
+        owed = [] if previous is None else [UndoStep.from_json(step) for step in previous["owed"]]
         try:
-            return UndoJournal(self._journal_path)
-        except DamagedFileError as exc:
-            self._quarantine(self._journal_path, exc)
-            journal = UndoJournal(self._journal_path)
-            # The checkpoint still knows the long-lived steps; the others of a damaged journal are
-            # lost, and the quarantined file is what an operator has to look at.
-            for step in (self.previous or {}).get("owed", []):
-                journal.owe(step["component"], step["kind"], step["arguments"], until_stop=True)
-            return journal
+            journal = UndoJournal(self._journal_path, mark, owed)
+            if journal.damage is not None:
+                # A copy: a crash before the repair must find what is left of it again.
+                copy = self._data.quarantine_copy(self._journal_path)
+                self._note_damage(self._journal_path, journal.damage, copy)
+                journal.repair()
         except OSError as exc:
-            raise _unreadable(self._journal_path, exc) from exc
+            raise _unusable(self._journal_path, exc) from exc
+        return journal
 
-    def _quarantine(self, path: Path, why: DamagedFileError) -> None:
-        target = self._data.quarantine(path)
+    def _note_damage(self, path: Path, why: str, target: Path) -> None:
         self.quarantined.append(f"{path.name} was damaged ({why}); it lies in {target} now")
 
 
-def _unreadable(path: Path, exc: OSError) -> StateWriteError:
+def _mark(boot_id: str, name: str) -> str:
+    return f"{boot_id}/{name}"
+
+
+def _check_checkpoint(body: JsonObject) -> None:
+    if not isinstance(body.get("boot_id"), str) or not isinstance(body.get("checkpoint"), str):
+        raise DamagedFileError("it names no checkpoint")
+    owed = body.get("owed")
+    if not isinstance(owed, list):
+        raise DamagedFileError("it does not say what is owed")
+    for step in owed:
+        UndoStep.from_json(step)
+
+
+def _check_known_good(body: JsonObject) -> None:
+    if not isinstance(body.get("digest"), str) or not isinstance(body.get("configuration"), dict):
+        raise DamagedFileError("it holds no configuration")
+
+
+def _unusable(path: Path, exc: OSError) -> StateWriteError:
     return StateWriteError(
         f"the boot state {path} cannot be used",
         why=exc.strerror or str(exc),

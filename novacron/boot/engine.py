@@ -193,7 +193,7 @@ class Engine:
             self.view.warn(text)
         previous = self._state.previous
         owed = self._state.journal.owed
-        crashed = previous is not None and previous["checkpoint"] not in (STOPPED, ROLLED_BACK)
+        crashed = previous is not None and not self._state.stopped_in_order
         if not crashed and not owed:
             return
         undone, failed = await undo(

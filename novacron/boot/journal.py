@@ -1,28 +1,33 @@
 """The undo journal: what must be undone if this process dies, on disk before it is done.
 
-One line an entry, each with its own checksum; appended and synced. Three kinds of entry:
+The newest checkpoint says what was owed when it was written; the journal says what changed since.
+One line an entry, each with its own checksum, appended and synced:
 
-* ``owe``: an effect is about to be made.
+* ``owe``: an effect is about to be made. ``after`` is the mark of the checkpoint it comes after; a
+  later checkpoint makes it permanent or lists it itself, so the checkpoint's rename is the one
+  moment that decides, and nothing need be written here for it.
 * ``clear``: one step was undone, or its component took care of it.
-* ``commit``: a checkpoint was reached; every step not marked ``until_stop`` is permanent now.
 
-A torn last line is what a crash in mid-append leaves, and means an effect that was never made: it
-is dropped. Damage anywhere else makes the whole file unbelievable.
+The last line is a checksum over all the others, overwritten by each append: a file that lost its
+end is told from one that never had it. What a damaged file still says is believed line by line,
+because undoing once too often is harmless and forgetting an effect is not.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from novacron.boot.sealed import DamagedFileError
-from novacron.durable import fsync_directory, write_durably
+from novacron.durable import write_durably
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,114 +47,173 @@ class UndoStep:
             "until_stop": self.until_stop,
         }
 
+    @classmethod
+    def from_json(cls, data: Any) -> UndoStep:
+        """Raises DamagedFileError unless *data* has the shape of :meth:`as_json`."""
+        try:
+            step = cls(**data)
+        except TypeError as exc:
+            raise DamagedFileError("it holds a step that lacks something") from exc
+        texts = (step.id, step.component, step.kind)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(step.arguments, dict):
+            raise DamagedFileError("it holds a step that is none")
+        return step
+
 
 class UndoJournal:
-    """The steps owed, in the order they were recorded. All methods block on the disk.
+    """The steps owed, in the order they were recorded. All methods block on the disk and may be
+    called from any thread.
 
-    Raises (from the constructor):
-      DamagedFileError: the file cannot be believed; move it aside and construct again.
+    ``damage`` says what was wrong with the file, None for a good one. A damaged file stays as it is
+    until :meth:`repair`, which must come before anything is recorded.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, checkpoint: str | None = None, owed: Sequence[UndoStep] = ()
+    ) -> None:
+        """*checkpoint*: the newest checkpoint's mark, and *owed* what it lists. Without one (None)
+        every step in the journal counts.
+
+        Raises OSError: the file cannot be read.
+        """
         self._path = path
-        self._steps: dict[str, UndoStep] = {}
-        self._lines = 0
+        self._mark = checkpoint or ""
+        self._turn = threading.Lock()
         self._descriptor: int | None = None
         self._sequence = 0
+        self._steps = {step.id: step for step in owed}
+        self._lines = 0
+        self._checksum = 0
+        self._size = 0
+        self.damage: str | None = None
         try:
             data = path.read_bytes()
         except FileNotFoundError:
+            self._exists = False
             return
-        whole, _, torn = data.rpartition(b"\n")
-        for line in whole.splitlines():
-            self._apply(_decode(line))
-        if torn:
-            # Appending after half a line would make damage out of an accident.
-            self._rewrite()
+        self._exists = True
+        *lines, end = data.splitlines(keepends=True) or [b""]
+        for line in lines:
+            self._read(line, checkpoint)
+        self._checksum = zlib.crc32(data[: len(data) - len(end)])
+        self._size = len(data) - len(end)
+        if end != _end(self._checksum):
+            self.damage = self.damage or "its end is missing"
+            if lines or end:
+                self._read(end, checkpoint, last=True)
 
     @property
     def owed(self) -> list[UndoStep]:
-        return list(self._steps.values())
+        with self._turn:
+            return list(self._steps.values())
 
     def owe(
         self, component: str, kind: str, arguments: Mapping[str, Any], *, until_stop: bool
     ) -> UndoStep:
         """Returns once the step is on disk; only then may the effect be made."""
-        self._sequence += 1
-        step = UndoStep(
-            f"{os.getpid()}-{self._sequence}-{os.urandom(3).hex()}",
-            component,
-            kind,
-            dict(arguments),
-            until_stop,
-        )
-        self._append({"op": "owe", "step": step.as_json()})
-        self._steps[step.id] = step
+        with self._turn:
+            self._sequence += 1
+            step = UndoStep(
+                f"{os.getpid()}-{self._sequence}-{os.urandom(3).hex()}",
+                component,
+                kind,
+                dict(arguments),
+                until_stop,
+            )
+            self._append({"op": "owe", "after": self._mark, "step": step.as_json()})
+            self._steps[step.id] = step
         return step
 
     def clear(self, step_id: str) -> None:
         """Forget one step; a step that is not owed is none of our business."""
-        if self._steps.pop(step_id, None) is not None:
-            self._append({"op": "clear", "id": step_id})
+        with self._turn:
+            if step_id in self._steps:
+                self._append({"op": "clear", "id": step_id})
+                del self._steps[step_id]
 
-    def commit(self) -> None:
-        """A checkpoint was reached. Costs nothing when nothing is owed that it makes permanent."""
-        if any(not step.until_stop for step in self._steps.values()):
-            self._steps = {i: step for i, step in self._steps.items() if step.until_stop}
-            self._append({"op": "commit"})
+    def commit(self, checkpoint: str, owed: Sequence[UndoStep]) -> None:
+        """The checkpoint with the mark *checkpoint* is on disk and lists *owed*. Writes nothing."""
+        with self._turn:
+            self._mark = checkpoint
+            self._steps = {step.id: step for step in owed}
 
     def compact(self) -> None:
-        """Shrink the file to what is owed; when nothing is, it holds no line."""
-        if self._lines > len(self._steps):
+        """Shrink the file to what is owed; when nothing is, it holds no entry."""
+        with self._turn:
+            if self._lines > len(self._steps):
+                self._rewrite()
+
+    def repair(self) -> None:
+        """Write a whole file in place of a damaged one."""
+        with self._turn:
             self._rewrite()
+            self.damage = None
 
     def close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _apply(self, entry: Any) -> None:
+    def _read(self, line: bytes, checkpoint: str | None, *, last: bool = False) -> None:
+        try:
+            self._apply(_decode(line), checkpoint)
+        except DamagedFileError as exc:
+            # A damaged end is most often half an append; that it is missing says enough.
+            if not last:
+                self.damage = self.damage or str(exc)
+
+    def _apply(self, entry: Any, checkpoint: str | None) -> None:
         self._lines += 1
         try:
             match entry["op"]:
                 case "owe":
-                    step = UndoStep(**entry["step"])
-                    self._steps[step.id] = step
-                case "clear":
+                    step = UndoStep.from_json(entry["step"])
+                    if checkpoint is None or entry["after"] == checkpoint:
+                        self._steps[step.id] = step
+                case "clear" if isinstance(entry["id"], str):
                     self._steps.pop(entry["id"], None)
-                case "commit":
-                    self._steps = {i: s for i, s in self._steps.items() if s.until_stop}
                 case _:
                     raise DamagedFileError("it holds an entry of an unknown kind")
         except (KeyError, TypeError) as exc:
             raise DamagedFileError("it holds an entry that lacks something") from exc
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        if self._descriptor is None:
-            fresh = not self._path.exists()
-            self._descriptor = os.open(
-                self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-            )
-            if fresh:
-                fsync_directory(self._path.parent)
         line = _encode(entry)
-        size = os.fstat(self._descriptor).st_size
-        try:
-            if os.write(self._descriptor, line) != len(line):
-                raise OSError(28, "No space left on device", str(self._path))
-            os.fdatasync(self._descriptor)
-        except OSError:
-            # Half a line in mid-file would condemn the whole journal at the next boot.
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, size)
-            raise
+        checksum = zlib.crc32(line, self._checksum)
+        if not self._exists:
+            # A file that appears whole: an empty one would look as if its end had been lost.
+            write_durably(self._path, line + _end(checksum))
+            self._exists = True
+        else:
+            if self._descriptor is None:
+                self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+            data = line + _end(checksum)
+            try:
+                if os.pwrite(self._descriptor, data, self._size) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+                os.fdatasync(self._descriptor)
+            except OSError:
+                # The next append goes here again, and nobody may find half of this one.
+                with contextlib.suppress(OSError):
+                    end = _end(self._checksum)
+                    os.pwrite(self._descriptor, end, self._size)
+                    os.ftruncate(self._descriptor, self._size + len(end))
+                raise
+        self._checksum = checksum
+        self._size += len(line)
         self._lines += 1
 
     def _rewrite(self) -> None:
         self.close()
-        entries = [_encode({"op": "owe", "step": step.as_json()}) for step in self.owed]
-        write_durably(self._path, b"".join(entries))
-        self._lines = len(entries)
+        lines = [
+            _encode({"op": "owe", "after": self._mark, "step": step.as_json()})
+            for step in self._steps.values()
+        ]
+        data = b"".join(lines)
+        checksum = zlib.crc32(data)
+        write_durably(self._path, data + _end(checksum))
+        self._exists = True
+        self._lines, self._checksum, self._size = len(lines), checksum, len(data)
 
 
 def _encode(entry: Mapping[str, Any]) -> bytes:
@@ -157,13 +221,15 @@ def _encode(entry: Mapping[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
+def _end(checksum: int) -> bytes:
+    return b"end %08x\n" % checksum
+
+
 def _decode(line: bytes) -> Any:
-    checksum, _, text = line.partition(b" ")
+    text = line[9:-1]
+    if line[-1:] != b"\n" or line[:9] != b"%08x " % zlib.crc32(text):
+        raise DamagedFileError("a checksum does not match")
     try:
-        if int(checksum, 16) != zlib.crc32(text):
-            raise DamagedFileError("a checksum does not match")
         return json.loads(text)
     except (ValueError, RecursionError) as exc:
-        if isinstance(exc, DamagedFileError):
-            raise
         raise DamagedFileError("it holds a line that is no entry") from exc

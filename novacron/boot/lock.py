@@ -45,13 +45,21 @@ class DataDirectoryLock:
             ) from exc
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
+        except BlockingIOError as exc:
             holder = _holder(self._path)
             os.close(self._descriptor)
             raise DataDirectoryBusyError(
                 f"the data directory {data.root} is in use",
                 why=f"another node runs on it ({holder})",
                 remedy="stop that node first, or give this one a data directory of its own",
+                key="system.data_dir",
+            ) from exc
+        except OSError as exc:
+            self.release()
+            raise DataDirectoryUnusableError(
+                f"the data directory {data.root} cannot be locked",
+                why=exc.strerror or str(exc),
+                remedy="name one on a file system that has locks",
                 key="system.data_dir",
             ) from exc
         try:

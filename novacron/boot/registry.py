@@ -79,6 +79,7 @@ class Registry:
 
         Raises:
           UnknownDependencyError, CycleError, InjectionError: nothing was constructed.
+          ValueError: an override is no class of criticality; nothing was constructed.
         """
         overrides = criticality or {}
         for name in overrides:
@@ -89,6 +90,10 @@ class Registry:
                     remedy="use one of: " + ", ".join(sorted(self._classes)),
                     key=f"boot.criticality.{name}",
                 )
+        classes = {
+            name: Criticality(overrides.get(name, cls.criticality))
+            for name, cls in self._classes.items()
+        }
         parameters = {name: self._parameters(cls) for name, cls in self._classes.items()}
         requires: dict[str, tuple[str, ...]] = {}
         wants: dict[str, tuple[str, ...]] = {}
@@ -105,7 +110,7 @@ class Registry:
             Definition(
                 name=name,
                 phase=cls.phase,
-                criticality=Criticality(overrides.get(name, cls.criticality)),
+                criticality=classes[name],
                 requires=requires[name],
                 wants=wants[name],
                 component=built[name],
@@ -116,7 +121,14 @@ class Registry:
     def _parameters(self, component_class: type[Component]) -> list[_Parameter]:
         if component_class.__init__ is object.__init__:
             return []
-        hints = typing.get_type_hints(component_class.__init__)
+        try:
+            hints = typing.get_type_hints(component_class.__init__)
+        except NameError as exc:
+            raise InjectionError(
+                f"component {component_class.name} cannot be constructed",
+                why=f"a hint of its constructor cannot be read: {exc}",
+                remedy="import that type at run time, not only for type checkers",
+            ) from exc
         found = []
         for parameter in list(inspect.signature(component_class.__init__).parameters.values())[1:]:
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):

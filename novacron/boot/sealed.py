@@ -29,11 +29,14 @@ def unseal(data: bytes) -> JsonObject:
     try:
         wrapper: Any = json.loads(data)
         body = wrapper["body"]
+        if not isinstance(body, dict):
+            raise DamagedFileError("it is not a sealed JSON object")
+        sealed = seal(body)
     except (ValueError, TypeError, KeyError, RecursionError) as exc:
+        if isinstance(exc, DamagedFileError):
+            raise
         raise DamagedFileError("it is not a sealed JSON object") from exc
-    if not isinstance(body, dict):
-        raise DamagedFileError("it is not a sealed JSON object")
-    if seal(body) != data:
+    if sealed != data:
         raise DamagedFileError("its checksum does not match")
     return body
 
