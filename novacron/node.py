@@ -152,6 +152,39 @@ def resolve(
     return registry.resolve(settings.boot.criticality)
 
 
+def check_component_names(loaded: LoadedConfiguration) -> None:
+    """Keys that name a component name one there is. Apart from loading, because the configuration
+    stands below the components and does not know them.
+
+    Raises:
+      ConfigInvalidError: lists every name that is wrong, with its place.
+    """
+    boot = loaded.settings.boot
+    named = {"criticality": boot.criticality, "start_timeout": boot.start_timeout}
+    if not any(named.values()):
+        return
+    from novacron.config.errors import ConfigInvalidError, Problem, nearest
+
+    known = sorted(component.name for component in component_classes())
+    problems = []
+    for field, names in named.items():
+        for name in names:
+            if name not in known:
+                key = f"boot.{field}.{name}"
+                guess = nearest(name, known)
+                problems.append(
+                    Problem(
+                        key,
+                        loaded.source(key),
+                        "there is no such component",
+                        "a name of " + ", ".join(known),
+                        f"boot.{field}.{guess}" if guess else "",
+                    )
+                )
+    if problems:
+        raise ConfigInvalidError(problems)
+
+
 def compose(
     loaded: LoadedConfiguration,
     data: DataDirectory,

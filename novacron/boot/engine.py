@@ -390,8 +390,15 @@ class Engine:
             return self._code
         assert failure is not None
         if self._state is not None and self._state.differs_from_known_good():
-            failure["remedy"] = "; or ".join(
-                filter(None, (failure["remedy"], "boot the previous one with --last-known-good"))
+            failure["remedy"] = "; ".join(
+                filter(
+                    None,
+                    (
+                        failure["remedy"],
+                        "if the cause is in the configuration, which has changed since the last "
+                        "boot that became READY: --last-known-good boots that one",
+                    ),
+                )
             )
         path = await self._keep_report()
         _log.error("boot failed: %s", failure["what"], extra={"failure": failure})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import stat
 from pathlib import Path
 
 from novacron.data_directory import DataDirectory
+from novacron.durable import fsync_directory
 from novacron.errors import BootError, ConflictError, InvalidError
 
 
@@ -33,16 +36,11 @@ class DataDirectoryLock:
         """
         self._path = data.lock
         try:
-            data.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            data.boot.mkdir(mode=0o700, exist_ok=True)
+            for directory in (data.root, data.boot):
+                _make_durably(directory)
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
-            raise DataDirectoryUnusableError(
-                f"the data directory {data.root} cannot be used",
-                why=f"{exc.strerror or exc} ({exc.filename})",
-                remedy="make it writable for this user, or name another one",
-                key="system.data_dir",
-            ) from exc
+            raise _unusable(data.root, exc) from exc
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
@@ -59,7 +57,7 @@ class DataDirectoryLock:
             raise DataDirectoryUnusableError(
                 f"the data directory {data.root} cannot be locked",
                 why=exc.strerror or str(exc),
-                remedy="name one on a file system that has locks",
+                remedy="set system.data_dir to a directory on a file system that has locks",
                 key="system.data_dir",
             ) from exc
         try:
@@ -69,16 +67,68 @@ class DataDirectoryLock:
             )
         except OSError as exc:
             self.release()
-            raise DataDirectoryUnusableError(
-                f"the data directory {data.root} cannot be written",
-                why=exc.strerror or str(exc),
-                remedy="free some space there, or name another one",
-                key="system.data_dir",
-            ) from exc
+            raise _unusable(data.root, exc) from exc
 
     def release(self) -> None:
         """Free the lock. The file stays: removing it would race with the next holder."""
         os.close(self._descriptor)
+
+
+def _make_durably(directory: Path) -> None:
+    """A power cut must not take the undo journal's directory and leave the effects elsewhere."""
+    if not directory.is_dir():
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fsync_directory(directory.parent)
+
+
+def _unusable(root: Path, exc: OSError) -> DataDirectoryUnusableError:
+    """What an operator should know about *exc*, met at the first touch of the data directory."""
+    place = Path(os.fsdecode(exc.filename)) if exc.filename else root
+    why = f"{exc.strerror or exc} ({place})"
+    remedy = "set system.data_dir to a directory that can be written"
+    if exc.errno in (errno.EACCES, errno.EPERM):
+        why = f"permission denied to {_user(os.geteuid())} at {place}; {_who_may(place)}"
+        remedy = (
+            f"run the node as the owner, give the directory to {_user(os.geteuid())} "
+            f"(chown -R), or set system.data_dir to one of its own"
+        )
+    elif exc.errno in (errno.EEXIST, errno.ENOTDIR):
+        taken = next((path for path in (place, *place.parents) if path.exists()), place)
+        why = f"{taken} is there and is not a directory"
+        remedy = "move it away, or set system.data_dir to a directory"
+    elif exc.errno == errno.EROFS:
+        why = "its file system is mounted read-only"
+        remedy = (
+            "mount it writable (the kernel makes it read-only after a disk error: see dmesg), or "
+            "set system.data_dir to another file system"
+        )
+    elif exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        why = "the quota is used up" if exc.errno == errno.EDQUOT else "its file system is full"
+        remedy = "free some space there, or set system.data_dir to a larger file system"
+    return DataDirectoryUnusableError(
+        f"the data directory {root} cannot be used", why=why, remedy=remedy, key="system.data_dir"
+    )
+
+
+def _who_may(path: Path) -> str:
+    """Owner and mode of *path*, or of the nearest directory above that can be looked at."""
+    for place in (path, *path.parents):
+        try:
+            found = place.stat()
+        except OSError:
+            continue
+        mode = stat.S_IMODE(found.st_mode)
+        return f"{place} belongs to {_user(found.st_uid)} and has mode {mode:04o}"
+    return "its owner cannot be seen"
+
+
+def _user(number: int) -> str:
+    import pwd  # Only a failure pays for it.
+
+    try:
+        return f"user {pwd.getpwuid(number).pw_name}"
+    except KeyError:
+        return f"user {number}"
 
 
 def _holder(path: Path) -> str:

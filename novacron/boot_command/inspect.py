@@ -16,16 +16,17 @@ from novacron.errors import BootError, ConfigError
 
 def check(args: argparse.Namespace) -> int:
     """Validate configuration and graph; nothing is written, bound or started."""
+    from novacron.node import check_component_names, resolve
+
     try:
         loaded = load_from(args)
+        check_component_names(loaded)
     except ConfigError as exc:
         if args.json:
             print(json.dumps({"valid": False, "problems": _problems(exc)}, indent=2))
         else:
             sys.stderr.write(explain(exc))
         return EXIT_CONFIG
-    from novacron.node import resolve
-
     data = data_directory_for(loaded.settings)
     try:
         definitions = resolve(loaded, data)
@@ -64,10 +65,11 @@ def _problems(error: ConfigError) -> list[JsonObject]:
 
 def show_plan(args: argparse.Namespace) -> int:
     from novacron.boot.plan import as_text, plan
-    from novacron.node import engine_options, resolve
+    from novacron.node import check_component_names, engine_options, resolve
 
     try:
         loaded = load_from(args)
+        check_component_names(loaded)
         data = data_directory_for(loaded.settings)
         definitions = resolve(loaded, data)
     except (ConfigError, BootError) as exc:

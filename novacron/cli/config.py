@@ -137,8 +137,11 @@ def show(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
+    from novacron.node import check_component_names
+
     args.config = [*args.config, *args.files]
     loaded = load_from(args)
+    check_component_names(loaded)
     files = len(loaded.files)
     count = "no file" if not files else "1 file" if files == 1 else f"{files} files"
     print(f"the configuration is valid ({count}; keys set: {len(loaded.entries)})")

@@ -258,7 +258,10 @@ def _replace_damaged(plan: Plan, error: Exception) -> str:
     kept = integrity.set_aside(path, plan.data)
     os.rename(ready, path)
     fsync_directory(path.parent)
-    return f"the database {path} was damaged ({why}); it is kept unchanged in {kept}. {how}"
+    return (
+        f"the database {path} was damaged ({why}); it is kept unchanged in {kept}. {how}; see the "
+        "runbook database-corrupt"
+    )
 
 
 def _create(plan: Plan, notices: list[str]) -> None:
@@ -348,7 +351,8 @@ def _full(path: Path) -> DatabaseFullError:
     return DatabaseFullError(
         f"the database {path} cannot be made or repaired",
         why="no space is left on its file system, or a quota is used up",
-        remedy=f"free space below {path.parent}, or set database.path",
+        remedy=f"free some space on the file system of {path.parent}, or set database.path to "
+        "another one",
         key="database.path",
     )
 

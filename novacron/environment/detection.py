@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import trio
 
+from novacron._native.ffi import NativeUnavailable, native
 from novacron.component import (
     Criticality,
     Health,
@@ -60,6 +61,7 @@ class Environment(ObservableComponent):
         # Outlives a restart, because it knows what still hangs.
         self._inquirer = Inquirer(self._machine, settings.probe_timeout)
         self._nursery: trio.Nursery | None = None
+        self._told_native = False
 
     async def initialize(self, nursery: trio.Nursery) -> None:
         self._facts = {probe.name: PENDING for probe in self.probes}
@@ -107,6 +109,8 @@ class Environment(ObservableComponent):
         return await self.wait_facts()
 
     async def health_check(self, depth: HealthDepth) -> Health:
+        if depth is not HealthDepth.SHALLOW:
+            self._tell_native()
         unknown = [name for name, fact in self._facts.items() if fact.state == "unknown"]
         if not unknown:
             return Health(HealthState.HEALTHY, details={"facts": len(self._facts)})
@@ -126,6 +130,17 @@ class Environment(ObservableComponent):
                 name: fact.took_ms for name, fact in self._facts.items() if fact.took_ms is not None
             },
         }
+
+    def _tell_native(self) -> None:
+        """Say once, and before READY, that the compiled part is missing: facts that are unknown for
+        that reason are in nobody's way, so nobody would notice."""
+        if self._told_native:
+            return
+        try:
+            native()
+        except NativeUnavailable as exc:
+            self._told_native = True
+            self._view.warn(str(exc))
 
     def _running(self) -> trio.Nursery:
         if self._nursery is None:

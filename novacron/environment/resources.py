@@ -88,11 +88,18 @@ class Resources(ObservableComponent):
     ) -> None:
         self._settings = settings
         self._configuration = configuration
+        classes = configuration.settings.boot.criticality
         self._root = data_directory.root
         self._listeners = (
             Listener("api", api.listen_address, api.port),
             Listener("network", network.listen_address, network.port),
-            Listener("monitoring", monitoring.listen_address, monitoring.port),
+            # Metrics are dispensable: a port they do not get is told by their own component, which
+            # the node goes on without. Not so where somebody wrote that they are critical.
+            *(
+                [Listener("monitoring", monitoring.listen_address, monitoring.port)]
+                if classes.get("monitoring") == "critical"
+                else []
+            ),
         )
         self._view = view
         self._environment = environment

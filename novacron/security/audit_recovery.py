@@ -118,7 +118,9 @@ def _end(files: list[Path], anchor: Anchor | None) -> tuple[str, int, str]:
     if anchor is None:
         return "", seq, hash
     if seq < anchor.seq:
-        return f"{anchor.seq - seq} records are missing at the end of {name}", seq, hash
+        lost = anchor.seq - seq
+        are = "record is" if lost == 1 else "records are"
+        return f"{lost} {are} missing at the end of {name}", seq, hash
     if seq == anchor.seq:
         if hash != anchor.hash:
             return f"the last record of {name} is not the one that was written", seq, hash

@@ -34,7 +34,7 @@ def load_certificates(data: bytes, where: str, key: str) -> list[x509.Certificat
     except ValueError as exc:
         raise CertificateError(
             f"cannot read the certificate {where}",
-            why="it is not valid PEM",
+            why="it is not valid PEM" if data.strip() else "the file is empty",
             remedy="restore the file, or export the certificate again as PEM",
             key=key,
         ) from exc
@@ -115,8 +115,10 @@ def check_dates(certificate: x509.Certificate, where: str, key: str, now: float)
     if now >= not_after:
         raise CertificateError(
             f"cannot use {where}",
-            why=f"it expired at {documents.to_text(not_after)}",
-            remedy="have it renewed by whoever issued it; see the runbook expired-certificate",
+            why=f"it expired at {documents.to_text(not_after)}, and this machine's clock says "
+            f"{documents.to_text(now)}",
+            remedy="have it renewed by whoever issued it, or set the clock (timedatectl) if that is "
+            "wrong; see the runbook expired-certificate",
             key=key,
         )
 

@@ -54,9 +54,15 @@ def read_secret(
             )
         secret = value.encode("utf-8", "surrogateescape")
     elif scheme in ("file", "credential"):
-        secret = read_secret_file(
-            secret_path(reference, key=key, environ=environ), key=key, private=scheme == "file"
-        )
+        path = secret_path(reference, key=key, environ=environ)
+        if scheme == "credential" and not path.exists():
+            raise SecretReferenceError(
+                f"cannot read the secret {reference}",
+                why=f"systemd passed no credential of this name (there is no {path})",
+                remedy=f"add LoadCredential={name}:PATH to the unit, or correct the name",
+                key=key,
+            )
+        secret = read_secret_file(path, key=key, private=scheme == "file")
     else:
         # The text could be a secret that somebody pasted in the wrong place: not repeated.
         raise SecretReferenceError(
@@ -175,7 +181,11 @@ def decode_master_key(text: bytes, where: str) -> bytes:
     Raises:
       SecretReferenceError: it is not base64, or not 32 bytes.
     """
-    remedy = "make one with `head -c 32 /dev/urandom | base64`, or restore the one that was there"
+    # In this order: a new key on a node that has run before opens nothing.
+    remedy = (
+        "put back the key that was there; only for a node that has never booted, make one with "
+        "`head -c 32 /dev/urandom | base64`"
+    )
     try:
         key = base64.b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError):

@@ -134,8 +134,8 @@ def test_a_file_in_the_place_of_the_directory_is_named(tmp_path: Path) -> None:
         DataDirectoryLock(DataDirectory(tmp_path / "data"), "b")
 
     assert caught.value.what == f"the data directory {tmp_path / 'data'} cannot be used"
-    assert "File exists" in caught.value.why
-    assert "name another one" in caught.value.remedy
+    assert caught.value.why == f"{tmp_path / 'data'} is there and is not a directory"
+    assert "move it away, or set system.data_dir" in caught.value.remedy
 
 
 def test_a_directory_this_user_may_not_write_to_is_named(
@@ -148,8 +148,9 @@ def test_a_directory_this_user_may_not_write_to_is_named(
     with pytest.raises(DataDirectoryUnusableError) as caught:
         DataDirectoryLock(data_directory, "b")
 
-    assert caught.value.why == f"Permission denied ({data_directory.boot})"
-    assert "make it writable for this user" in caught.value.remedy
+    assert f" at {data_directory.boot}; {data_directory.root} belongs to user " in caught.value.why
+    assert caught.value.why.endswith(" and has mode 0700")
+    assert "(chown -R)" in caught.value.remedy
     assert caught.value.key == "system.data_dir"
 
 
@@ -163,7 +164,8 @@ def test_a_read_only_file_system_is_named(
     with pytest.raises(DataDirectoryUnusableError) as caught:
         DataDirectoryLock(data_directory, "b")
 
-    assert caught.value.why == f"Read-only file system ({data_directory.lock})"
+    assert caught.value.why == "its file system is mounted read-only"
+    assert "see dmesg" in caught.value.remedy
 
 
 def test_a_full_disk_is_named_and_the_lock_is_free_again(
@@ -177,8 +179,9 @@ def test_a_full_disk_is_named_and_the_lock_is_free_again(
         with pytest.raises(DataDirectoryUnusableError) as caught:
             DataDirectoryLock(data_directory, "b")
 
-    assert caught.value.what == f"the data directory {data_directory.root} cannot be written"
-    assert caught.value.why == "No space left on device"
+    assert caught.value.what == f"the data directory {data_directory.root} cannot be used"
+    assert caught.value.why == "its file system is full"
+    assert "free some space" in caught.value.remedy
     DataDirectoryLock(data_directory, "c").release()
 
 

@@ -67,7 +67,10 @@ def test_a_credential_may_show_a_group_bit_because_its_directory_protects_it(
         ("env:MISSING", "the environment variable MISSING is not set"),
         ("env:EMPTY", "it is empty"),
         ("credential:../key", "a credential's name is a file name, without a slash"),
-        ("credential:missing", "there is no such file"),
+        (
+            "credential:missing",
+            "systemd passed no credential of this name (there is no {root}/missing)",
+        ),
         ("planted-secret-7f3a", "its reference starts with none of file:, env:, credential:"),
     ],
 )
@@ -75,7 +78,7 @@ def test_a_reference_that_leads_nowhere_says_why(tmp_path: Path, reference: str,
     environ = {"EMPTY": " \n", "CREDENTIALS_DIRECTORY": str(tmp_path)}
     with pytest.raises(SecretReferenceError) as caught:
         read_secret(reference.format(root=tmp_path), key=KEY, environ=environ)
-    assert caught.value.why == why
+    assert caught.value.why == why.format(root=tmp_path)
     assert caught.value.remedy
     assert "planted" not in str(caught.value)
 
