@@ -220,7 +220,10 @@ class _Json:
             return Node(found, line, column), index + 1
         while True:
             if not self.text.startswith('"', index):
-                raise self.fail("a key in double quotes is expected here", index)
+                raise self.fail(
+                    "a key in double quotes is expected here; is there a comma too many before it?",
+                    index,
+                )
             key = Node(None, *self.place(index))
             name, index = self.string(index)
             index = self.skip(index)

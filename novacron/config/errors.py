@@ -26,7 +26,8 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         text = f"{self.source}: "
-        if self.key:
+        # A flag may have said which key it sets: `--set api.port`.
+        if self.key and not text.endswith(f" {self.key}: "):
             text += f"{self.key}: "
         text += self.message
         if self.nearest:

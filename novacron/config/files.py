@@ -80,7 +80,9 @@ def read_document(path: Path, problems: list[Problem]) -> Document:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        problems.append(Problem("", source._replace(line=line), "the file is not UTF-8 text"))
+        problems.append(
+            Problem("", source._replace(line=line), "the file is not UTF-8 text; save it as UTF-8")
+        )
         return Document(None, digest, "")
     try:
         root = _parse(path, text)

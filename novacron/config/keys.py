@@ -5,6 +5,7 @@ Built from the models when first asked for. A boot on defaults never asks.
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -16,6 +17,8 @@ from novacron.config.provenance import Path
 from novacron.config.schema import Settings
 
 PREFIX = "NOVACRON_"
+
+_IN_SECONDS = re.compile(r"^Seconds\b|\bin seconds\b")
 
 SHORT_VARIABLES = {
     "NOVACRON_NODE_ID": "system.node_id",
@@ -65,7 +68,12 @@ class Key:
 
     @property
     def accepted(self) -> str:
-        return str(self.extra.get("accepted") or self.shape.words)
+        words = str(self.extra.get("accepted") or self.shape.words)
+        if self.shape.base == "int" and self.path[-1].endswith("_bytes"):
+            return words.replace("a whole number", "a whole number of bytes", 1)
+        if self.shape.base == "float" and _IN_SECONDS.search(self.meaning):
+            return words.replace("a number", "a number of seconds", 1)
+        return words
 
     @property
     def reloadable(self) -> bool:
@@ -116,8 +124,10 @@ def shape_of(annotation: Any, metadata: tuple[Any, ...] = ()) -> Shape:
     if origin is tuple:
         item = shape_of(get_args(annotation)[0])
         limit = next((m.max_length for m in metadata if hasattr(m, "max_length")), None)
-        words = f"a list, each {item.words}"
-        return Shape("list", item=item, words=f"{words}, at most {limit}" if limit else words)
+        words = f"a list in brackets, each {item.words}"
+        return Shape(
+            "list", item=item, words=f"{words}, at most {limit} of them" if limit else words
+        )
     if origin is dict:
         item = shape_of(get_args(annotation)[1])
         return Shape("map", item=item, words=f"a mapping of names, each to {item.words}")

@@ -25,7 +25,11 @@ def from_tree(root: Node, source: Source, problems: list[Problem]) -> Layer:
         return layer
     if not isinstance(root.value, dict):
         problems.append(
-            Problem("", source._replace(line=root.line), "a mapping of sections is expected")
+            Problem(
+                "",
+                source._replace(line=root.line),
+                "a mapping of sections is expected, such as “api:” with its keys indented below it",
+            )
         )
         return layer
     _descend(root, (), source, layer, problems)
@@ -42,9 +46,10 @@ def _descend(
             if isinstance(child.value, dict):
                 _descend(child, path, source, layer, problems)
             elif child.value is not None:
-                problems.append(
-                    Problem(".".join(path), place, "is a section", "a mapping of its keys")
-                )
+                accepted = "a mapping of its keys"
+                if isinstance(child.value, str) and ":" in child.value:
+                    accepted += ", with a blank after each colon"
+                problems.append(Problem(".".join(path), place, "is a section", accepted))
             continue
         key = keys.all_keys().get(path)
         if key is None:

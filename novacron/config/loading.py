@@ -153,7 +153,10 @@ def _file_layer(path: Path, problems: list[Problem]) -> tuple[Layer, str]:
 
 def data_directory_for(settings: Settings) -> DataDirectory:
     """The data directory that ``system.data_dir`` names, or the one for this user."""
-    return DataDirectory(Path(settings.system.data_dir or default_data_dir()).absolute())
+    # No shell expands the ~ of a file or of `--set system.data_dir=~/node`; a directory of that
+    # name below the working directory is nothing anybody wants.
+    root = Path(settings.system.data_dir or default_data_dir()).expanduser()
+    return DataDirectory(root.absolute())
 
 
 def default_data_dir() -> str:

@@ -87,8 +87,41 @@ def broken_rules(settings: Settings, merged: Layer) -> list[Problem]:
             "one peer may not have more than all together",
             "at most network.max_connections",
         )
+    addresses = [("network.seeds", seed) for seed in network.seeds]
+    if network.advertise_address is not None:
+        addresses.append(("network.advertise_address", network.advertise_address))
+    for key, address in addresses:
+        if not _is_host_and_port(address):
+            broken(
+                (key,),
+                f"{address!r} is not host:port",
+                "a name or address and a port, such as node-2:7401 or [2001:db8::2]:7401",
+            )
+    for section in ("api", "network", "monitoring"):
+        address = getattr(settings, section).listen_address
+        host, colon, port = address.rpartition(":")
+        if colon and port.isdecimal() and (":" not in host or host.endswith("]")):
+            broken(
+                (f"{section}.listen_address",),
+                f"{address!r} is an address and a port",
+                f"the address alone; the port belongs in {section}.port",
+            )
     problems += _shared_ports(settings, merged)
     return problems
+
+
+def _is_host_and_port(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    inner = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    return (
+        bool(inner)
+        and (inner != host or ":" not in host)
+        and not set(host) & set("/@ \t")
+        and port.isascii()
+        and port.isdigit()
+        and len(port) <= 5
+        and 0 < int(port) < 65536
+    )
 
 
 def _shared_ports(settings: Settings, merged: Layer) -> list[Problem]:

@@ -65,13 +65,16 @@ def _problem(location: Path, kind: str, layer: Layer) -> Problem:
     entry = layer[path]
     key = keys.find(path)
     assert key is not None
-    accepted = keys.accepted_at(key, path)
+    accepted, shape = keys.accepted_at(key, path), keys.shape_at(key, path)
     if key.reference:
         found = "its value is not a reference (and is not shown, in case it is the secret itself)"
     elif len(location) > len(path) and location[-1].isdecimal():
         found = f"its item {int(location[-1]) + 1} is not accepted"
     elif kind.endswith("_type") or kind in ("int_from_float",):
         found = f"{shown(entry.value)} is {_type_words(entry.value)}"
+        quoted = isinstance(entry.value, str) and shape.base in ("int", "float")
+        if quoted and not isinstance(keys.from_text(entry.value, shape), str):
+            found += ", write it without quotes"
     else:
         found = f"{shown(entry.value)} is not accepted"
     return Problem(".".join(path), entry.source, found, accepted)

@@ -78,6 +78,8 @@ def _explained(message: str) -> str:
         return f"{message}; indent with spaces, not tabs, and put special characters in quotes"
     if "mapping values are not allowed" in message:
         return f"{message}; is the line indented too far, or a text with a colon not in quotes?"
+    if "expected ',' or" in message:
+        return f"{message}; is a bracket or a quote above not closed?"
     if "could not find expected ':'" in message or "expected <block end>" in message:
         return f"{message}; is a line above indented differently from its neighbours?"
     return message

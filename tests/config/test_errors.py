@@ -24,7 +24,7 @@ def problems(tmp_path: Path, text: str, **environ: str) -> list[str]:
     [
         (
             "api: {port: '70'}",
-            'node.yaml:1: api.port: "70" is text; accepted: a whole number, at least 0 and at most 65535',
+            'node.yaml:1: api.port: "70" is text, write it without quotes; accepted: a whole number, at least 0 and at most 65535',
         ),
         (
             "api: {port: true}",
@@ -55,8 +55,8 @@ def problems(tmp_path: Path, text: str, **environ: str) -> list[str]:
         ),
         (
             "network: {ping_interval: 0}",
-            "node.yaml:1: network.ping_interval: 0 is not accepted; accepted: a number, greater "
-            "than 0 and at most 31622400",
+            "node.yaml:1: network.ping_interval: 0 is not accepted; accepted: a number of seconds, "
+            "greater than 0 and at most 31622400",
         ),
         (
             "system: {log_level: loud}",
@@ -73,11 +73,11 @@ def problems(tmp_path: Path, text: str, **environ: str) -> list[str]:
         ),
         (
             "network: {seeds: a}",
-            'node.yaml:1: network.seeds: "a" is text; accepted: a list, each text, at most 1024',
+            'node.yaml:1: network.seeds: "a" is text; accepted: a list in brackets, each text, at most 1024 of them',
         ),
         (
             "network: {seeds: [a, 2]}",
-            "node.yaml:1: network.seeds: its item 2 is not accepted; accepted: a list, each text, at most 1024",
+            "node.yaml:1: network.seeds: its item 2 is not accepted; accepted: a list in brackets, each text, at most 1024 of them",
         ),
         (
             "boot: {criticality: high}",
@@ -90,7 +90,21 @@ def problems(tmp_path: Path, text: str, **environ: str) -> list[str]:
             "degraded, warning",
         ),
         ("api: 5", "node.yaml:1: api: is a section; accepted: a mapping of its keys"),
-        ("- api", "node.yaml:1: a mapping of sections is expected"),
+        (
+            "api:\n  port:7400",
+            "node.yaml:1: api: is a section; accepted: a mapping of its keys, with a blank after "
+            "each colon",
+        ),
+        (
+            "cache: {max_bytes: 64MB}",
+            'node.yaml:1: cache.max_bytes: "64MB" is text; accepted: a whole number of bytes, at '
+            "least 1024",
+        ),
+        (
+            "- api",
+            "node.yaml:1: a mapping of sections is expected, such as “api:” with its keys "
+            "indented below it",
+        ),
         ("apy: {}", "node.yaml:1: apy: there is no such key; did you mean api?"),
         (
             "api: {prt: 1}",

@@ -26,6 +26,12 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"network.ping_interval": 60}, "network.ping_interval", "before its next ping"),
     ({"network.idle_timeout": 5}, "network.idle_timeout", "before its next ping"),
     ({"network.max_connections": 8}, "network.max_connections", "all together"),
+    ({"network.seeds": ("node-2",)}, "network.seeds", "'node-2' is not host:port"),
+    ({"network.seeds": ("node-2:7401", "http://n:1")}, "network.seeds", "'http://n:1' is not"),
+    ({"network.advertise_address": "2001:db8::2"}, "network.advertise_address", "is not host:port"),
+    ({"network.advertise_address": "n:65536"}, "network.advertise_address", "is not host:port"),
+    ({"api.listen_address": "0.0.0.0:7400"}, "api.listen_address", "an address and a port"),
+    ({"monitoring.listen_address": "[::]:7402"}, "monitoring.listen_address", "and a port"),
     ({"api.port": 7401}, "api.port", "both 7401"),
     ({"monitoring.port": 7400}, "monitoring.port", "both 7400"),
     ({"network.listen_address": "0.0.0.0", "network.port": 7402}, "network.port", "both 7402"),
@@ -48,6 +54,16 @@ def test_a_broken_rule_is_reported_at_the_key_that_was_set(
 def test_two_free_ports_and_two_addresses_do_not_clash() -> None:
     load(overrides={"api.port": 0, "monitoring.port": 0, "network.port": 0}, environ={})
     load(overrides={"api.listen_address": "192.0.2.1", "api.port": 7401}, environ={})
+
+
+def test_addresses_of_every_kind_pass() -> None:
+    values: dict[str, Any] = {
+        "network.seeds": ("node-2:7401", "192.0.2.2:1", "[2001:db8::2]:65535"),
+        "network.advertise_address": "node-1.example.org:7401",
+        "network.listen_address": "::",
+        "api.listen_address": "2001:db8::1",
+    }
+    assert len(load(overrides=values, environ={}).settings.network.seeds) == 3
 
 
 def test_a_certificate_from_outside_needs_all_three() -> None:
