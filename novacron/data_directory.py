@@ -81,7 +81,9 @@ class DataDirectory:
         return target
 
     def _quarantine_place(self, path: Path) -> Path:
-        self.quarantine_area.mkdir(mode=0o700, exist_ok=True)
+        if not self.quarantine_area.is_dir():
+            self.quarantine_area.mkdir(mode=0o700, exist_ok=True)
+            fsync_directory(self.root)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         target = self.quarantine_area / f"{path.name}.{stamp}"
         attempt = 0

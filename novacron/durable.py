@@ -73,13 +73,13 @@ def remove_leftovers(directory: Path) -> None:
     Nobody else may be writing in it. What cannot be removed stays: it disturbs nobody.
     """
     with contextlib.suppress(OSError):
-        for path in directory.glob(".*.tmp"):
-            if _is_temporary(path.name):
+        for name in os.listdir(directory):
+            if name.endswith(".tmp") and _is_temporary(name):
                 with contextlib.suppress(OSError):
-                    path.unlink()
+                    os.unlink(directory / name)
 
 
 def _is_temporary(name: str) -> bool:
     """Whether :func:`_replace` makes such names: ``.<name>.<eight hex digits>.tmp``."""
     head, _, random = name.removesuffix(".tmp").rpartition(".")
-    return len(head) > 1 and len(random) == 8 and not random.strip("0123456789abcdef")
+    return head[:1] == "." and len(head) > 1 and len(random) == 8 and not random.strip("0123456789abcdef")

@@ -57,9 +57,8 @@ class BootState:
         self.previous = self._read(self._checkpoint_path, _check_checkpoint)
         self._known_good = self._read(self._known_good_path, _check_known_good)
         self.journal = self._open_journal()
-        if not self.stopped_in_order:
-            for directory in (data.root, data.boot, data.boot / "reports", data.run):
-                remove_leftovers(directory)
+        for directory in (data.root, data.boot, data.boot / "reports", data.run):
+            remove_leftovers(directory)
 
     @property
     def stopped_in_order(self) -> bool:
