@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from novacron.boot.checkpoint import BootState
@@ -160,7 +160,10 @@ def check_component_names(loaded: LoadedConfiguration) -> None:
       ConfigInvalidError: lists every name that is wrong, with its place.
     """
     boot = loaded.settings.boot
-    named = {"criticality": boot.criticality, "start_timeout": boot.start_timeout}
+    named: dict[str, Mapping[str, object]] = {
+        "criticality": boot.criticality,
+        "start_timeout": boot.start_timeout,
+    }
     if not any(named.values()):
         return
     from novacron.config.errors import ConfigInvalidError, Problem, nearest

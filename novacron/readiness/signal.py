@@ -32,6 +32,32 @@ class ReadyFile:
     def __init__(self, path: Path | None) -> None:
         self.path = path
 
+    def check(self) -> None:
+        """Whether it can be written there, as far as one can know before: a boot should not find
+        that out at its very end.
+
+        Raises ReadyFileError.
+        """
+        if self.path is None:
+            return
+        directory, why = self.path.parent, ""
+        if not directory.is_dir():
+            why = f"there is no directory {directory}"
+        elif not os.access(directory, os.W_OK | os.X_OK):
+            why = f"this user may not write to {directory}"
+        elif self.path.is_dir():
+            why = "it is a directory"
+        if why:
+            raise self.error(why)
+
+    def error(self, why: str) -> ReadyFileError:
+        return ReadyFileError(
+            f"the ready file {self.path} cannot be written",
+            why=why,
+            remedy="create the directory or make it writable for this user, or name another file "
+            "with --ready-file",
+        )
+
 
 class ReadySignal(Announcer):
     """Writes the ready file once the boot's last checkpoint is durable; removes it when stopping.
@@ -51,6 +77,7 @@ class ReadySignal(Announcer):
         background_jobs: BackgroundJobs | None,
     ) -> None:
         self._node = node
+        self._file = ready_file
         self._path = ready_file.path
         self._written = False
 
@@ -62,11 +89,10 @@ class ReadySignal(Announcer):
         if self._path is None:
             return
         try:
+            self._file.check()
             remove_durably(self._path)
-            if not os.access(self._path.parent, os.W_OK | os.X_OK):
-                raise PermissionError(13, "Permission denied", str(self._path.parent))
         except OSError as exc:
-            raise self._error(exc) from exc
+            raise self._file.error(exc.strerror or str(exc)) from exc
 
     async def announce(self) -> None:
         """Raises ReadyFileError."""
@@ -84,17 +110,10 @@ class ReadySignal(Announcer):
         try:
             write_atomically(self._path, json.dumps(document).encode() + b"\n", mode=0o644)
         except OSError as exc:
-            raise self._error(exc) from exc
+            raise self._file.error(exc.strerror or str(exc)) from exc
         self._written = True
 
     async def shutdown(self) -> None:
         if self._written and self._path is not None:
             self._written = False
             await trio.to_thread.run_sync(remove_durably, self._path)
-
-    def _error(self, exc: OSError) -> ReadyFileError:
-        return ReadyFileError(
-            f"the ready file {self._path} cannot be written",
-            why=exc.strerror or str(exc),
-            remedy="name a file in a directory that exists and is writable with --ready-file",
-        )
