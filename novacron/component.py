@@ -16,8 +16,8 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import trio
@@ -64,11 +64,10 @@ class HealthDepth(enum.Enum):
         return self.value
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(NamedTuple):
     state: HealthState
     message: str = ""
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = MappingProxyType({})
 
 
 HEALTHY = Health(HealthState.HEALTHY)
@@ -229,8 +228,7 @@ class Progress(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ComponentStatus:
+class ComponentStatus(NamedTuple):
     name: str
     phase: Phase
     criticality: Criticality

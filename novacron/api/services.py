@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from novacron.boot.report_store import ReportStore
 from novacron.cache import Cache
@@ -14,8 +14,7 @@ from novacron.network import Network
 from novacron.security import Security
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(NamedTuple):
     node: NodeView
     identity: Identity
     security: Security

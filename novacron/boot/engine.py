@@ -295,7 +295,7 @@ class Engine:
                     return
         self._record.ready_seconds = self._record.seconds
         state = self.view.state
-        _log.info("%s in %.3f s", state.upper(), self._record.seconds, extra={"state": str(state)})
+        _log.info("%s in %.3f s", state.upper(), self._record.seconds, extra={"state": str(state), "shown": True})
         self._publish(
             events.NodeReady(
                 str(state),
@@ -401,7 +401,7 @@ class Engine:
                 )
             )
         path = await self._keep_report()
-        _log.error("boot failed: %s", failure["what"], extra={"failure": failure})
+        _log.error("boot failed: %s", failure["what"], extra={"failure": failure, "shown": True})
         self._publish(events.BootFailed(self.runtime.at(), failure, self._record.rollback, path))
         return EXIT_FAILED
 

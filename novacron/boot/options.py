@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from novacron.boot.retry import RetryPolicy
 from novacron.boot.schedule import ScheduleName
 from novacron.component import Phase
 
-DEFAULT_DEADLINES = {
-    Phase.PRE_INIT: 10.0,
-    Phase.CORE: 20.0,
-    Phase.SERVICES: 20.0,
-    Phase.POST_INIT: 10.0,
-}
+DEFAULT_DEADLINES: Mapping[Phase, float] = MappingProxyType(
+    {
+        Phase.PRE_INIT: 10.0,
+        Phase.CORE: 20.0,
+        Phase.SERVICES: 20.0,
+        Phase.POST_INIT: 10.0,
+    }
+)
 """Seconds; the maxima of the design's table."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopBudget:
+class StopBudget(NamedTuple):
     """Seconds for the three steps of a stop."""
 
     drain: float = 30.0
@@ -27,8 +29,7 @@ class StopBudget:
     force: float = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class HealthOptions:
+class HealthOptions(NamedTuple):
     """Seconds between checks, seconds an answer is reused, deep failures in a row that count as
     the component's failure."""
 
@@ -38,15 +39,14 @@ class HealthOptions:
     failures: int = 3
 
 
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
+class EngineOptions(NamedTuple):
     schedule: ScheduleName = "dataflow"
     max_concurrency: int = 64
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    deadlines: Mapping[Phase, float] = field(default_factory=lambda: dict(DEFAULT_DEADLINES))
+    retry: RetryPolicy = RetryPolicy()
+    deadlines: Mapping[Phase, float] = DEFAULT_DEADLINES
     total: float = 30.0
-    stop: StopBudget = field(default_factory=StopBudget)
-    health: HealthOptions | None = field(default_factory=HealthOptions)
+    stop: StopBudget = StopBudget()
+    health: HealthOptions | None = HealthOptions()
     """None runs no continuous checks."""
-    start_timeouts: Mapping[str, float] = field(default_factory=dict)
+    start_timeouts: Mapping[str, float] = MappingProxyType({})
     """Seconds by component name, replacing the class's ``start_timeout``."""

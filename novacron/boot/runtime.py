@@ -207,6 +207,7 @@ class Runtime:
             if unit.lost_at is None:
                 unit.lost_at = began
             unit.start_seconds = None
+            unit.fell_back = unit.fell_back or self.booting
             unit.move(ComponentState.DEGRADED)
             self.publish(events.ComponentReady(unit.name, self.at(), self.at() - began, True))
             settled(unit)

@@ -36,6 +36,7 @@ class Unit:
         "failure",
         "failure_error",
         "fallback_life",
+        "fell_back",
         "health",
         "hosts",
         "life",
@@ -91,6 +92,8 @@ class Unit:
         """The attempts of the boot, for the report; those of later restorations are only counted."""
         self.tries = 0
         self.retry_sleep = 0.0
+        self.fell_back = False
+        """The boot left it on its fallback."""
         self.restorations = 0
         self.restoring = False
         self.lost_at: float | None = None
@@ -158,7 +161,7 @@ class Unit:
             "started": _rounded(self.started),
             "ready": _rounded(self.ready),
             "attempts": self.attempts,
-            "fallback": self.state is ComponentState.DEGRADED,
+            "fallback": self.fell_back,
             "retry_sleep": _rounded(self.retry_sleep),
             "stopped": _rounded(self.stopped),
         }

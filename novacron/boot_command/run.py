@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,6 +34,10 @@ def run(args: argparse.Namespace, start: ProcessStart, interpreter_seconds: floa
     try:
         loaded = known_good(args, os.environ) if args.last_known_good else load_from(args)
         data = data_directory_for(loaded.settings)
+        if loaded.settings.boot.criticality or loaded.settings.boot.start_timeout:
+            from novacron.node import check_component_names
+
+            check_component_names(loaded)
     except ConfigError as exc:
         sys.stderr.write(explain(exc))
         if not args.last_known_good and _known_good_path(args, os.environ).exists():
@@ -47,10 +50,6 @@ def run(args: argparse.Namespace, start: ProcessStart, interpreter_seconds: floa
             write_early_report(Path(args.report), start, exc)
         return EXIT_CONFIG
     prelude.append(_span("configuration", prelude[-1]["end"], start.elapsed()))
-    # Half of all import time is the REST framework's; a thread gets its files read and compiled
-    # code loaded while the event loop waits for disks and other threads.
-    threading.Thread(target=_prefetch, name="prefetch", daemon=True).start()
-
     from novacron.boot_command.session import Session
 
     prelude.append(_span("components", prelude[-1]["end"], start.elapsed()))
@@ -96,12 +95,6 @@ def _known_good_path(args: argparse.Namespace, environ: Mapping[str, str]) -> Pa
         except ConfigError:
             root = default_data_dir()
     return DataDirectory(Path(root)).boot / "last-known-good.json"
-
-
-def _prefetch() -> None:
-    from novacron.api import prefetch
-
-    prefetch()
 
 
 def _span(name: str, start: float, end: float) -> JsonObject:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 import trio
@@ -64,7 +63,7 @@ class Cache(ObservableComponent):
         if self._store is None:
             return {}
         figures = self._store.statistics()
-        return {"engine": "memory", "hit_rate": round(figures.hit_rate, 4), **asdict(figures)}
+        return {"engine": "memory", "hit_rate": round(figures.hit_rate, 4), **figures._asdict()}
 
     def get_nowait(self, key: str) -> bytes | None:
         """The value if it is in this process's memory. Never blocks."""

@@ -7,8 +7,7 @@ here. Values are bytes, so that what one node writes another can read.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from novacron.errors import CacheError, InvalidError, LimitError, UnavailableError
 
@@ -33,8 +32,7 @@ class CacheUnavailableError(CacheError, UnavailableError):
     code = "cache.unavailable"
 
 
-@dataclass(frozen=True, slots=True)
-class CacheStatistics:
+class CacheStatistics(NamedTuple):
     """Counted since the cache was made, except the last three, which say how it is now."""
 
     hits: int

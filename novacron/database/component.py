@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -178,7 +177,7 @@ class Database(ObservableComponent):
     def statistics(self) -> Mapping[str, Any]:
         if self._store is None:
             return {}
-        return {"path": str(self._store.path), **asdict(self._store.statistics())}
+        return {"path": str(self._store.path), **self._store.statistics()._asdict()}
 
     # --- The store -------------------------------------------------------------------------------
 

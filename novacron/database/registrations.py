@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from novacron.database.store import Reader, Store
 from novacron.units import NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(NamedTuple):
     node_id: NodeId
     boot_id: str
     addresses: Mapping[str, str]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from novacron.database.store import DatabaseCorruptError, DatabaseSchemaError
 from novacron.units import NodeId
@@ -39,8 +39,7 @@ def revisions() -> tuple[str, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaState:
+class SchemaState(NamedTuple):
     """What a database says about itself."""
 
     revision: str | None

@@ -19,8 +19,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from novacron.errors import (
     ConflictError,
@@ -99,8 +98,7 @@ class DatabaseMisuseError(DatabaseError, LocalProtocolError):
     code = "database.misuse"
 
 
-@dataclass(frozen=True, slots=True)
-class StoreStatistics:
+class StoreStatistics(NamedTuple):
     """Counted since the store was opened."""
 
     engine: str

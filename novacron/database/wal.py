@@ -13,8 +13,8 @@ https://sqlite.org/walformat.html (the index in the ``-shm`` file, of which ``mx
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _HEADER = struct.Struct(">IIIIIIII")
 _FRAME = struct.Struct(">IIIIII")
@@ -22,8 +22,7 @@ _MAGIC = (0x377F0682, 0x377F0683)
 _MXFRAME_OFFSET = 16
 
 
-@dataclass(frozen=True, slots=True)
-class LogDamage:
+class LogDamage(NamedTuple):
     frames_used: int
     """Frames that SQLite recovered."""
     commits_lost: int

@@ -30,11 +30,15 @@ log = logging.getLogger("novacron.log")
 
 
 class StandardErrorHandler(logging.Handler):
-    """Writes to what ``sys.stderr`` is at that moment: a live view redirects it while it draws."""
+    """Writes to what ``sys.stderr`` is at that moment: a live view redirects it while it draws.
+
+    A record with the field ``shown`` tells the file what the boot's view has told the person
+    already, in better words.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         stream: TextIO | None = sys.stderr
-        if stream is None:
+        if stream is None or (getattr(record, "shown", False) and _state.format != "json"):
             return
         try:
             stream.write(self.format(record) + "\n")

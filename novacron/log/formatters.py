@@ -18,6 +18,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
     "asctime",
     "taskName",  # Python 3.12 adds it.
+    "shown",  # For StandardErrorHandler alone.
 }
 
 _context: dict[str, str] = {}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from novacron import __version__, observe
 from novacron.component import ComponentState, HealthState, NodeState, NodeView
@@ -20,8 +19,7 @@ MAX_SERIES_PER_METRIC = 1000
 peer's word into a label would otherwise take down the Prometheus server, not only this node."""
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(NamedTuple):
     """All time series of one metric; for a histogram *buckets* are the upper bounds."""
 
     name: str
