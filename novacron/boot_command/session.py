@@ -110,12 +110,15 @@ class Session:
         self._record.prelude.append(
             {"name": "libraries", "start": round(began, 6), "end": round(self._start.elapsed(), 6)}
         )
-        code = trio.run(self._serve)
-        if self._args.exit_when_ready:
-            if self._record.ready_seconds is None:
-                return EXIT_FAILED
-            return EXIT_DEGRADED if code == 0 and self._degraded else code
-        return code
+        return self._exit_code(trio.run(self._serve))
+
+    def _exit_code(self, code: int) -> int:
+        """What the process ends with when the engine ended with *code*."""
+        if not self._args.exit_when_ready:
+            return code
+        if self._record.ready_seconds is None:
+            return EXIT_FAILED
+        return EXIT_DEGRADED if code == 0 and self._degraded else code
 
     async def _serve(self) -> int:
         assert self._composition is not None
@@ -154,6 +157,8 @@ class Session:
         self._notifier.ready()
 
     def _publish(self, event: Event) -> None:
+        if isinstance(event, events.NodeStopped):
+            event = events.NodeStopped(event.at, self._exit_code(event.code))
         self._view.listen(event)
         self._notifier.listen(event)
         if isinstance(event, events.NodeReady):

@@ -6,6 +6,7 @@ import trio
 
 from novacron.component import (
     Component,
+    ComponentState,
     Criticality,
     HealthDepth,
     HealthState,
@@ -38,6 +39,8 @@ class SystemHealth(Component):
             answer = health[status.name]
             if status.phase is Phase.POST_INIT or answer.state is not HealthState.UNHEALTHY:
                 continue
+            if status.state is ComponentState.FAILED:
+                continue  # Why it did not start is among what is degraded; nothing to add here.
             if status.criticality is Criticality.CRITICAL:
                 raise SystemUnhealthyError(
                     f"{status.name} started but is not healthy",
