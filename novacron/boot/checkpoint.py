@@ -27,6 +27,15 @@ AFTER_PHASE = {
     Phase.POST_INIT: "init_complete",
 }
 CHECKPOINTS = (INIT_START, *AFTER_PHASE.values())
+
+_MEANING = {
+    "checkpoint.json": "How the last run ended is not known; if it crashed, look whether it left "
+    "something behind",
+    "undo.journal": "What could be read of it is undone; look whether the last run left something "
+    "behind",
+    "last-known-good.json": "There is nothing for --last-known-good until this boot is READY",
+}
+"""What the loss of each file means to an operator."""
 ENDINGS = (STOPPED, ROLLED_BACK)
 
 
@@ -163,7 +172,9 @@ class BootState:
         return journal
 
     def _note_damage(self, path: Path, why: str, target: Path) -> None:
-        self.quarantined.append(f"{path.name} was damaged ({why}); it lies in {target} now")
+        self.quarantined.append(
+            f"{path.name} was damaged ({why}); it lies in {target} now. {_MEANING[path.name]}"
+        )
 
 
 def _mark(boot_id: str, name: str) -> str:

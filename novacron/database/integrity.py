@@ -92,7 +92,11 @@ def check_pages(
         raw.set_progress_handler(report, 100_000)
     try:
         pragma = "integrity_check" if full else "quick_check"
-        findings = [row[0] for row in raw.execute(f"PRAGMA {pragma}(3)") if row[0] != "ok"]
+        findings = [
+            str(row[0]).removeprefix("*** in database main ***")
+            for row in raw.execute(f"PRAGMA {pragma}(3)")
+            if row[0] != "ok"
+        ]
     finally:
         raw.set_progress_handler(None, 0)
     if findings:
