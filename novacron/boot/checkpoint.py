@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import trio
+
 from novacron.boot.journal import UndoJournal, UndoStep
 from novacron.boot.sealed import DamagedFileError, read_sealed, write_sealed
 from novacron.component import JsonObject, Phase
@@ -62,6 +64,9 @@ class BootState:
         self._known_good_path = data.boot / "last-known-good.json"
         self._configuration: JsonObject = {}
         self._digest = ""
+        self.turn = trio.Semaphore(1, max_value=1)
+        """Held by the task that writes a checkpoint or changes the journal: a step recorded while a
+        checkpoint is being written would belong to neither side of it."""
         self.quarantined: list[str] = []
         self.previous = self._read(self._checkpoint_path, _check_checkpoint)
         self._known_good = self._read(self._known_good_path, _check_known_good)

@@ -181,7 +181,10 @@ class Engine:
                     await self._run_phase(phase, total)
                     if self._record.failure is not None:
                         return
-                    await self._checkpoint(AFTER_PHASE[phase])
+                    if phase is PHASES[-1]:
+                        await self._final_checkpoint(AFTER_PHASE[phase])
+                    else:
+                        await self._checkpoint(AFTER_PHASE[phase])
             except Exception as exc:
                 self._fail(None, exc)
 
@@ -216,11 +219,32 @@ class Engine:
             _log.warning("the previous run ended without a stop", extra=self._record.recovered)
 
     async def _checkpoint(self, name: str) -> None:
-        if self._state is None:
-            return
+        """Have *name* written while the boot goes on; a failure to write it fails the boot.
+
+        The next checkpoint, and every undo step, waits until this one is durable (ADR 13).
+        """
+        if self._state is not None:
+            await self._state.turn.acquire()
+            self.runtime.spawn(self._write_behind, self._state, name)
+
+    async def _write_behind(self, state: BootState, name: str) -> None:
+        try:
+            await self._write_checkpoint(state, name)
+        except Exception as exc:
+            self._fail(None, exc)
+        finally:
+            state.turn.release()
+
+    async def _final_checkpoint(self, name: str) -> None:
+        """Return when *name* is durable. Raises StateWriteError."""
+        if self._state is not None:
+            async with self._state.turn:
+                await self._write_checkpoint(self._state, name)
+
+    async def _write_checkpoint(self, state: BootState, name: str) -> None:
         began = trio.current_time()
         started = [unit.name for unit in self.runtime.units.values() if unit.serving]
-        await trio.to_thread.run_sync(self._state.write_checkpoint, name, started)
+        await trio.to_thread.run_sync(state.write_checkpoint, name, started)
         took = trio.current_time() - began
         self._record.checkpoints.append(
             {"name": name, "at": round(self.runtime.at(), 6), "took": round(took, 6)}
@@ -295,7 +319,12 @@ class Engine:
                     return
         self._record.ready_seconds = self._record.seconds
         state = self.view.state
-        _log.info("%s in %.3f s", state.upper(), self._record.seconds, extra={"state": str(state), "shown": True})
+        _log.info(
+            "%s in %.3f s",
+            state.upper(),
+            self._record.seconds,
+            extra={"state": str(state), "shown": True},
+        )
         self._publish(
             events.NodeReady(
                 str(state),
@@ -440,15 +469,16 @@ class Engine:
     async def _settle_debts(self, checkpoint: str) -> tuple[list[JsonObject], list[JsonObject]]:
         if self._state is None:
             return [], []
-        undone, failed = await undo(
-            self._state,
-            self._state.journal.owed,
-            self._undo_handlers,
-            self._publish,
-            self.runtime.at,
-        )
+        async with self._state.turn:
+            undone, failed = await undo(
+                self._state,
+                self._state.journal.owed,
+                self._undo_handlers,
+                self._publish,
+                self.runtime.at,
+            )
         try:
-            await self._checkpoint(checkpoint)
+            await self._final_checkpoint(checkpoint)
         except StateWriteError as exc:
             failed.append({"component": None, "kind": checkpoint, **describe_error(exc)})
         return undone, failed

@@ -22,16 +22,14 @@ import os
 import threading
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from novacron.boot.sealed import DamagedFileError
 from novacron.durable import write_durably
 
 
-@dataclass(frozen=True, slots=True)
-class UndoStep:
+class UndoStep(NamedTuple):
     id: str
     component: str
     kind: str

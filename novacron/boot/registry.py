@@ -6,8 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from novacron.boot.graph import (
     DuplicateComponentError,
@@ -27,8 +26,7 @@ class InjectionError(GraphError):
     code = "boot.graph.injection"
 
 
-@dataclass(frozen=True, slots=True)
-class Definition:
+class Definition(NamedTuple):
     """What the engine knows of one component: its place in the graph, and the object."""
 
     name: str

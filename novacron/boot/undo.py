@@ -32,14 +32,12 @@ class JournalledUndoLog:
 
     def __init__(self, state: BootState) -> None:
         self._state = state
-        # Two components may record at once; the journal's appends must not interleave.
-        self._turn = trio.Lock()
 
     async def record(
         self, component: str, kind: str, arguments: Mapping[str, Any], *, until_stop: bool = False
     ) -> str:
         """Raises StateWriteError: the step is not on disk, so the effect must not be made."""
-        async with self._turn:
+        async with self._state.turn:
             try:
                 step = await trio.to_thread.run_sync(
                     partial(
@@ -55,7 +53,7 @@ class JournalledUndoLog:
             return step.id
 
     async def discharge(self, step: str) -> None:
-        async with self._turn:
+        async with self._state.turn:
             try:
                 await trio.to_thread.run_sync(self._state.journal.clear, step)
             except OSError as exc:

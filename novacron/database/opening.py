@@ -18,8 +18,8 @@ import pwd
 import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from novacron.data_directory import DataDirectory
 from novacron.database import integrity
@@ -54,18 +54,28 @@ FOREGROUND_CHECK_BYTES = 4 * MIB
 the node serves; past it, in the background while it serves."""
 
 
-@dataclass(slots=True)
 class Opening:
-    """What :func:`open_database` found. Whoever gets it closes the connections."""
+    """What :func:`open_database` found. Whoever gets it closes the connections.
 
-    reader: sqlite3.Connection
-    writer: sqlite3.Connection | None
-    """None: a migration is pending; see :attr:`state`."""
-    state: SchemaState
-    notices: list[str] = field(default_factory=list)
-    """Sentences the operator must see."""
-    unchecked: bool = False
-    """The file is too large for a check before serving."""
+    ``writer`` is None while a migration is pending; see ``state``. ``notices`` are sentences the
+    operator must see. ``unchecked``: the file is too large for a check before serving.
+    """
+
+    __slots__ = ("notices", "reader", "state", "unchecked", "writer")
+
+    def __init__(
+        self,
+        reader: sqlite3.Connection,
+        writer: sqlite3.Connection | None,
+        state: SchemaState,
+        notices: list[str] | None = None,
+        unchecked: bool = False,
+    ) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.state = state
+        self.notices = notices if notices is not None else []
+        self.unchecked = unchecked
 
     def close(self) -> None:
         self.reader.close()
@@ -73,8 +83,7 @@ class Opening:
             self.writer.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """How to open."""
 
     path: Path

@@ -129,7 +129,7 @@ def test_no_space_for_the_first_database_is_named_and_leaves_nothing(
     with pytest.raises(DatabaseFullError) as caught:
         open_and_close(small_disk / "data")
     assert "no space is left" in str(caught.value)
-    assert "Free space below" in str(caught.value)
+    assert "Free some space on the file system of" in str(caught.value)
     assert str(file_of(small_disk / "data")) in str(caught.value)
     assert not caught.value.retryable
     left = list((small_disk / "data").rglob("*"))

@@ -298,7 +298,7 @@ def test_an_unreadable_quarantine_stops_the_boot_and_not_the_file(root: Path) ->
 def test_a_path_on_another_file_system_is_set_aside_there(root: Path, small_disk: Path) -> None:
     path = small_disk / "novacron.db"
     plan = plan_for(root)
-    object.__setattr__(plan, "path", path)
+    plan = plan._replace(path=path)
     path.write_bytes(b"junk" * 100)
     from novacron.database.opening import open_database
 

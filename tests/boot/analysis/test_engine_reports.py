@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 
@@ -25,7 +24,7 @@ async def booted(definitions: list[Definition], schedule: str = "dataflow") -> R
             kept.append(Report.loads(Report.from_json(engine.view.report()).dumps()))
             engine.request_stop("the test has seen enough")
 
-    stage = Stage(definitions, replace(QUICK, schedule=schedule), on_event)
+    stage = Stage(definitions, QUICK._replace(schedule=schedule), on_event)
     await stage.engine.run()
     return kept[0] if kept else Report.loads(Report.from_json(stage.view.report()).dumps())
 
