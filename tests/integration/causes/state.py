@@ -209,7 +209,7 @@ CAUSES = (
         0,
         "checkpoint.json was damaged (",
         "it lies in {data}/quarantine/checkpoint.json.",
-        "",
+        "How the last run ended is not known; if it crashed, look whether it left something behind",
     ),
     Cause(
         "the undo journal is damaged",
@@ -217,7 +217,7 @@ CAUSES = (
         0,
         "undo.journal was damaged (",
         "it lies in {data}/quarantine/undo.journal.",
-        "",
+        "look whether the last run left something behind",
     ),
     Cause(
         "the last known good configuration is damaged",
@@ -225,7 +225,7 @@ CAUSES = (
         0,
         "last-known-good.json was damaged (",
         "it lies in {data}/quarantine/last-known-good.json.",
-        "",
+        "There is nothing for --last-known-good until this boot is READY",
     ),
     Cause(
         "the last known good configuration is damaged and wanted",
