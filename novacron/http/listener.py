@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 
 import trio
@@ -109,14 +110,15 @@ async def _explained(exc: OSError, where: str, port: int, section: str) -> Netwo
     if exc.errno in (errno.EACCES, errno.EPERM):
         return PortDeniedError(
             what,
-            why="this user may not bind it",
+            why=f"user {os.geteuid()} may not bind port {port}",
             remedy=f"set {section}.port to 1024 or above, or grant CAP_NET_BIND_SERVICE",
             key=f"{section}.port",
         )
     if exc.errno == errno.EADDRNOTAVAIL:
         return AddressUnavailableError(
             what,
-            why="no interface of this host has that address",
+            why="no network interface of this host has the address "
+            + where.rpartition(":")[0],
             remedy=f"set {section}.listen_address to an address this host has",
             key=f"{section}.listen_address",
         )

@@ -284,7 +284,7 @@ async def _raise_bind_error(exc: OSError, host: str, port: int) -> NoReturn:
     if exc.errno == errno.EADDRNOTAVAIL:
         raise AddressUnavailableError(
             what,
-            why=f"no interface of this host has the address {host}",
+            why=f"no network interface of this host has the address {host}",
             remedy="set network.listen_address to an address of this host, 0.0.0.0 or ::",
             key="network.listen_address",
         ) from exc

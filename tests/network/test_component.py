@@ -427,7 +427,7 @@ async def test_an_address_of_another_host_says_so_and_is_tried_again(make_node: 
             await make_node(1, listen_address="192.0.2.1").start(nursery)
     assert isinstance(caught.value, TransientError)
     assert caught.value.retryable
-    assert caught.value.why == "no interface of this host has the address 192.0.2.1"
+    assert caught.value.why == "no network interface of this host has the address 192.0.2.1"
     assert caught.value.key == "network.listen_address"
 
 
