@@ -117,8 +117,7 @@ async def _explained(exc: OSError, where: str, port: int, section: str) -> Netwo
     if exc.errno == errno.EADDRNOTAVAIL:
         return AddressUnavailableError(
             what,
-            why="no network interface of this host has the address "
-            + where.rpartition(":")[0],
+            why="no network interface of this host has the address " + where.rpartition(":")[0],
             remedy=f"set {section}.listen_address to an address this host has",
             key=f"{section}.listen_address",
         )
