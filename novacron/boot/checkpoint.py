@@ -7,6 +7,8 @@ writes a sixth name, ``stopped``, over it. Whatever else the next boot finds the
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -202,9 +204,16 @@ def _check_known_good(body: JsonObject) -> None:
 
 
 def _unusable(path: Path, exc: OSError) -> StateWriteError:
+    # What is in the way may be the quarantine the file was to be moved to.
+    place = os.fsdecode(exc.filename) if exc.filename else str(path)
+    remedy = "make it readable and writable for this user"
+    if exc.errno in (errno.EISDIR, errno.EEXIST, errno.ENOTDIR):
+        remedy = f"move {place} away, which is not what the node put there"
+    elif exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "free some space in the data directory"
     return StateWriteError(
         f"the boot state {path} cannot be used",
         why=exc.strerror or str(exc),
-        remedy="make it readable and writable for this user",
+        remedy=remedy,
         key="system.data_dir",
     )

@@ -96,6 +96,9 @@ def _unusable(root: Path, exc: OSError) -> DataDirectoryUnusableError:
         taken = next((path for path in (place, *place.parents) if path.exists()), place)
         why = f"{taken} is there and is not a directory"
         remedy = "move it away, or set system.data_dir to a directory"
+    elif exc.errno == errno.EISDIR:
+        why = f"{place} is a directory, and should be a file of the node's"
+        remedy = "move it away"
     elif exc.errno == errno.EROFS:
         why = "its file system is mounted read-only"
         remedy = (

@@ -246,7 +246,7 @@ def _directory_error(path: Path, exc: OSError) -> ConfigError:
             why="a part of the path is not a directory"
             if exc.errno in (errno.EEXIST, errno.ENOTDIR)
             else exc.strerror or "the path cannot be used",
-            remedy="set a path that can be a directory",
+            remedy="move away what is in its place, or set a path that can be a directory",
             key=key,
         )
     return DataDirectoryUnavailableError(

@@ -98,6 +98,10 @@ _STORAGE_REMEDIES = {
         "permission denied",
         "give the data directory to the user the node runs as (chown -R)",
     ),
+    errno.EISDIR: (
+        "it is a directory, and should be a file of the node's",
+        "move it away, and restore the file from a backup",
+    ),
     errno.EIO: ("the disk reports an error", "look at the kernel log and replace the disk"),
 }
 
