@@ -136,7 +136,8 @@ class Logger(ReloadableComponent, ObservableComponent):
     def _warn(self, reason: str) -> None:
         path = self.data.log / FILE_NAME
         self.node.warn(
-            f"the log file {path} cannot be written ({reason}); logging to standard error alone"
+            f"the log file {path} cannot be written ({reason}); logging to standard error alone. "
+            "Make it writable for this user, or set system.log_file to false [system.log_file]"
         )
 
 
