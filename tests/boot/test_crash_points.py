@@ -393,3 +393,20 @@ def test_a_clean_stop_leaves_nothing_to_recover(tmp_path: Path) -> None:
 
     assert report["recovered"] is None
     assert undone == {}
+
+
+def test_with_checkpoint_and_journal_moved_away_nothing_is_owed(tmp_path: Path) -> None:
+    """The last resort of docs/runbook/cannot-be-undone.md."""
+    root = tmp_path / "root"
+    prepare(root, ())
+    disk = record(root, 1)
+    claims = [i for i, op in enumerate(disk.operations) if op[0] == "rename" and op[2] == "claim"]
+    tree = disk.after(claims[0] + 1, "killed")
+    root.rename(tmp_path / "first")
+    write_tree(root, tree)
+    for name in ("checkpoint.json", "undo.journal"):
+        (root / "data" / "boot" / name).rename(tmp_path / name)
+    (root / "claim").unlink()
+    code, report = boot(root, 2)
+
+    assert (code, report["recovered"], undone) == (0, None, {})
