@@ -44,7 +44,8 @@ def no_extension(scene: Scene) -> None:
     shutil.copytree(
         REPOSITORY / "novacron",
         scene.root / "novacron",
-        ignore=shutil.ignore_patterns("*.so"),
+        # Bytecode that another process is just writing has a name of its own until it is whole.
+        ignore=shutil.ignore_patterns("*.so", "*.pyc.*"),
     )
     scene.package = scene.root
 

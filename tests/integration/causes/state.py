@@ -78,6 +78,30 @@ def journal_damaged(scene: Scene) -> None:
     (scene.booted_before() / "boot/undo.journal").write_bytes(b"\0" * 64 + b"\n")
 
 
+def checkpoint_is_a_directory(scene: Scene) -> None:
+    path = scene.booted_before() / "boot/checkpoint.json"
+    path.unlink()
+    path.mkdir()
+
+
+def quarantine_is_a_file(scene: Scene) -> None:
+    """There is something to set aside and nowhere to put it."""
+    checkpoint_damaged(scene)
+    shutil.rmtree(scene.data / "quarantine", ignore_errors=True)
+    (scene.data / "quarantine").write_text("notes")
+
+
+def log_is_a_file(scene: Scene) -> None:
+    shutil.rmtree(scene.booted_before() / "log")
+    (scene.data / "log").write_text("notes")
+
+
+def log_file_is_a_directory(scene: Scene) -> None:
+    path = scene.booted_before() / "log/novacron.log"
+    path.unlink()
+    path.mkdir()
+
+
 def known_good_damaged(scene: Scene) -> None:
     path = scene.booted_before() / "boot/last-known-good.json"
     path.write_bytes(bytes(path.stat().st_size))
@@ -218,6 +242,42 @@ CAUSES = (
         "undo.journal was damaged (",
         "it lies in {data}/quarantine/undo.journal.",
         "look whether the last run left something behind",
+    ),
+    Cause(
+        "the checkpoint is a directory",
+        checkpoint_is_a_directory,
+        1,
+        "the boot state {data}/boot/checkpoint.json cannot be used",
+        "Is a directory",
+        "move {data}/boot/checkpoint.json away",
+        "system.data_dir",
+    ),
+    Cause(
+        "the quarantine is a file",
+        quarantine_is_a_file,
+        1,
+        "the boot state {data}/boot/checkpoint.json cannot be used",
+        "File exists",
+        "move {data}/quarantine away",
+        "system.data_dir",
+    ),
+    Cause(
+        "the directory of the logs is a file",
+        log_is_a_file,
+        1,
+        "cannot make the directory {data}/log",
+        "a part of the path is not a directory",
+        "move away what is in its place",
+        "system.data_dir",
+    ),
+    Cause(
+        "the log file is a directory",
+        log_file_is_a_directory,
+        3,
+        "the log file {data}/log/novacron.log cannot be written",
+        "Is a directory",
+        "Make it writable for this user, or set system.log_file to false [system.log_file]",
+        "system.log_file",
     ),
     Cause(
         "the last known good configuration is damaged",
