@@ -331,7 +331,8 @@ def _plain(value: Any) -> Any:
 def describe_error(error: BaseException) -> dict[str, str]:
     """The report's error object: ``{"error", "what", "why", "remedy", "key"}``.
 
-    An exception that is not ours has no remedy; its class name and text are what we know.
+    Of an exception that is not ours, its class name and text are what we know: it is a bug, and
+    whoever meets it at night should be told so instead of searching the configuration.
     """
     code = getattr(error, "code", None)
     what = getattr(error, "what", None)
@@ -346,7 +347,7 @@ def describe_error(error: BaseException) -> dict[str, str]:
     return {
         "error": type(error).__name__,
         "what": str(error) or type(error).__name__,
-        "why": "",
-        "remedy": "",
+        "why": f"an unexpected {type(error).__name__}, which is a fault of NovaCron's own",
+        "remedy": "report it with the boot report and the log; starting again may get past it",
         "key": "",
     }
