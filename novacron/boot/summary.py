@@ -76,10 +76,8 @@ def ready(event: events.NodeReady, style: Style) -> str:
 def failed(event: events.BootFailed, style: Style) -> str:
     """What failed, why, what to do, which key; then what became of the rest."""
     failure = event.failure
-    head = style.paint("BOOT FAILED", "bold", "red")
-    elapsed = failure.get("elapsed")
-    if isinstance(elapsed, int | float):
-        head += f" after {elapsed:.3f} s"
+    # Since the process started; the failure's own `elapsed` is that of the last attempt.
+    head = style.paint("BOOT FAILED", "bold", "red") + f" after {event.at:.3f} s"
     where = [
         words
         for words in (

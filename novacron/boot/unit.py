@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import trio
@@ -17,6 +18,9 @@ from novacron.component import (
     HealthState,
     JsonObject,
 )
+from novacron.errors import NovaCronError
+
+_log = logging.getLogger("novacron.boot")
 
 _SERVING = (ComponentState.READY, ComponentState.DEGRADED)
 UNCHECKED = Health(HealthState.UNKNOWN, "not checked yet")
@@ -110,6 +114,9 @@ class Unit:
         self.component.available = state in _SERVING
 
     def note_failure(self, error: BaseException, at: float) -> None:
+        if not isinstance(error, NovaCronError):
+            # A fault of our own: where it was raised is what whoever mends it has to know.
+            _log.error("%s met an unexpected exception", self.name, exc_info=error)
         self.failure_error = error
         self.failure = {
             **describe_error(error),

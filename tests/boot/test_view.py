@@ -127,7 +127,7 @@ def test_the_summary_of_a_degraded_node_says_what_why_and_what_to_do() -> None:
 
 def test_the_block_of_a_failed_boot_holds_everything_an_operator_needs() -> None:
     assert failed(FAILED, Style()) == (
-        "BOOT FAILED after 0.262 s: database, phase core, attempt 2\n"
+        "BOOT FAILED after 0.300 s: database, phase core, attempt 2\n"
         "\n"
         "  what        cannot open the database\n"
         "  why         the file is damaged\n"
@@ -141,7 +141,9 @@ def test_the_block_of_a_failed_boot_holds_everything_an_operator_needs() -> None
 
 def test_a_failure_that_knows_little_still_says_what_failed() -> None:
     event = events.BootFailed(0.3, {"what": "out of memory", "component": None})
-    assert failed(event, Style()) == "BOOT FAILED\n\n  what        out of memory"
+    assert failed(event, Style()) == (
+        "BOOT FAILED after 0.300 s\n\n  what        out of memory"
+    )
 
 
 def test_colour_only_where_the_terminal_has_it_and_nobody_objects() -> None:
