@@ -98,7 +98,8 @@ def check_writable(directory: Path) -> None:
     Raises:
       DataDirectoryError: in the class that fits.
     """
-    path = directory / f".writable.{os.getpid()}"
+    # A name that the next boot sweeps away (novacron.durable), should this process be killed here.
+    path = directory / f".writable.{os.urandom(4).hex()}.tmp"
     doing = "write to the data directory"
     try:
         descriptor = os.open(
