@@ -13,7 +13,7 @@ import pytest
 
 from novacron.boot import events, view
 from novacron.boot.summary import Style, clean, failed, ready, wrap
-from novacron.errors import TransientError
+from novacron.errors import NovaCronError, TransientError
 
 ERROR = TransientError("cannot reach the cache", why="refused", remedy="start it", key="cache.kind")
 ADDRESSES = {"peer": "127.0.0.1:7402", "rest": "https://127.0.0.1:7400"}
@@ -141,9 +141,7 @@ def test_the_block_of_a_failed_boot_holds_everything_an_operator_needs() -> None
 
 def test_a_failure_that_knows_little_still_says_what_failed() -> None:
     event = events.BootFailed(0.3, {"what": "out of memory", "component": None})
-    assert failed(event, Style()) == (
-        "BOOT FAILED after 0.300 s\n\n  what        out of memory"
-    )
+    assert failed(event, Style()) == ("BOOT FAILED after 0.300 s\n\n  what        out of memory")
 
 
 def test_colour_only_where_the_terminal_has_it_and_nobody_objects() -> None:
@@ -230,13 +228,18 @@ def test_plain_lines_tell_the_stop() -> None:
             events.ComponentSkipped("api", "database failed", 1.0),
             "api not started: database failed",
         ),
-        (events.ComponentFailed("cache", 1.0, ValueError("x")), "cache failed: x"),
-        (events.ComponentLost("cache", 1.0, ValueError("x")), "cache is down: x"),
+        (events.ComponentFailed("cache", 1.0, NovaCronError("x")), "cache failed: x"),
+        (events.ComponentLost("cache", 1.0, NovaCronError("x")), "cache is down: x"),
+        (
+            events.ComponentLost("cache", 1.0, KeyError("x")),
+            "cache is down: 'x': an unexpected KeyError, which is a fault of NovaCron's own. Report "
+            "it with the boot report and the log; starting again may get past it",
+        ),
         (events.ComponentRestored("cache", 1.0, 2.0), "cache is back after 2.0 s"),
         (events.RollbackStarted("database failed", 1.0), "rolling back: database failed"),
         (events.UndoRan("database", "schema", 1.0), "undone: database schema"),
         (
-            events.UndoRan("database", "schema", 1.0, ValueError("x")),
+            events.UndoRan("database", "schema", 1.0, NovaCronError("x")),
             "not undone: database schema: x",
         ),
         (events.CheckpointWritten("init_start", 1.0, 0.1), ""),
@@ -271,7 +274,7 @@ def test_a_dumb_terminal_gets_lines_instead_of_a_live_view() -> None:
 def test_after_ready_a_terminal_is_told_of_losses_restorations_and_the_stop() -> None:
     told: list[events.Event] = [
         READY,
-        events.ComponentLost("cache", 5.0, ValueError("x")),
+        events.ComponentLost("cache", 5.0, NovaCronError("x")),
         events.NodeStopping("SIGINT", 9.0),
         events.ComponentStopping("api", 9.0),
         events.ComponentStopped("api", 9.1, None),

@@ -141,6 +141,21 @@ def test_a_broken_configuration_names_the_way_back_to_the_one_that_worked(
     assert "can be booted with --last-known-good" in outcome.output
 
 
+def test_a_fault_of_our_own_is_called_one_and_its_place_is_logged(
+    tmp_path: Path, lived: Callable[[str], Path]
+) -> None:
+    outcome, _ = play(host.fault_of_our_own, tmp_path, lived)
+
+    assert outcome.exit_code == 1
+    failure = outcome.report["failure"]
+    assert failure["component"] == "network"
+    assert failure["what"] == "'peers'"
+    assert failure["why"] == "an unexpected KeyError, which is a fault of NovaCron's own"
+    assert "report it with the boot report and the log" in failure["remedy"]
+    assert "in _broken" in outcome.output
+    assert "in _broken" in (tmp_path / "data/log/novacron.log").read_text()
+
+
 def test_a_flag_that_is_not_understood_is_wrong_usage(
     tmp_path: Path, lived: Callable[[str], Path]
 ) -> None:

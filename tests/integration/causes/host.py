@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 from tests.integration.failing_node import REPOSITORY, Cause, Scene
 
@@ -40,14 +41,28 @@ def small_host_with_file(scene: Scene) -> None:
     )
 
 
-def no_extension(scene: Scene) -> None:
+def _copied(scene: Scene, *without: str) -> Path:
+    """Have the node run from a copy of the package that the scene may break."""
     shutil.copytree(
         REPOSITORY / "novacron",
         scene.root / "novacron",
         # Bytecode that another process is just writing has a name of its own until it is whole.
-        ignore=shutil.ignore_patterns("*.so", "*.pyc.*"),
+        ignore=shutil.ignore_patterns("*.pyc.*", *without),
     )
     scene.package = scene.root
+    return scene.root / "novacron"
+
+
+def no_extension(scene: Scene) -> None:
+    _copied(scene, "*.so")
+
+
+def fault_of_our_own(scene: Scene) -> None:
+    with (_copied(scene) / "network/component.py").open("a") as source:
+        source.write(
+            "\n\nasync def _broken(self, nursery):\n    raise KeyError('peers')\n\n\n"
+            "Network.initialize = _broken\n"
+        )
 
 
 def extension_damaged(scene: Scene) -> None:
