@@ -60,7 +60,8 @@ native-test: ## Run the C unit tests, plain and under ASan and UBSan.
 	@$(MAKE) -C native/tests test
 	@$(MAKE) -C native/tests sanitize
 
-docs: develop ## Rewrite the references that are generated from the code.
+docs: develop ## Rewrite what is generated from the code: references, the schema's snapshot.
+	@$(BIN)/python -m novacron.database.snapshot
 	@$(BIN)/python -m novacron.config.reference >/dev/null
 	@$(BIN)/python -m novacron.cli.reference >/dev/null
 	@for generator in docs/generate/*.py; do $(BIN)/python "$$generator" || exit 1; done

@@ -32,6 +32,7 @@ from novacron.database.opening import (
     Opening,
     Plan,
     explain_os_error,
+    fill,
     open_database,
     suspicion,
 )
@@ -239,14 +240,17 @@ class Database(ObservableComponent):
                 await trio.to_thread.run_sync(opening.close)
         # One thread call up to the open connections: a cancellation cannot come in between and
         # leave them without an owner.
-        migrated = await trio.to_thread.run_sync(self._upgrade_and_open, plan)
+        migrated = await trio.to_thread.run_sync(self._upgrade_and_open, plan, current)
         migrated.notices[:0] = opening.notices
         logger.info(
             "database migrated", extra={"path": str(plan.path), "from": current, "to": newest}
         )
         return migrated
 
-    def _upgrade_and_open(self, plan: Plan) -> Opening:
+    def _upgrade_and_open(self, plan: Plan, current: str | None) -> Opening:
+        if current is None:
+            fill(plan.path, plan.node_id)
+            return open_database(plan)
         from novacron.database.migrate import upgrade
 
         upgrade(plan.path)

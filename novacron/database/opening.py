@@ -33,6 +33,7 @@ from novacron.database.backup import (
 from novacron.database.connection import open_reader, open_writer
 from novacron.database.schema import (
     SchemaState,
+    apply_snapshot,
     check_owner,
     read_state,
     revisions,
@@ -287,19 +288,12 @@ def _create(plan: Plan, notices: list[str]) -> None:
 def _make_new(plan: Plan) -> Path:
     """Make an empty database under another name: whatever lies under its own name was whole once,
     and a kill at the first boot leaves no half of one."""
-    from novacron.database.migrate import upgrade
-
     path = plan.path
     temporary, ready = path.with_name(f".{path.name}.new"), replacement(path)
     _remove(temporary)
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_WRONLY, 0o600))
-        upgrade(temporary)
-        raw = open_writer(temporary)
-        try:
-            write_owner(raw, plan.node_id, time.time())
-        finally:
-            raw.close()
+        fill(temporary, plan.node_id)
         os.rename(temporary, ready)
     except DatabaseFullError as error:
         _remove(temporary)
@@ -309,6 +303,31 @@ def _make_new(plan: Plan) -> Path:
         raise
     fsync_directory(path.parent)
     return ready
+
+
+def fill(path: Path, node_id: NodeId) -> None:
+    """Bring the empty database at *path* to the newest schema and make it *node_id*'s. Blocks.
+
+    Raises:
+      DatabaseError: mapped from SQLite; the database is as it was.
+    """
+    try:
+        raw = open_writer(path)
+        try:
+            if apply_snapshot(raw, node_id, time.time()):
+                return
+        finally:
+            raw.close()
+        from novacron.database.migrate import upgrade
+
+        upgrade(path)
+        raw = open_writer(path)
+        try:
+            write_owner(raw, node_id, time.time())
+        finally:
+            raw.close()
+    except sqlite3.Error as error:
+        raise map_error(error, path) from error
 
 
 def _marker(path: Path) -> Path:

@@ -1,0 +1,30 @@
+-- What all migrations produce in an empty SQLite database. Generated from them by
+-- “python -m novacron.database.snapshot”; do not edit.
+
+CREATE TABLE alembic_version (
+    version_num VARCHAR(32) NOT NULL,
+    CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+INSERT INTO "alembic_version" VALUES('0001');
+CREATE TABLE node_heartbeat (
+    node_id TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    beat DOUBLE NOT NULL,
+    PRIMARY KEY (node_id)
+);
+CREATE TABLE node_identity (
+    slot INTEGER NOT NULL CHECK (slot = 1),
+    node_id TEXT NOT NULL,
+    created DOUBLE NOT NULL,
+    seal TEXT NOT NULL,
+    PRIMARY KEY (slot)
+);
+CREATE TABLE node_registration (
+    node_id TEXT NOT NULL,
+    boot_id TEXT NOT NULL,
+    addresses TEXT NOT NULL,
+    started DOUBLE NOT NULL,
+    stopped DOUBLE,
+    PRIMARY KEY (node_id)
+);
+PRAGMA user_version=1;
