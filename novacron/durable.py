@@ -82,4 +82,9 @@ def remove_leftovers(directory: Path) -> None:
 def _is_temporary(name: str) -> bool:
     """Whether :func:`_replace` makes such names: ``.<name>.<eight hex digits>.tmp``."""
     head, _, random = name.removesuffix(".tmp").rpartition(".")
-    return head[:1] == "." and len(head) > 1 and len(random) == 8 and not random.strip("0123456789abcdef")
+    return (
+        head[:1] == "."
+        and len(head) > 1
+        and len(random) == 8
+        and not random.strip("0123456789abcdef")
+    )
