@@ -77,7 +77,7 @@ SETTINGS = Settings()
 
 def resolve(
     *classes: type[Component],
-    values: Mapping[type, object] | None = None,
+    values: Mapping[Any, object] | None = None,
     criticality: Mapping[str, Any] | None = None,
 ) -> dict[str, Definition]:
     registry = Registry({Settings: SETTINGS} if values is None else values)
