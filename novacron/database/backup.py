@@ -64,7 +64,7 @@ def make_backup(
             copy.execute("PRAGMA journal_mode=DELETE").close()
         finally:
             copy.close()
-        _sync(temporary)
+        sync_file(temporary)
         os.rename(temporary, target)
         fsync_directory(directory)
     except BaseException as error:
@@ -138,7 +138,7 @@ def prepare_copy(backup: Path, database: Path) -> Path:
     try:
         shutil.copyfile(backup, temporary)
         os.chmod(temporary, 0o600)
-        _sync(temporary)
+        sync_file(temporary)
         os.rename(temporary, ready)
     except BaseException:
         _remove(temporary)
@@ -178,7 +178,8 @@ def _inspect(candidate: Path, known: tuple[str, ...]) -> SchemaState:
         raw.close()
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Wait until what was written to *path* is on the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

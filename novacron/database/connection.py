@@ -52,6 +52,20 @@ def open_writer(path: Path) -> sqlite3.Connection:
     return raw
 
 
+def open_scratch(path: Path) -> sqlite3.Connection:
+    """For filling *path*, which nothing reads before its writer has synced and renamed it: no
+    statement waits for the disk, and a crash may ruin the file. Raises :class:`sqlite3.Error`."""
+    raw = _open(path, "rw")
+    try:
+        # Not a log: one that cannot be put back into the file when it is closed stays behind
+        # without a word.
+        raw.executescript("PRAGMA synchronous=OFF; PRAGMA journal_mode=MEMORY")
+    except BaseException:
+        raw.close()
+        raise
+    return raw
+
+
 def open_reader(path: Path) -> sqlite3.Connection:
     """A connection that cannot change *path*: opening and closing it leaves the file and its log
     as they were, byte for byte, even when the log needs recovery. Raises :class:`sqlite3.Error`."""

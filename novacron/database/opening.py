@@ -29,8 +29,9 @@ from novacron.database.backup import (
     newest_good_backup,
     prepare_copy,
     replacement,
+    sync_file,
 )
-from novacron.database.connection import open_reader, open_writer
+from novacron.database.connection import open_reader, open_scratch, open_writer
 from novacron.database.schema import (
     SchemaState,
     apply_snapshot,
@@ -259,6 +260,8 @@ def _replace_damaged(plan: Plan, error: Exception) -> str:
     good = newest_good_backup(path, revisions(), plan.node_id)
     if good is None:
         ready = _make_new(plan)
+        # Must be there for good before the damaged file goes.
+        fsync_directory(path.parent)
         how = "There was no good backup: the node started with an empty database"
     else:
         backup, _state = good
@@ -287,13 +290,14 @@ def _create(plan: Plan, notices: list[str]) -> None:
 
 def _make_new(plan: Plan) -> Path:
     """Make an empty database under another name: whatever lies under its own name was whole once,
-    and a kill at the first boot leaves no half of one."""
+    and a kill at the first boot leaves no half of one. The caller syncs the directory."""
     path = plan.path
     temporary, ready = path.with_name(f".{path.name}.new"), replacement(path)
     _remove(temporary)
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_WRONLY, 0o600))
-        fill(temporary, plan.node_id)
+        fill(temporary, plan.node_id, scratch=True)
+        sync_file(temporary)
         os.rename(temporary, ready)
     except DatabaseFullError as error:
         _remove(temporary)
@@ -301,20 +305,22 @@ def _make_new(plan: Plan) -> Path:
     except BaseException:
         _remove(temporary)
         raise
-    fsync_directory(path.parent)
     return ready
 
 
-def fill(path: Path, node_id: NodeId) -> None:
+def fill(path: Path, node_id: NodeId, *, scratch: bool = False) -> None:
     """Bring the empty database at *path* to the newest schema and make it *node_id*'s. Blocks.
+
+    *scratch*: nothing reads the file before the caller has synced it.
 
     Raises:
       DatabaseError: mapped from SQLite; the database is as it was.
     """
     try:
-        raw = open_writer(path)
+        raw = open_scratch(path) if scratch else open_writer(path)
         try:
             if apply_snapshot(raw, node_id, time.time()):
+                raw.execute("PRAGMA journal_mode=WAL").close()
                 return
         finally:
             raw.close()

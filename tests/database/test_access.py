@@ -119,7 +119,7 @@ def test_a_directory_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
     assert "it is a directory" in str(caught.value)
 
 
-@pytest.mark.parametrize("room", [0, 4096, 40_000])
+@pytest.mark.parametrize("room", [0, 4096, 16_384])
 def test_no_space_for_the_first_database_is_named_and_leaves_nothing(
     small_disk: Path, room: int
 ) -> None:
@@ -136,6 +136,24 @@ def test_no_space_for_the_first_database_is_named_and_leaves_nothing(
     assert [path for path in left if path.is_file()] == []
     filler.unlink()
     assert open_and_close(small_disk / "data") == []
+
+
+def test_no_space_to_serve_from_the_first_database_is_named_and_harms_nothing(
+    small_disk: Path,
+) -> None:
+    place = os.statvfs(small_disk)
+    filler = small_disk / "filler"
+    # Enough for the file, and not for the index of its log, which serving needs.
+    filler.write_bytes(b"x" * (place.f_bavail * place.f_bsize - 40_000))
+    for _ in range(2):
+        with pytest.raises(DatabaseFullError) as caught:
+            open_and_close(small_disk / "data")
+        assert "no space is left" in str(caught.value)
+        assert "Free space below" in str(caught.value)
+        assert str(file_of(small_disk / "data")) in str(caught.value)
+    filler.unlink()
+    assert open_and_close(small_disk / "data") == []
+    assert not (small_disk / "data" / "quarantine").exists()
 
 
 def test_no_space_for_a_repair_keeps_what_was_found(root: Path, small_disk: Path) -> None:
