@@ -13,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -128,6 +129,12 @@ class Security(ObservableComponent):
 
     def _open(self, node_id: str) -> tuple[bool, list[str]]:
         """All disk work of a boot in one hop to a thread."""
+        if documents.stamp(self.keyring.path) is not None:
+            return self._open_files(node_id)
+        with _x509_imported_meanwhile():
+            return self._open_files(node_id)
+
+    def _open_files(self, node_id: str) -> tuple[bool, list[str]]:
         directory = self._directory
         for path in (directory.secrets, directory.pki, directory.audit):
             try:
@@ -313,6 +320,29 @@ def _sweep(directory: Path) -> None:
                 with contextlib.suppress(OSError):
                     if entry.stat(follow_symlinks=False).st_mtime < horizon:
                         os.unlink(entry.path)
+
+
+@contextlib.contextmanager
+def _x509_imported_meanwhile() -> Iterator[None]:
+    """A first boot needs X.509 (30 ms to import) and waits for the disk some ten times before: the
+    two go side by side."""
+
+    def load() -> None:
+        # Whoever needs it says why it cannot be imported.
+        with contextlib.suppress(ImportError):
+            import cryptography.x509  # noqa: F401
+
+    thread = threading.Thread(target=load, name="novacron import x509", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        # No more threads for this user: imported where it is needed, a little later.
+        yield
+        return
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _duration(seconds: float) -> str:

@@ -137,8 +137,10 @@ class Keyring:
                 made = source.owned and documents.stamp(source.path) is None
                 self._master = source.create() if made else source.read()
                 self._keys = {}
-                self._add_key()
+                # The first boot seals at once: reserved with the key, it is one write less.
+                self._keys[self._add_key()].reserved = MESSAGE_BLOCK
                 self._write()
+                self._budget = MESSAGE_BLOCK
             return True
 
     def _first_boot_done(self) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from novacron.config.schema import SecuritySettings
 from novacron.data_directory import DataDirectory
-from novacron.durable import write_durably
+from novacron.durable import write_atomically
 from novacron.security import documents
 from novacron.security.errors import storage_failure
 
@@ -161,7 +161,8 @@ class MaterialSource(ABC):
             "names": list(material.names),
         }
         try:
-            write_durably(self._record_path, documents.encode(body))
+            # Worth no wait for the disk: lost in a power cut, it is found out once more.
+            write_atomically(self._record_path, documents.encode(body))
         except OSError as exc:
             raise storage_failure("write", self._record_path, exc) from exc
         return material

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +37,6 @@ WRITERS = (
     clock,
     keyring,
     master,
-    material,
     own_material,
     tokens,
 )
@@ -55,6 +55,7 @@ class Cut:
         self.dead = False
         for module in WRITERS:
             monkeypatch.setattr(module, "write_durably", self._wrap(durable.write_durably))
+        monkeypatch.setattr(material, "write_atomically", self._wrap(durable.write_atomically))
         monkeypatch.setattr(os, "pwrite", self._wrap(os.pwrite))
         monkeypatch.setattr(os, "fdatasync", self._wrap(os.fdatasync))
 
@@ -193,6 +194,36 @@ def test_a_node_whose_keys_are_lost_for_good_can_start_over(tmp_path: Path) -> N
     (warning,) = open_all(tmp_path)
     assert "head" in warning
     assert "was missing and was made anew" in warning
+    complete(tmp_path)
+
+
+def test_a_first_boot_imports_ahead_and_leaves_no_thread(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    started: list[str] = []
+    plain = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        started.append(thread.name)
+        plain(thread)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        open_all(tmp_path)
+        assert started == ["novacron import x509"]
+        open_all(tmp_path)
+        assert started == ["novacron import x509"], "later boots import nothing"
+    assert set(threading.enumerate()) == before
+
+
+def test_a_first_boot_without_another_thread_to_be_had_works_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert open_all(tmp_path) == []
     complete(tmp_path)
 
 

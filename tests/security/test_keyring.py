@@ -122,6 +122,21 @@ def test_a_restart_never_uses_messages_that_were_reserved_before(tmp_path: Path)
     assert MESSAGE_LIMIT == 2**32
 
 
+def test_the_messages_of_a_first_boot_are_reserved_with_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyring, "MESSAGE_BLOCK", 3)
+    ring = opened(prepared(tmp_path))
+    first = ring.path.read_bytes()
+    for _ in range(3):
+        ring.encrypt(b"", b"")
+    assert ring.path.read_bytes() == first, "no second write, no second wait for the disk"
+    ring.encrypt(b"", b"")
+    assert ring.status()["keys"][0]["messages_reserved"] == 6
+    # What a process has reserved and not used is lost with it, never used twice.
+    assert opened(prepared(tmp_path)).status()["keys"][0]["messages_reserved"] == 6
+
+
 def test_a_running_node_takes_over_what_another_process_rotated(tmp_path: Path) -> None:
     directory = prepared(tmp_path)
     running, other = opened(directory), opened(directory)
