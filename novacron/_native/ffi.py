@@ -28,56 +28,56 @@ Pointer = Any
 """A cffi pointer or structure. cffi checks at the call what mypy cannot see."""
 
 
-class NativeUnavailable(NativeError, UnavailableError):
+class NativeUnavailableError(NativeError, UnavailableError):
     """The compiled module, or what it needs of the machine, is not there."""
 
     code = "native.unavailable"
 
 
-class NativeDenied(NativeError, DeniedError):
+class NativeDeniedError(NativeError, DeniedError):
     """The kernel does not let this process do that."""
 
     code = "native.denied"
 
 
-class NativeInvalid(NativeError, InvalidError):
+class NativeInvalidError(NativeError, InvalidError):
     """The argument makes no sense to the kernel or the library."""
 
     code = "native.invalid"
 
 
-class NativeNotFound(NativeError, NotFoundError):
+class NativeNotFoundError(NativeError, NotFoundError):
     """The kernel does not know the named thing."""
 
     code = "native.not_found"
 
 
-class NativeLimit(NativeError, LimitError):
+class NativeLimitError(NativeError, LimitError):
     """The answer does not fit in the buffer that was made for it."""
 
     code = "native.limit"
 
 
-class NativeMemory(NativeError, TransientError):
+class NativeMemoryError(NativeError, TransientError):
     """The C side could not allocate memory."""
 
     code = "native.memory"
 
 
-class NativeFailure(NativeError):
+class NativeFailureError(NativeError):
     """A system call failed in a way that has no better name."""
 
     code = "native.system"
 
 
 CLASSES: dict[str, type[NativeError]] = {
-    "MEMORY": NativeMemory,
-    "UNAVAILABLE": NativeUnavailable,
-    "DENIED": NativeDenied,
-    "INVALID": NativeInvalid,
-    "NOT_FOUND": NativeNotFound,
-    "LIMIT": NativeLimit,
-    "SYSTEM": NativeFailure,
+    "MEMORY": NativeMemoryError,
+    "UNAVAILABLE": NativeUnavailableError,
+    "DENIED": NativeDeniedError,
+    "INVALID": NativeInvalidError,
+    "NOT_FOUND": NativeNotFoundError,
+    "LIMIT": NativeLimitError,
+    "SYSTEM": NativeFailureError,
 }
 """By the names of ``NC_ERR_TABLE``; the numbers are private to one build."""
 
@@ -138,7 +138,7 @@ class Native:
         why = self.text(error.reason) or self.text(self.lib.nc_err_text(code))
         if error.os_errno:
             why += f" ({os.strerror(error.os_errno)}, errno {error.os_errno})"
-        raise CLASSES.get(name, NativeFailure)(what, why=why)
+        raise CLASSES.get(name, NativeFailureError)(what, why=why)
 
 
 _native: Native | None = None
@@ -148,7 +148,7 @@ def native() -> Native:
     """The compiled module, loaded at the first call (a few milliseconds).
 
     Raises:
-      NativeUnavailable: it was not built, does not load here, or was built from other sources. The
+      NativeUnavailableError: it was not built, does not load here, or was built from other sources. The
         next call tries again.
     """
     global _native
@@ -169,8 +169,8 @@ def _fitting(module: ModuleType) -> Native:
     return Native(module.ffi, lib)
 
 
-def _unavailable(why: str) -> NativeUnavailable:
-    return NativeUnavailable(
+def _unavailable(why: str) -> NativeUnavailableError:
+    return NativeUnavailableError(
         "the compiled part of NovaCron (novacron._native._nc) cannot be used",
         why=why,
         remedy="run `make install` in the checkout, or install a wheel made for this platform",

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from novacron._native.ffi import Native, NativeDenied, NativeInvalid, NativeNotFound, native
+from novacron._native.ffi import (
+    Native,
+    NativeDeniedError,
+    NativeInvalidError,
+    NativeNotFoundError,
+    native,
+)
 
 LIST_BYTES = 4096
 """The kernel's own buffer for these lists is TCP_CA_BUF_MAX, 2048 bytes."""
@@ -37,7 +43,7 @@ def permitted(name: str) -> bool:
     try:
         code = loaded.lib.nc_tcp_probe(_encoded(name), error)
         loaded.check(code, error, f"cannot try congestion control {name!r}")
-    except (NativeDenied, NativeNotFound):
+    except (NativeDeniedError, NativeNotFoundError):
         return False
     return True
 
@@ -46,9 +52,9 @@ def choose(fd: int, name: str) -> None:
     """Make the socket *fd*, which stays the caller's, use *name*; read back to be sure.
 
     Raises:
-      NativeDenied: not in the allowed list, and no CAP_NET_ADMIN.
-      NativeNotFound: the kernel has no such algorithm loaded.
-      NativeInvalid: not a TCP socket, or not a name.
+      NativeDeniedError: not in the allowed list, and no CAP_NET_ADMIN.
+      NativeNotFoundError: the kernel has no such algorithm loaded.
+      NativeInvalidError: not a TCP socket, or not a name.
     """
     loaded = native()
     error = loaded.new_error()
@@ -60,7 +66,7 @@ def chosen(fd: int) -> str:
     """The algorithm the socket *fd* uses.
 
     Raises:
-      NativeInvalid: not a TCP socket.
+      NativeInvalidError: not a TCP socket.
     """
     loaded = native()
     error = loaded.new_error()
@@ -82,5 +88,5 @@ def _list(loaded: Native, which: int) -> str:
 def _encoded(name: str) -> bytes:
     # A zero byte would silently cut the name on the C side, and choose another algorithm.
     if not name.isascii() or not name.isprintable():
-        raise NativeInvalid(f"{name!r} is not the name of a congestion control algorithm")
+        raise NativeInvalidError(f"{name!r} is not the name of a congestion control algorithm")
     return name.encode("ascii")

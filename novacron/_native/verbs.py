@@ -43,8 +43,8 @@ def devices(library: str | None = None) -> tuple[RdmaDevice, ...]:
       library: File or soname to load instead of ``libibverbs.so.1``.
 
     Raises:
-      NativeUnavailable: no compiled module, no libibverbs, no RDMA in the kernel, or no device.
-      NativeDenied: this process may not look.
+      NativeUnavailableError: no compiled module, no libibverbs, no RDMA in the kernel, or no device.
+      NativeDeniedError: this process may not look.
     """
     loaded = native()
     error = loaded.new_error()

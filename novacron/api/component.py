@@ -33,7 +33,7 @@ from novacron.config.schema import ApiSettings
 from novacron.data_directory import DataDirectory
 from novacron.database import Database
 from novacron.environment import Environment, Identity
-from novacron.http import HttpServer, Limits, listener_address, open_listener
+from novacron.http import HttpServer, Limits, listener_address, listener_port, open_listener
 from novacron.network import Network
 from novacron.security import Security
 
@@ -81,18 +81,22 @@ class Api(ReloadableComponent, ObservableComponent):
         self._front: Front | None = None
         self._server: HttpServer | None = None
         self._address = ""
+        self._port = 0
 
     async def initialize(self, nursery: trio.Nursery) -> None:
         """Bind, answer probes, then build and serve the interface.
 
         Raises:
-          PortTakenError, PortDeniedError, AddressUnavailableError, ListenAddressError: see
+          PortTakenError, PortDeniedError, AddressUnavailableError, AddressInvalidError: see
             :func:`novacron.http.open_listener`.
           PolicyError: a route declares no role; the release is broken.
         """
         settings = self._settings
         tls = self._tls()
-        listener = await open_listener(settings.listen_address, settings.port, section="api")
+        listener = await open_listener(
+            settings.listen_address, settings.port, section="api", again=self._port
+        )
+        self._port = listener_port(listener)
         self._address = listener_address(listener)
         front = self._front = Front(self._node)
         limits = Limits(max_connections=settings.max_connections)

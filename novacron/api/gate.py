@@ -311,5 +311,10 @@ class Gate:
         if call.status is None:
             problem = incident_of(call.id)
             await respond_problem(
-                call.send, problem.status, problem.title, problem.detail, **problem.members
+                call.send,
+                problem.status,
+                problem.title,
+                problem.detail,
+                instance=call.id,
+                **problem.members,
             )

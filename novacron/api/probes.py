@@ -47,6 +47,7 @@ class Front:
                 405,
                 "Method Not Allowed",
                 "probes are read with GET",
+                code="api.method",
                 headers=[(b"allow", b"GET, HEAD")],
             )
             return

@@ -19,7 +19,7 @@ from novacron.component import (
     ObservableComponent,
 )
 
-_SHORT = (ComponentState.DEGRADED, ComponentState.FAILED, ComponentState.SKIPPED)
+_SERVING = (ComponentState.READY, ComponentState.DEGRADED)
 
 # Worst first: a node is as healthy as its worst component.
 _WORST = (
@@ -42,11 +42,7 @@ def node_status(node: NodeView, node_id: str) -> JsonObject:
         "uptime_seconds": max(0.0, time.time() - node.started_at),
         "ready_seconds": node.ready_seconds,
         "addresses": node.addresses,
-        "degraded": [
-            {"name": c.name, "state": c.state.value, "why": _why(c)}
-            for c in components
-            if c.state in _SHORT
-        ],
+        "degraded": list(node.degraded()),
         "warnings": list(node.warnings()),
         "components": dict(Counter(c.state.value for c in components)),
     }
@@ -59,7 +55,7 @@ def component_view(status: ComponentStatus, component: Component | None = None) 
         "phase": status.phase.value,
         "criticality": status.criticality.value,
         "state": status.state.value,
-        "health": health_view(status.health),
+        "health": health_view(_health(status)),
         "requires": list(status.requires),
         "wants": list(status.wants),
         "attempts": status.attempts,
@@ -96,7 +92,12 @@ def _failed_component(failure: Any) -> Any:
     return failure.get("component") if isinstance(failure, dict) else None
 
 
-def _why(status: ComponentStatus) -> str:
-    if status.health.message:
-        return status.health.message
-    return str(status.failure["what"]) if status.failure else ""
+def _health(status: ComponentStatus) -> Health:
+    """What is known about how it goes. One that does not serve is not asked, and why it failed says
+    more than that."""
+    failure = status.failure
+    if failure is None or status.state in _SERVING or status.health.state is HealthState.UNHEALTHY:
+        return status.health
+    why = failure.get("why")
+    message = f"{failure['what']}: {why}" if why else str(failure["what"])
+    return Health(HealthState.UNHEALTHY, message)

@@ -25,23 +25,23 @@ class DataDirectoryError(EnvironmentProbeError):
     code = "environment.data_directory"
 
 
-class DataDirectoryDenied(DataDirectoryError, DeniedError):
+class DataDirectoryDeniedError(DataDirectoryError, DeniedError):
     code = "environment.data_directory_denied"
 
 
-class DataDirectoryReadOnly(DataDirectoryError, UnavailableError):
+class DataDirectoryReadOnlyError(DataDirectoryError, UnavailableError):
     code = "environment.data_directory_read_only"
 
 
-class DataDirectoryFull(DataDirectoryError, LimitError):
+class DataDirectoryFullError(DataDirectoryError, LimitError):
     code = "environment.data_directory_full"
 
 
-class DataDirectoryMissing(DataDirectoryError, NotFoundError):
+class DataDirectoryMissingError(DataDirectoryError, NotFoundError):
     code = "environment.data_directory_missing"
 
 
-class DataDirectoryBroken(DataDirectoryError, UnavailableError):
+class DataDirectoryBrokenError(DataDirectoryError, UnavailableError):
     code = "environment.data_directory_broken"
 
 
@@ -50,7 +50,7 @@ def data_directory_error(doing: str, path: Path, exc: OSError) -> DataDirectoryE
     what = f"cannot {doing} ({path})"
     key = "system.data_dir"
     if exc.errno in (errno.EACCES, errno.EPERM):
-        return DataDirectoryDenied(
+        return DataDirectoryDeniedError(
             what,
             why=f"permission denied to user {os.geteuid()}; {_who_may(path)}",
             remedy="run the node as the directory's owner, change the owner (chown), "
@@ -58,7 +58,7 @@ def data_directory_error(doing: str, path: Path, exc: OSError) -> DataDirectoryE
             key=key,
         )
     if exc.errno == errno.EROFS:
-        return DataDirectoryReadOnly(
+        return DataDirectoryReadOnlyError(
             what,
             why="the file system is read-only",
             remedy="mount it writable (after an error the kernel makes it read-only: see dmesg), "
@@ -67,14 +67,14 @@ def data_directory_error(doing: str, path: Path, exc: OSError) -> DataDirectoryE
         )
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         full = "the quota is used up" if exc.errno == errno.EDQUOT else _what_is_full(path)
-        return DataDirectoryFull(
+        return DataDirectoryFullError(
             what,
             why=full,
             remedy="free some space, or set system.data_dir to a larger file system",
             key=key,
         )
     if exc.errno in (errno.ENOENT, errno.ENOTDIR):
-        return DataDirectoryMissing(
+        return DataDirectoryMissingError(
             what,
             why="the directory does not exist"
             if exc.errno == errno.ENOENT
@@ -82,7 +82,7 @@ def data_directory_error(doing: str, path: Path, exc: OSError) -> DataDirectoryE
             remedy="create it, or set system.data_dir",
             key=key,
         )
-    return DataDirectoryBroken(
+    return DataDirectoryBrokenError(
         what,
         why=exc.strerror or str(exc),
         remedy="check the disk (dmesg shows the kernel's errors), or set system.data_dir to "

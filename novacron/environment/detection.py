@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import trio
 
-from novacron._native.ffi import NativeUnavailable, native
+from novacron._native.ffi import NativeUnavailableError, native
 from novacron.component import (
     Criticality,
     Health,
@@ -22,7 +22,7 @@ from novacron.component import (
 )
 from novacron.config.schema import ResourcesSettings
 from novacron.data_directory import DataDirectory
-from novacron.environment.fact import PENDING, Fact, FactUnknown, Probe, Value
+from novacron.environment.fact import PENDING, Fact, FactUnknownError, Probe, Value
 from novacron.environment.inquiry import Inquirer
 from novacron.environment.machine import Machine
 from novacron.environment.probes import PROBES
@@ -88,7 +88,7 @@ class Environment(ObservableComponent):
         """:meth:`facts` when none is pending any more; takes ``resources.probe_timeout`` at most.
 
         Raises:
-          FactUnknown: the component is not running.
+          FactUnknownError: the component is not running.
         """
         self._running()
         self._wanted.set()
@@ -101,7 +101,7 @@ class Environment(ObservableComponent):
         A call during a round waits for that round, so that callers cannot pile up threads.
 
         Raises:
-          FactUnknown: the component is not running.
+          FactUnknownError: the component is not running.
         """
         self._running()
         if self._round.is_set():
@@ -138,13 +138,13 @@ class Environment(ObservableComponent):
             return
         try:
             native()
-        except NativeUnavailable as exc:
+        except NativeUnavailableError as exc:
             self._told_native = True
             self._view.warn(str(exc))
 
     def _running(self) -> trio.Nursery:
         if self._nursery is None:
-            raise FactUnknown(
+            raise FactUnknownError(
                 "the environment cannot be asked",
                 why="its component is not running",
                 remedy="look at its failure in `novacron status`",

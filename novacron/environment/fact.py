@@ -13,7 +13,7 @@ Value = Any
 """JSON-serialisable."""
 
 
-class FactUnknown(EnvironmentProbeError, UnavailableError):
+class FactUnknownError(EnvironmentProbeError, UnavailableError):
     """A probe cannot say: its fact is unknown, for the reason in this error."""
 
     code = "environment.fact_unknown"

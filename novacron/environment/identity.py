@@ -41,19 +41,19 @@ MAX_FILE_BYTES = 4096
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
-class IdentityCorrupt(EnvironmentProbeError, InvalidError):
+class IdentityCorruptError(EnvironmentProbeError, InvalidError):
     """``identity.json`` is there and cannot be trusted."""
 
     code = "environment.identity_corrupt"
 
 
-class IdentityMissing(EnvironmentProbeError, NotFoundError):
+class IdentityMissingError(EnvironmentProbeError, NotFoundError):
     """A node has lived in this data directory, and its identity is gone."""
 
     code = "environment.identity_missing"
 
 
-class IdentityConflict(EnvironmentProbeError, ConflictError):
+class IdentityConflictError(EnvironmentProbeError, ConflictError):
     """The configured node ID is not the stored one."""
 
     code = "environment.identity_conflict"
@@ -118,7 +118,7 @@ class Identity(Component):
     async def initialize(self, nursery: trio.Nursery) -> None:
         """
         Raises:
-          IdentityCorrupt, IdentityMissing, IdentityConflict: see there; the file is untouched.
+          IdentityCorruptError, IdentityMissingError, IdentityConflictError: see there; the file is untouched.
           DataDirectoryError: the file cannot be read or written.
         """
         self._node_id = await trio.to_thread.run_sync(self._establish)
@@ -138,7 +138,7 @@ class Identity(Component):
         try:
             stored = decode_identity(data)
         except ValueError as exc:
-            raise IdentityCorrupt(
+            raise IdentityCorruptError(
                 f"the node's identity in {path} cannot be used",
                 why=str(exc),
                 remedy="restore the file from a backup; or, to go on with the UUID this node had, "
@@ -146,7 +146,7 @@ class Identity(Component):
                 key="system.node_id",
             ) from None
         if self._configured is not None and self._configured != stored:
-            raise IdentityConflict(
+            raise IdentityConflictError(
                 f"this data directory belongs to node {stored}",
                 why=f"the configuration asks for node {self._configured}",
                 remedy="remove system.node_id to go on as the stored node, or give the other node "
@@ -157,7 +157,7 @@ class Identity(Component):
 
     def _found(self, path: Path) -> NodeId:
         if self._configured is None and (traces := self._traces()):
-            raise IdentityMissing(
+            raise IdentityMissingError(
                 f"there is no {path}",
                 why=f"a node has lived in this data directory ({traces} is there), "
                 "and a new identity would make it a stranger to its peers",

@@ -11,10 +11,17 @@ import errno
 import os
 import socket
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from novacron.environment.machine import Machine
-from novacron.errors import ConflictError, DeniedError, InvalidError, NetworkError, NovaCronError
+from novacron.errors import (
+    ConflictError,
+    DeniedError,
+    InvalidError,
+    NetworkError,
+    NovaCronError,
+    TransientError,
+)
 
 LISTEN = "0A"
 """TCP_LISTEN in ``/proc/net/tcp``."""
@@ -27,22 +34,29 @@ class Listener(NamedTuple):
     port: int
 
 
-class PortTaken(NetworkError, ConflictError):
+class PortTakenError(NetworkError, ConflictError):
     """Another process listens there."""
 
     code = "network.port_taken"
 
 
-class PortDenied(NetworkError, DeniedError):
+class PortDeniedError(NetworkError, DeniedError):
     """This user may not bind that port."""
 
     code = "network.port_denied"
 
 
-class AddressUnusable(NetworkError, InvalidError):
-    """The listen address is not one of this host, or not an address."""
+class AddressUnavailableError(NetworkError, TransientError):
+    """No interface of this host has the address. Worth a retry: at system start one may still be
+    on its way up."""
 
-    code = "network.address_unusable"
+    code = "network.address_unavailable"
+
+
+class AddressInvalidError(NetworkError, InvalidError):
+    """The text is no address, or not one that can be listened on."""
+
+    code = "network.address_invalid"
 
 
 class Holder(NamedTuple):
@@ -95,18 +109,20 @@ def check_ports(listeners: Iterable[Listener], machine: Machine) -> None:
     Blocks: a listen address that is a name is looked up.
 
     Raises:
-      PortTaken, PortDenied, AddressUnusable: the class of the first one in the way.
+      PortTakenError, PortDeniedError, AddressUnavailableError, AddressInvalidError: the class of
+        the first one that no retry can help, else of the first one.
     """
     problems: list[NovaCronError] = []
     for listener in listeners:
         try:
             _try_bind(listener, machine)
-        except (PortTaken, PortDenied, AddressUnusable) as exc:
+        except NovaCronError as exc:
             problems.append(exc)
     if len(problems) == 1:
         raise problems[0]
     if problems:
-        raise type(problems[0])(
+        worst = next((problem for problem in problems if not problem.retryable), problems[0])
+        raise type(worst)(
             "; ".join(problem.what for problem in problems),
             why="; ".join(dict.fromkeys(problem.why for problem in problems)),
             remedy="; ".join(dict.fromkeys(problem.remedy for problem in problems)),
@@ -114,19 +130,48 @@ def check_ports(listeners: Iterable[Listener], machine: Machine) -> None:
         )
 
 
+def listen(
+    family: int, address: tuple[Any, ...], *, backlog: int, again: int = 0, both: bool = False
+) -> socket.socket:
+    """A socket that listens on *address*, as ``getaddrinfo`` gave it; the caller closes it.
+
+    Args:
+      again: The port that port 0 got the last time, 0 for none. Taken once more unless somebody
+        else has it now: whoever was told the address still finds it after a restart.
+      both: Whether an IPv6 wildcard takes IPv4 connections as well.
+
+    Raises:
+      OSError: for :func:`bind_error` to explain.
+    """
+    host, port, *rest = address
+    if again and not port:
+        with contextlib.suppress(OSError):
+            return _listen(family, (host, again, *rest), backlog, both)
+    return _listen(family, address, backlog, both)
+
+
+def _listen(family: int, address: tuple[Any, ...], backlog: int, both: bool) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        # Connections of the last run in TIME_WAIT must not keep a restart from binding; on Linux
+        # this does not let two listeners share the port.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and not both:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(address)
+        listening.listen(backlog)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
 def _try_bind(listener: Listener, machine: Machine) -> None:
-    section, address, port = listener
-    what = f"cannot listen on {_shown(address, port)}"
+    _, address, port = listener
     try:
         found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as exc:
-        raise AddressUnusable(
-            what,
-            why=f"{address!r} is neither an address nor a name that can be looked up ({exc})",
-            remedy=f"set {section}.listen_address to an address of this host, such as 127.0.0.1 "
-            "or 0.0.0.0",
-            key=f"{section}.listen_address",
-        ) from exc
+        raise lookup_error(listener, exc) from exc
     bound, refused = False, None
     for family, kind, protocol, _, place in found:
         try:
@@ -137,11 +182,11 @@ def _try_bind(listener: Listener, machine: Machine) -> None:
             elif exc.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 refused = exc  # a name with an IPv6 address on a host without IPv6: one is enough
             else:
-                raise _bind_error(listener, what, exc, machine) from exc
+                raise bind_error(listener, exc, machine) from exc
         else:
             bound = True
     if refused is not None and not bound:
-        raise _bind_error(listener, what, refused, machine) from refused
+        raise bind_error(listener, refused, machine) from refused
 
 
 def _bind(family: int, kind: int, protocol: int, place: tuple[object, ...]) -> None:
@@ -153,34 +198,50 @@ def _bind(family: int, kind: int, protocol: int, place: tuple[object, ...]) -> N
         attempt.bind(place)
 
 
-def _bind_error(
-    listener: Listener, what: str, exc: OSError, machine: Machine
-) -> PortTaken | PortDenied | AddressUnusable:
+def lookup_error(listener: Listener, exc: Exception) -> AddressInvalidError:
+    """The error for a listen address whose look-up ended in *exc*."""
     section, address, port = listener
+    return AddressInvalidError(
+        f"cannot listen on {_shown(address, port)}",
+        why=f"{address!r} is neither an address nor a name that can be looked up ({exc})",
+        remedy=f"set {section}.listen_address to an address of this host, such as 127.0.0.1 "
+        "or 0.0.0.0",
+        key=f"{section}.listen_address",
+    )
+
+
+def bind_error(
+    listener: Listener, exc: OSError, machine: Machine
+) -> PortTakenError | PortDeniedError | AddressUnavailableError | AddressInvalidError:
+    """The error for *exc*, which the kernel answered to a bind or listen; the same whoever asked.
+    Blocks where the port is taken: all of ``/proc`` is searched for who has it."""
+    section, address, port = listener
+    what = f"cannot listen on {_shown(address, port)}"
     if exc.errno == errno.EADDRINUSE:
-        return PortTaken(
+        return PortTakenError(
             what,
             why=f"the port is in use by {_described(holders(port, machine), port)}",
             remedy=f"stop that process, or set {section}.port to another port (0 takes a free one)",
             key=f"{section}.port",
         )
     if exc.errno in (errno.EACCES, errno.EPERM):
-        return PortDenied(
+        return PortDeniedError(
             what,
             why=f"user {os.geteuid()} may not bind port {port} (ports below "
             "net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE)",
             remedy=f"set {section}.port to 1024 or more, or grant the capability",
             key=f"{section}.port",
         )
-    why = exc.strerror or str(exc)
+    remedy = f"set {section}.listen_address to an address of this host (`ip address` lists them)"
+    key = f"{section}.listen_address"
     if exc.errno == errno.EADDRNOTAVAIL:
-        why = f"no network interface of this host has the address {address}"
-    return AddressUnusable(
-        what,
-        why=why,
-        remedy=f"set {section}.listen_address to an address of this host (`ip address` lists them)",
-        key=f"{section}.listen_address",
-    )
+        return AddressUnavailableError(
+            what,
+            why=f"no network interface of this host has the address {address}",
+            remedy=remedy,
+            key=key,
+        )
+    return AddressInvalidError(what, why=exc.strerror or str(exc), remedy=remedy, key=key)
 
 
 def _is_ours(port: int, machine: Machine) -> bool:

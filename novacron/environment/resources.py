@@ -29,7 +29,7 @@ from novacron.config.schema import (
 )
 from novacron.data_directory import DataDirectory
 from novacron.environment.data_access import (
-    DataDirectoryFull,
+    DataDirectoryFullError,
     check_writable,
     data_directory_error,
 )
@@ -50,7 +50,7 @@ from novacron.errors import EnvironmentProbeError, InvalidError, NovaCronError
 logger = logging.getLogger("novacron.environment.resources")
 
 
-class HostBelowMinimum(EnvironmentProbeError, InvalidError):
+class HostBelowMinimumError(EnvironmentProbeError, InvalidError):
     """The host has less than the configuration asks for, and ``resources.enforce`` is strict."""
 
     code = "environment.host_below_minimum"
@@ -111,8 +111,9 @@ class Resources(ObservableComponent):
         """
         Raises:
           DataDirectoryError: the data directory cannot be written, or is nearly full.
-          PortTaken, PortDenied, AddressUnusable: a listener would not get its port.
-          HostBelowMinimum: too small, where that is enforced.
+          PortTakenError, PortDeniedError, AddressUnavailableError, AddressInvalidError: a listener
+            would not get its port.
+          HostBelowMinimumError: too small, where that is enforced.
         """
         # One hop to a thread for all of it; a file system that hangs leaves the thread behind and
         # the start's deadline reports it.
@@ -181,7 +182,7 @@ class Resources(ObservableComponent):
     def _check_free(self, root: Path, free_bytes: int) -> None:
         least = self._settings.min_free_disk_bytes
         if free_bytes < least:
-            raise DataDirectoryFull(
+            raise DataDirectoryFullError(
                 f"too little free space in {root}",
                 why=f"{size(free_bytes)} free, {size(least)} needed",
                 remedy="free some space, set system.data_dir to a larger file system, or lower "
@@ -208,7 +209,7 @@ class Resources(ObservableComponent):
         keys = ", ".join(missing.key for missing in self._missing)
         listed = ", ".join(missing.text for missing in self._missing)
         if self.strict:
-            raise HostBelowMinimum(
+            raise HostBelowMinimumError(
                 "this host is below the minimum",
                 why=listed,
                 remedy=f"use a larger host, lower {keys}, or set resources.enforce to warn",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
@@ -69,11 +70,20 @@ async def respond_problem(
     title: str,
     detail: str,
     *,
+    code: str,
+    instance: str | None = None,
     headers: Headers = (),
     **members: Any,
 ) -> None:
-    """Send a problem document (RFC 9457). *members* are its extension members; None is left out."""
-    document = problem_document(status, title, detail, **members)
+    """Send a problem document (RFC 9457). *members* are its extension members; None is left out.
+
+    *instance* is the call's id where it has one already; else it gets one here, and the header
+    ``X-Request-Id`` with it.
+    """
+    if instance is None:
+        instance = secrets.token_hex(8)
+        headers = [*headers, (b"x-request-id", instance.encode())]
+    document = problem_document(status, title, detail, instance=instance, code=code, **members)
     await respond(send, status, json.dumps(document).encode(), b"application/problem+json", headers)
 
 

@@ -20,7 +20,7 @@ from novacron.component import (
     Phase,
 )
 from novacron.config.schema import MonitoringSettings
-from novacron.http import HttpServer, Limits, listener_address, open_listener
+from novacron.http import HttpServer, Limits, listener_address, listener_port, open_listener
 from novacron.http.asgi import Receive, Scope, Send, find_header, respond, respond_problem
 from novacron.monitoring.series import (
     Series,
@@ -68,6 +68,7 @@ class Monitoring(ObservableComponent):
         self._settings = settings
         self._node = node
         self._server: HttpServer | None = None
+        self._port = 0
         self._scrapes = 0
         self._rendering = trio.Semaphore(1)
 
@@ -75,11 +76,14 @@ class Monitoring(ObservableComponent):
         """Bind and serve.
 
         Raises:
-          PortTakenError, PortDeniedError, AddressUnavailableError, ListenAddressError: see
+          PortTakenError, PortDeniedError, AddressUnavailableError, AddressInvalidError: see
             :func:`novacron.http.open_listener`.
         """
         settings = self._settings
-        listener = await open_listener(settings.listen_address, settings.port, section="monitoring")
+        listener = await open_listener(
+            settings.listen_address, settings.port, section="monitoring", again=self._port
+        )
+        self._port = listener_port(listener)
         self._server = HttpServer("metrics", self._app, Limits(max_connections=MAX_CONNECTIONS))
         address = listener_address(listener)
         await nursery.start(self._server.serve, listener)
@@ -116,13 +120,16 @@ class Monitoring(ObservableComponent):
         if scope["type"] != "http":
             await send({"type": "websocket.close"})
         elif scope["path"] != "/metrics":
-            await respond_problem(send, 404, "Not Found", "metrics are at /metrics")
+            await respond_problem(
+                send, 404, "Not Found", "metrics are at /metrics", code="monitoring.no_route"
+            )
         elif scope["method"] not in ("GET", "HEAD"):
             await respond_problem(
                 send,
                 405,
                 "Method Not Allowed",
                 "metrics are read with GET",
+                code="monitoring.method",
                 headers=[(b"allow", b"GET, HEAD")],
             )
         else:
@@ -143,6 +150,7 @@ class Monitoring(ObservableComponent):
                 503,
                 "Service Unavailable",
                 "the metrics could not be rendered in time",
+                code="monitoring.deadline",
                 headers=[(b"retry-after", b"1")],
             )
             return

@@ -67,6 +67,7 @@ class Network(ObservableComponent, Component):
         self._settings = settings
         self._node = node
         self._handlers: dict[str, RequestHandler] = {}
+        self._port = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -116,8 +117,9 @@ class Network(ObservableComponent, Component):
             split_address(settings.advertise_address, "network.advertise_address")
         certificates = self._security.certificates
         listener = await open_tls_listener(
-            settings.listen_address, settings.port, certificates.server_context
+            settings.listen_address, settings.port, certificates.server_context, again=self._port
         )
+        self._port = split_address(listener.address, "network.port")[1]
         self._accept_loop = AcceptLoop(
             listener,
             self._accepted,

@@ -5,45 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 from novacron.errors import (
-    ConflictError,
-    DeniedError,
-    InvalidError,
     LimitError,
     NetworkError,
     RemoteProtocolError,
     TransientError,
     UnavailableError,
 )
-
-
-class PortTakenError(NetworkError, ConflictError):
-    """Somebody else listens on the port."""
-
-    code: ClassVar[str] = "network.port_taken"
-
-
-class PortDeniedError(NetworkError, DeniedError):
-    """The process may not bind this port."""
-
-    code: ClassVar[str] = "network.port_denied"
-
-
-class AddressUnavailableError(NetworkError, TransientError):
-    """No interface has the address, yet: at boot an interface may still be on its way up."""
-
-    code: ClassVar[str] = "network.address_unavailable"
-
-
-class AddressInvalidError(NetworkError, InvalidError):
-    """The text is no address."""
-
-    code: ClassVar[str] = "network.address_invalid"
-
-
-class ListenError(NetworkError, UnavailableError):
-    """The kernel refused the listener for another reason."""
-
-    code: ClassVar[str] = "network.listen"
 
 
 class AcceptExhaustedError(NetworkError, LimitError):

@@ -12,22 +12,18 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import trio
 
+from novacron.environment.machine import Machine
+from novacron.environment.ports import Listener, bind_error, listen, lookup_error
 from novacron.network.errors import (
     AcceptAbortedError,
     AcceptExhaustedError,
-    AddressInvalidError,
-    AddressUnavailableError,
     ConnectError,
-    ListenError,
-    PortDeniedError,
-    PortTakenError,
     TlsError,
 )
-from novacron.network.port_holder import find_port_holder
 from novacron.network.transport import join_address
 from novacron.protocol.events import ConnectionLostError
 
@@ -217,28 +213,24 @@ class TlsListener:
 
 
 async def open_tls_listener(
-    host: str, port: int, contexts: Contexts, *, backlog: int = BACKLOG
+    host: str, port: int, contexts: Contexts, *, again: int = 0, backlog: int = BACKLOG
 ) -> TlsListener:
     """Bind and listen; the caller closes what it gets.
+
+    Args:
+      again: The port to prefer where *port* is 0; see :func:`novacron.environment.ports.listen`.
 
     Raises:
       PortTakenError, PortDeniedError: about *port*; the key is network.port.
       AddressUnavailableError, AddressInvalidError: about *host*; network.listen_address.
-      ListenError: anything else the kernel says.
     """
     family, address = await _resolve(host, port)
-    listening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(backlog)
-        return TlsListener(trio.socket.from_stdlib_socket(listening), contexts)
+        listening = listen(family, address, backlog=backlog, again=again, both=True)
     except OSError as exc:
-        listening.close()
-        await _raise_bind_error(exc, host, port)
-    except BaseException:
-        listening.close()
-        raise
+        asked = Listener("network", host, port)
+        raise await trio.to_thread.run_sync(bind_error, asked, exc, Machine()) from exc
+    return TlsListener(trio.socket.from_stdlib_socket(listening), contexts)
 
 
 async def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
@@ -251,46 +243,9 @@ async def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
             )
         except socket.gaierror:
             found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
-    except OSError as exc:
-        raise AddressInvalidError(
-            f"cannot listen on {host!r}",
-            why=f"it is no address of this host ({exc.strerror})",
-            remedy="give an address of this host, 0.0.0.0 or ::",
-            key="network.listen_address",
-        ) from exc
+    except (OSError, UnicodeError) as exc:
+        raise lookup_error(Listener("network", host, port), exc) from exc
     return found[0][0], found[0][4]
-
-
-async def _raise_bind_error(exc: OSError, host: str, port: int) -> NoReturn:
-    where = join_address(host, port)
-    what = f"cannot listen on {where}"
-    if exc.errno == errno.EADDRINUSE:
-        holder = await trio.to_thread.run_sync(find_port_holder, port)
-        raise PortTakenError(
-            what,
-            why=f"the port is in use by {holder or 'a process of another user'}",
-            remedy="stop that process, or set network.port to a free port (0 takes any)",
-            key="network.port",
-        ) from exc
-    if exc.errno in (errno.EACCES, errno.EPERM):
-        raise PortDeniedError(
-            what,
-            why=f"ports below 1024 need a privilege and this is {port}"
-            if port < 1024
-            else f"the kernel denies it ({exc.strerror})",
-            remedy="set network.port to 1024 or above, or grant CAP_NET_BIND_SERVICE",
-            key="network.port",
-        ) from exc
-    if exc.errno == errno.EADDRNOTAVAIL:
-        raise AddressUnavailableError(
-            what,
-            why=f"no network interface of this host has the address {host}",
-            remedy="set network.listen_address to an address of this host, 0.0.0.0 or ::",
-            key="network.listen_address",
-        ) from exc
-    raise ListenError(
-        what, why=exc.strerror or str(exc), remedy="check the address", key="network.listen_address"
-    ) from exc
 
 
 class TlsDialer:

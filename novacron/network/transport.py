@@ -10,7 +10,7 @@ from __future__ import annotations
 import ssl
 from typing import Protocol
 
-from novacron.network.errors import AddressInvalidError
+from novacron.environment.ports import AddressInvalidError
 
 
 class Stream(Protocol):

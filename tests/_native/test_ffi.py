@@ -7,14 +7,14 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from novacron._native import ffi
-from novacron._native.ffi import CLASSES, NativeFailure, NativeUnavailable, native
+from novacron._native.ffi import CLASSES, NativeFailureError, NativeUnavailableError, native
 from novacron.errors import NativeError, UnavailableError
 
 
 def test_a_missing_module_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ffi, "_native", None)
     monkeypatch.setattr(ffi, "MODULE", "novacron._native._never_built")
-    with pytest.raises(NativeUnavailable) as caught:
+    with pytest.raises(NativeUnavailableError) as caught:
         native()
     assert isinstance(caught.value, NativeError)
     assert isinstance(caught.value, UnavailableError)
@@ -28,7 +28,7 @@ def test_a_module_built_from_other_sources_is_refused(monkeypatch: pytest.Monkey
     other.lib = SimpleNamespace(nc_abi=lambda: 99)  # type: ignore[attr-defined]
     monkeypatch.setattr(ffi, "_native", None)
     monkeypatch.setitem(sys.modules, ffi.MODULE, other)
-    with pytest.raises(NativeUnavailable, match=r"built from other sources \(interface 99"):
+    with pytest.raises(NativeUnavailableError, match=r"built from other sources \(interface 99"):
         native()
 
 
@@ -37,7 +37,7 @@ def test_a_module_that_is_not_ours_is_refused(monkeypatch: pytest.MonkeyPatch) -
     other.lib = SimpleNamespace()  # type: ignore[attr-defined]
     monkeypatch.setattr(ffi, "_native", None)
     monkeypatch.setitem(sys.modules, ffi.MODULE, other)
-    with pytest.raises(NativeUnavailable, match="interface None"):
+    with pytest.raises(NativeUnavailableError, match="interface None"):
         native()
 
 
@@ -51,7 +51,7 @@ def test_a_truncated_module_is_refused_and_not_a_crash(
         "from novacron._native import ffi\n"
         "ffi.MODULE = 'broken_nc'\n"
         "try:\n ffi.native()\n"
-        "except ffi.NativeUnavailable as exc:\n print(exc.code, exc.why)\n"
+        "except ffi.NativeUnavailableError as exc:\n print(exc.code, exc.why)\n"
     )
     answer = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(directory)!r})\n{text}"],
@@ -93,7 +93,7 @@ def test_each_code_becomes_its_class_with_reason_and_errno(name: str) -> None:
 def test_success_raises_nothing_and_an_unknown_code_is_a_failure() -> None:
     loaded = native()
     loaded.check(0, loaded.new_error(), "fine")
-    with pytest.raises(NativeFailure, match="odd: unknown error"):
+    with pytest.raises(NativeFailureError, match="odd: unknown error"):
         loaded.check(10_000, loaded.new_error(), "odd")
 
 

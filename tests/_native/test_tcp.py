@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 from novacron._native import tcp
-from novacron._native.ffi import NativeDenied, NativeError, NativeInvalid, NativeNotFound
+from novacron._native.ffi import (
+    NativeDeniedError,
+    NativeError,
+    NativeInvalidError,
+    NativeNotFoundError,
+)
 
 PROC = Path("/proc/sys/net/ipv4")
 
@@ -31,19 +36,19 @@ def test_what_is_chosen_is_what_the_socket_then_uses() -> None:
 def test_an_algorithm_the_kernel_does_not_have_is_refused_by_name() -> None:
     with (
         socket.socket() as sock,
-        pytest.raises((NativeNotFound, NativeDenied), match="'nonesuch'"),
+        pytest.raises((NativeNotFoundError, NativeDeniedError), match="'nonesuch'"),
     ):
         tcp.choose(sock.fileno(), "nonesuch")
 
 
 @pytest.mark.parametrize("name", ["", "a" * 16, "re\0no", "réno", "reno\n"])
 def test_what_cannot_be_a_name_is_refused_before_the_kernel_sees_part_of_it(name: str) -> None:
-    with pytest.raises(NativeInvalid):
+    with pytest.raises(NativeInvalidError):
         tcp.permitted(name)
 
 
 def test_a_descriptor_that_is_no_tcp_socket_is_refused(tmp_path: Path) -> None:
-    with (tmp_path / "file").open("w") as file, pytest.raises(NativeInvalid):
+    with (tmp_path / "file").open("w") as file, pytest.raises(NativeInvalidError):
         tcp.chosen(file.fileno())
     with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(NativeError):
         tcp.choose(sock.fileno(), "reno")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from novacron._native import verbs
-from novacron._native.ffi import NativeDenied, NativeUnavailable
+from novacron._native.ffi import NativeDeniedError, NativeUnavailableError
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ def test_no_rdma_is_unavailable_for(
     fault: str, reason: str, fake_verbs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_VERBS", fault)
-    with pytest.raises(NativeUnavailable, match=reason):
+    with pytest.raises(NativeUnavailableError, match=reason):
         verbs.devices(fake_verbs)
 
 
@@ -26,12 +26,12 @@ def test_forbidden_is_denied_and_not_taken_for_absent(
     fake_verbs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_VERBS", "eperm")
-    with pytest.raises(NativeDenied, match="Operation not permitted"):
+    with pytest.raises(NativeDeniedError, match="Operation not permitted"):
         verbs.devices(fake_verbs)
 
 
 def test_a_missing_library_is_unavailable_by_name() -> None:
-    with pytest.raises(NativeUnavailable, match="libnonesuch"):
+    with pytest.raises(NativeUnavailableError, match="libnonesuch"):
         verbs.devices("libnonesuch.so.1")
 
 

@@ -58,6 +58,7 @@ class NodeStandIn:
             ),
             component_status("api", state=ComponentState.STARTING, start_seconds=None),
         ]
+        self.short_of: list[dict[str, Any]] = []
         self.sentences: list[str] = []
         self.is_alive = True
         self.asked: list[HealthDepth] = []
@@ -89,6 +90,9 @@ class NodeStandIn:
     async def health(self, depth: HealthDepth = HealthDepth.SHALLOW) -> Mapping[str, Health]:
         self.asked.append(depth)
         return {status.name: status.health for status in self.statuses}
+
+    def degraded(self) -> Sequence[dict[str, Any]]:
+        return self.short_of
 
     def warnings(self) -> Sequence[str]:
         return self.sentences

@@ -24,7 +24,7 @@ from novacron.component import HealthDepth, HealthState, NodeState, NodeView
 from novacron.config.schema import ApiSettings
 from novacron.database import Database
 from novacron.environment import Environment, Identity
-from novacron.http import PortTakenError
+from novacron.environment.ports import PortTakenError
 from novacron.network import Network
 from novacron.security import Role, Security
 from tests.api.conftest import Node
@@ -49,8 +49,10 @@ def base_url(node: Node, scheme: str = "http") -> str:
 async def test_it_serves_where_it_says_and_can_be_started_again(node: Node) -> None:
     api = node.api()
     secret = await node.token(Role.VIEWER)
+    published = set()
     for _ in range(2):
         async with serving(api):
+            published.add(node.view.addresses["rest"])
             async with httpx.AsyncClient(base_url=base_url(node)) as client:
                 assert (await client.get("/livez")).json() == {"state": "alive"}
                 answer = await client.get(
@@ -60,6 +62,7 @@ async def test_it_serves_where_it_says_and_can_be_started_again(node: Node) -> N
             assert (await api.health_check(HealthDepth.DEEP)).state is HealthState.HEALTHY
             assert api.statistics()["tls"] is False
         assert (await api.health_check(HealthDepth.SHALLOW)).state is HealthState.UNHEALTHY
+    assert len(published) == 1
 
 
 async def test_the_probes_answer_before_the_application_is_built(

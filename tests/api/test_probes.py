@@ -63,12 +63,15 @@ async def test_everything_else_is_told_to_come_back_while_the_application_is_bui
     assert answer.headers["retry-after"] == "1"
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["code"] == "api.starting"
+    assert answer.json()["instance"] == answer.headers["x-request-id"]
 
 
 async def test_probes_are_only_read() -> None:
     _, front = make()
     refused = await get(front, "/livez", "POST")
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+    assert refused.json()["code"] == "api.method"
+    assert refused.json()["instance"] == refused.headers["x-request-id"]
     assert (await get(front, "/livez", "HEAD")).status_code == 200
 
 

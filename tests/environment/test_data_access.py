@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from novacron.environment.data_access import (
-    DataDirectoryBroken,
-    DataDirectoryFull,
-    DataDirectoryMissing,
+    DataDirectoryBrokenError,
+    DataDirectoryFullError,
+    DataDirectoryMissingError,
     check_writable,
     data_directory_error,
 )
@@ -110,19 +110,19 @@ def test_a_directory_of_another_user_is_told_with_owner_and_mode() -> None:
 
 
 def test_a_missing_directory_and_a_file_in_its_place_are_told(tmp_path: Path) -> None:
-    with pytest.raises(DataDirectoryMissing, match="does not exist"):
+    with pytest.raises(DataDirectoryMissingError, match="does not exist"):
         check_writable(tmp_path / "absent")
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataDirectoryMissing, match="a parent is a file"):
+    with pytest.raises(DataDirectoryMissingError, match="a parent is a file"):
         check_writable(tmp_path / "file")
 
 
 def test_a_quota_and_a_broken_disk_have_their_own_words(tmp_path: Path) -> None:
     quota = data_directory_error("write", tmp_path, OSError(errno.EDQUOT, "Quota exceeded"))
-    assert isinstance(quota, DataDirectoryFull)
+    assert isinstance(quota, DataDirectoryFullError)
     assert "quota" in quota.why
     broken = data_directory_error("write", tmp_path, OSError(errno.EIO, "Input/output error"))
-    assert isinstance(broken, DataDirectoryBroken)
+    assert isinstance(broken, DataDirectoryBrokenError)
     assert (broken.why, "dmesg" in broken.remedy) == ("Input/output error", True)
 
 

@@ -16,7 +16,7 @@ from novacron.component import HealthDepth, HealthState, NodeState
 from novacron.config.schema import ResourcesSettings
 from novacron.data_directory import DataDirectory
 from novacron.environment import Environment
-from novacron.environment.fact import FactUnknown, Probe
+from novacron.environment.fact import FactUnknownError, Probe
 from novacron.environment.inquiry import GRACE
 from novacron.environment.machine import Machine
 from novacron.environment.probes import PROBES
@@ -180,7 +180,7 @@ async def test_what_still_hangs_is_not_asked_again_and_once_it_ends_it_is(
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (FactUnknown("no idea", why="it is dark"), "no idea: it is dark"),
+        (FactUnknownError("no idea", why="it is dark"), "no idea: it is dark"),
         (PermissionError(13, "Permission denied", "/proc/x"), "Permission denied: /proc/x"),
         (OSError(12, "Cannot allocate memory"), "Cannot allocate memory"),
         (ValueError("odd text"), "ValueError: odd text"),
@@ -291,9 +291,9 @@ async def test_patience_ends_when_no_boot_lasts_that_long(
 async def test_a_component_that_does_not_run_says_so(make: Callable[..., Environment]) -> None:
     environment = make()
     assert environment.facts() == {}
-    with pytest.raises(FactUnknown, match="not running"):
+    with pytest.raises(FactUnknownError, match="not running"):
         await environment.wait_facts()
-    with pytest.raises(FactUnknown, match="novacron status"):
+    with pytest.raises(FactUnknownError, match="novacron status"):
         await environment.refresh()
     await environment.shutdown()
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from novacron.config.schema import SystemSettings
 from novacron.data_directory import DataDirectory
 from novacron.environment import Identity, identity
-from novacron.environment.data_access import DataDirectoryFull, DataDirectoryMissing
+from novacron.environment.data_access import DataDirectoryFullError, DataDirectoryMissingError
 from novacron.environment.identity import (
-    IdentityConflict,
-    IdentityCorrupt,
-    IdentityMissing,
+    IdentityConflictError,
+    IdentityCorruptError,
+    IdentityMissingError,
     decode_identity,
     encode_identity,
 )
@@ -78,7 +78,7 @@ async def test_a_configured_id_is_adopted_once_and_another_is_refused(
     assert (await boot(data_directory, ONE)).node_id == ONE
     assert (await boot(data_directory)).node_id == ONE
     content = data_directory.identity.read_bytes()
-    error = await refused(data_directory, IdentityConflict, TWO)
+    error = await refused(data_directory, IdentityConflictError, TWO)
     assert isinstance(error, ConflictError)
     assert ONE in error.what
     assert TWO in error.why
@@ -111,7 +111,7 @@ async def test_a_damaged_file_stops_the_boot_and_stays_as_it_is(
 ) -> None:
     data_directory.identity.write_bytes(content)
     for node_id in (None, ONE):
-        error = await refused(data_directory, IdentityCorrupt, node_id)
+        error = await refused(data_directory, IdentityCorruptError, node_id)
         assert isinstance(error, InvalidError)
         assert why in error.why
         assert str(data_directory.identity) in error.what
@@ -125,7 +125,7 @@ async def test_a_lost_identity_beside_a_database_is_not_replaced_by_a_new_one(
 ) -> None:
     data_directory.database.mkdir()
     (data_directory.database / "novacron.db").write_bytes(b"x")
-    error = await refused(data_directory, IdentityMissing)
+    error = await refused(data_directory, IdentityMissingError)
     assert "a stranger to its peers" in str(error)
     assert "system.node_id" in str(error)
     assert not data_directory.identity.exists()
@@ -139,13 +139,13 @@ async def test_a_full_disk_leaves_no_half_written_identity(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(identity, "write_durably", full)
-    error = await refused(data_directory, DataDirectoryFull)
+    error = await refused(data_directory, DataDirectoryFullError)
     assert "free some space" in str(error).lower()
     assert not data_directory.identity.exists()
 
 
 async def test_a_missing_data_directory_is_named(data_directory: DataDirectory) -> None:
-    error = await refused(DataDirectory(data_directory.root / "gone"), DataDirectoryMissing)
+    error = await refused(DataDirectory(data_directory.root / "gone"), DataDirectoryMissingError)
     assert "gone" in str(error)
     assert "does not exist" in str(error)
 

@@ -12,14 +12,15 @@ import pytest
 from novacron.environment import ports
 from novacron.environment.machine import Machine
 from novacron.environment.ports import (
-    AddressUnusable,
+    AddressInvalidError,
+    AddressUnavailableError,
     Listener,
-    PortDenied,
-    PortTaken,
+    PortDeniedError,
+    PortTakenError,
     check_ports,
     holders,
 )
-from novacron.errors import ConflictError, DeniedError, InvalidError
+from novacron.errors import ConflictError, DeniedError, TransientError
 
 MACHINE = Machine()
 
@@ -63,7 +64,7 @@ def test_free_ports_and_port_zero_pass() -> None:
 
 def test_a_taken_port_names_the_process_and_the_key(other_process: tuple[int, int]) -> None:
     pid, port = other_process
-    with pytest.raises(PortTaken) as caught:
+    with pytest.raises(PortTakenError) as caught:
         check_ports([Listener("api", "127.0.0.1", port)], MACHINE)
     error = caught.value
     assert isinstance(error, ConflictError)
@@ -76,7 +77,7 @@ def test_a_taken_port_names_the_process_and_the_key(other_process: tuple[int, in
 def test_all_taken_ports_are_in_one_error(other_process: tuple[int, int]) -> None:
     _, port = other_process
     listeners = [Listener("api", "127.0.0.1", port), Listener("monitoring", "0.0.0.0", port)]
-    with pytest.raises(PortTaken) as caught:
+    with pytest.raises(PortTakenError) as caught:
         check_ports(listeners, MACHINE)
     assert caught.value.key == "api.port, monitoring.port"
     assert f"127.0.0.1:{port}" in caught.value.what
@@ -87,7 +88,7 @@ def test_a_holder_that_cannot_be_seen_is_said_to_be_one(
     other_process: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ports, "holders", lambda port, machine: [])
-    with pytest.raises(PortTaken, match=r"another process \(as root, `ss -ltnp"):
+    with pytest.raises(PortTakenError, match=r"another process \(as root, `ss -ltnp"):
         check_ports([Listener("api", "127.0.0.1", other_process[1])], MACHINE)
 
 
@@ -103,16 +104,16 @@ def test_the_check_leaves_no_socket_behind(no_leaks: None) -> None:
 
 
 def test_an_address_of_another_host_is_refused() -> None:
-    with pytest.raises(AddressUnusable) as caught:
+    with pytest.raises(AddressUnavailableError) as caught:
         check_ports([Listener("network", "192.0.2.77", 0)], MACHINE)
-    assert isinstance(caught.value, InvalidError)
+    assert isinstance(caught.value, TransientError)
     assert "no network interface of this host has the address 192.0.2.77" in caught.value.why
     assert caught.value.key == "network.listen_address"
 
 
 @pytest.mark.parametrize("address", ["300.1.2.3.4.invalid", "a..b", "x" * 300])
 def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(AddressUnusable, match="neither an address nor a name"):
+    with pytest.raises(AddressInvalidError, match="neither an address nor a name"):
         check_ports([Listener("api", address, 0)], MACHINE)
 
 
@@ -121,7 +122,7 @@ def test_a_port_this_user_may_not_bind_is_refused(monkeypatch: pytest.MonkeyPatc
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(ports, "_bind", refuse)
-    with pytest.raises(PortDenied) as caught:
+    with pytest.raises(PortDeniedError) as caught:
         check_ports([Listener("api", "127.0.0.1", 443)], MACHINE)
     assert isinstance(caught.value, DeniedError)
     assert f"user {os.geteuid()} may not bind port 443" in caught.value.why

@@ -7,8 +7,8 @@ import socket
 import psutil
 import pytest
 
-from novacron._native.ffi import NativeDenied, NativeUnavailable
-from novacron.environment.fact import FactUnknown
+from novacron._native.ffi import NativeDeniedError, NativeUnavailableError
+from novacron.environment.fact import FactUnknownError
 from novacron.environment.machine import Machine
 from novacron.environment.probes import (
     PROBES,
@@ -125,7 +125,7 @@ def test_memory_nodes_have_their_cpus_and_memory(tree: Tree) -> None:
 
 def test_memory_without_a_total_is_unknown(tree: Tree) -> None:
     tree.put("/proc/meminfo", "MemFree: 1 kB\n")
-    with pytest.raises(FactUnknown, match="no MemTotal"):
+    with pytest.raises(FactUnknownError, match="no MemTotal"):
         memory.ask(tree.machine)
 
 
@@ -178,7 +178,7 @@ def test_the_container_is_told_by_what_its_manager_leaves() -> None:
 
 def test_no_rdma_is_a_fact_with_its_reason(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> object:
-        raise NativeUnavailable("there is no RDMA here", why="libibverbs lists no device")
+        raise NativeUnavailableError("there is no RDMA here", why="libibverbs lists no device")
 
     monkeypatch.setattr("novacron._native.verbs.devices", none)
     assert rdma.ask(tree.machine) == {"devices": [], "why_none": "libibverbs lists no device"}
@@ -188,11 +188,11 @@ def test_devices_in_the_kernel_that_cannot_be_used_are_not_reported_as_none(
     tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none() -> object:
-        raise NativeUnavailable("there is no RDMA here", why="libibverbs.so.1: not found")
+        raise NativeUnavailableError("there is no RDMA here", why="libibverbs.so.1: not found")
 
     tree.put("/sys/class/infiniband/mlx5_0/node_type")
     monkeypatch.setattr("novacron._native.verbs.devices", none)
-    with pytest.raises(FactUnknown, match=r"mlx5_0.*not found.*Install libibverbs"):
+    with pytest.raises(FactUnknownError, match=r"mlx5_0.*not found.*Install libibverbs"):
         rdma.ask(tree.machine)
 
 
@@ -200,8 +200,8 @@ def test_rdma_that_may_not_be_looked_at_is_unknown(
     tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def denied() -> object:
-        raise NativeDenied("there is no RDMA here", why="ibv_get_device_list failed")
+        raise NativeDeniedError("there is no RDMA here", why="ibv_get_device_list failed")
 
     monkeypatch.setattr("novacron._native.verbs.devices", denied)
-    with pytest.raises(NativeDenied):
+    with pytest.raises(NativeDeniedError):
         rdma.ask(tree.machine)

@@ -22,14 +22,14 @@ from novacron.config.schema import (
 from novacron.data_directory import DataDirectory
 from novacron.environment import Resources, resources
 from novacron.environment.data_access import (
-    DataDirectoryBroken,
-    DataDirectoryFull,
-    DataDirectoryMissing,
+    DataDirectoryBrokenError,
+    DataDirectoryFullError,
+    DataDirectoryMissingError,
 )
 from novacron.environment.host_class import Measured
-from novacron.environment.ports import PortTaken
+from novacron.environment.ports import PortTakenError
 from novacron.environment.probes.disk import Space
-from novacron.environment.resources import HostBelowMinimum, survey
+from novacron.environment.resources import HostBelowMinimumError, survey
 from novacron.errors import InvalidError
 from novacron.units import GIB, MIB
 from tests.environment.conftest import FakeView, Tree
@@ -100,7 +100,7 @@ async def test_a_large_host_passes_without_a_word(make: Make, view: FakeView) ->
 async def test_a_small_host_halts_where_it_is_enforced_naming_each_shortfall_and_key(
     make: Make, view: FakeView
 ) -> None:
-    with pytest.raises(HostBelowMinimum) as caught:
+    with pytest.raises(HostBelowMinimumError) as caught:
         await boot_bare(make(enforce="strict", measured=SMALL))
     error = caught.value
     assert isinstance(error, InvalidError)
@@ -156,7 +156,7 @@ def test_auto_is_strict_where_somebody_wrote_a_configuration(
 
 async def test_a_shortfall_says_what_narrows_the_host(make: Make) -> None:
     reasons = {"memory_bytes": "limited by control group /x", "cpus": "affinity leaves 2 of 8"}
-    with pytest.raises(HostBelowMinimum) as caught:
+    with pytest.raises(HostBelowMinimumError) as caught:
         await boot_bare(make(enforce="strict", measured=SMALL, reasons=reasons))
     assert "2 CPUs of 4 (affinity leaves 2 of 8)" in caught.value.why
     assert "memory (limited by control group /x)" in caught.value.why
@@ -182,7 +182,7 @@ async def test_this_very_host_is_measured(make: Make) -> None:
 
 
 async def test_too_little_free_space_halts_whatever_is_enforced(make: Make) -> None:
-    with pytest.raises(DataDirectoryFull) as caught:
+    with pytest.raises(DataDirectoryFullError) as caught:
         await boot_bare(make(enforce="warn", min_free_disk_bytes=2**60))
     assert "too little free space" in caught.value.what
     assert "needed" in caught.value.why
@@ -190,7 +190,7 @@ async def test_too_little_free_space_halts_whatever_is_enforced(make: Make) -> N
 
 
 async def test_a_missing_data_directory_halts(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(DataDirectoryMissing):
+    with pytest.raises(DataDirectoryMissingError):
         await boot_bare(make(root=tmp_path / "absent"))
 
 
@@ -201,7 +201,7 @@ async def test_a_disk_that_cannot_be_measured_halts(
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(resources.disk, "measure", broken)
-    with pytest.raises(DataDirectoryBroken, match="Input/output error"):
+    with pytest.raises(DataDirectoryBrokenError, match="Input/output error"):
         await boot_bare(make())
 
 
@@ -209,7 +209,7 @@ async def test_a_taken_port_halts_before_anything_listens(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("novacron.environment.ports._is_ours", lambda port, machine: False)
-    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(PortTaken) as caught:
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(PortTakenError) as caught:
         await boot_bare(make(api_port=server.getsockname()[1]))
     assert caught.value.key == "api.port"
 

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from novacron import observe
 from novacron.component import HealthDepth, HealthState
 from novacron.config.schema import MonitoringSettings
-from novacron.http import PortTakenError
+from novacron.environment.ports import PortTakenError
 from novacron.monitoring import Monitoring
 from novacron.network import Network
 from tests.api.stand_ins import NodeStandIn, component_status
@@ -122,9 +122,13 @@ async def test_openmetrics_is_served_where_it_is_asked_for_and_parses_strictly()
 
 async def test_only_reads_of_the_one_path_are_answered() -> None:
     async with exporting(NodeStandIn()) as client:
-        assert (await client.get("/")).status_code == 404
+        missing = await client.get("/")
+        assert (missing.status_code, missing.json()["code"]) == (404, "monitoring.no_route")
+        assert missing.json()["instance"] == missing.headers["x-request-id"]
         refused = await client.post("/metrics")
         assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+        assert refused.json()["code"] == "monitoring.method"
+        assert refused.json()["instance"] == refused.headers["x-request-id"]
         head = await client.head("/metrics")
         assert (head.status_code, head.content) == (200, b"")
 
@@ -155,14 +159,17 @@ async def test_a_taken_port_is_an_error_with_the_key_of_the_metrics_port() -> No
 async def test_it_can_be_started_again_after_a_stop_and_reports_its_health() -> None:
     node = NodeStandIn()
     monitoring = make(node)
+    published = set()
     for _ in range(2):
         async with trio.open_nursery() as nursery:
             await monitoring.initialize(nursery)
+            published.add(node.addresses["metrics"])
             assert (await monitoring.health_check(HealthDepth.DEEP)).state is HealthState.HEALTHY
             assert monitoring.statistics()["connections"] == 0
             await monitoring.shutdown()
             nursery.cancel_scope.cancel()
         assert (await monitoring.health_check(HealthDepth.DEEP)).state is HealthState.UNHEALTHY
+    assert len(published) == 1
 
 
 def test_the_constructor_names_its_dependencies_by_type() -> None:

@@ -12,15 +12,15 @@ import trio
 from novacron.component import Component, HealthDepth, HealthState
 from novacron.config.schema import NetworkSettings
 from novacron.environment import Identity
-from novacron.errors import ConflictError, DeniedError, InvalidError, TransientError
-from novacron.network.component import Network
-from novacron.network.errors import (
+from novacron.environment.ports import (
     AddressInvalidError,
     AddressUnavailableError,
     PortDeniedError,
     PortTakenError,
-    RequestFailedError,
 )
+from novacron.errors import ConflictError, DeniedError, InvalidError, TransientError
+from novacron.network.component import Network
+from novacron.network.errors import RequestFailedError
 from novacron.network.metrics import HANDSHAKE_FAILURES, SEED_CONNECTED
 from novacron.network.session import PeerSession
 from novacron.network.tcp_tls import TlsDialer
@@ -405,6 +405,26 @@ async def test_a_taken_port_names_who_holds_it_and_the_key(make_node: MakeNode) 
     assert not error.retryable
 
 
+async def test_a_restart_takes_the_port_again_that_was_published(make_node: MakeNode) -> None:
+    node = make_node(1)
+    published = []
+    with trio.fail_after(15):
+        for _ in range(2):
+            async with trio.open_nursery() as nursery:
+                await node.network.initialize(nursery)
+                published.append(node.view.published["peer"])
+                await node.network.shutdown()
+                nursery.cancel_scope.cancel()
+        port = int(published[0].rpartition(":")[2])
+        with socket.create_server(("127.0.0.1", port)):
+            async with trio.open_nursery() as nursery:
+                await node.network.initialize(nursery)
+                published.append(node.view.published["peer"])
+                await node.network.shutdown()
+                nursery.cancel_scope.cancel()
+    assert published[0] == published[1] != published[2]
+
+
 async def test_a_port_without_the_privilege_for_it_says_so(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -416,8 +436,8 @@ async def test_a_port_without_the_privilege_for_it_says_so(
         with pytest.raises(PortDeniedError) as caught:
             await make_node(1, port=741).start(nursery)
     assert isinstance(caught.value, DeniedError)
-    assert "ports below 1024 need a privilege" in caught.value.why
-    assert "CAP_NET_BIND_SERVICE" in caught.value.remedy
+    assert "may not bind port 741" in caught.value.why
+    assert "CAP_NET_BIND_SERVICE" in caught.value.why
     assert caught.value.key == "network.port"
 
 

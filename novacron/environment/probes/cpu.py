@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from novacron.environment.fact import FactUnknown, Value
+from novacron.environment.fact import FactUnknownError, Value
 from novacron.environment.machine import Machine
 
 FLAGS = frozenset({"vmx", "svm", "hypervisor", "aes", "avx2", "avx512f", "sha_ni", "amx_tile"})
@@ -74,5 +74,5 @@ def ask(machine: Machine) -> Value:
     online = machine.read_if_there("/sys/devices/system/cpu/online")
     count = len(parse_cpu_list(online)) if online else os.cpu_count()
     if not count:
-        raise FactUnknown("the kernel does not say how many CPUs there are")
+        raise FactUnknownError("the kernel does not say how many CPUs there are")
     return {"online": count, "usable": usable(), **info}

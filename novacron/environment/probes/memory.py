@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from novacron.environment.fact import FactUnknown, Value
+from novacron.environment.fact import FactUnknownError, Value
 from novacron.environment.machine import Machine
 
 
@@ -27,19 +27,19 @@ def total_bytes(machine: Machine) -> int:
     """Memory the kernel manages; a little less than what is installed.
 
     Raises:
-      FactUnknown: ``/proc/meminfo`` has no MemTotal.
+      FactUnknownError: ``/proc/meminfo`` has no MemTotal.
       OSError: it cannot be read.
     """
     total = parse_meminfo(machine.read("/proc/meminfo")).get("MemTotal")
     if not total:
-        raise FactUnknown("/proc/meminfo has no MemTotal")
+        raise FactUnknownError("/proc/meminfo has no MemTotal")
     return total
 
 
 def ask(machine: Machine) -> Value:
     fields = parse_meminfo(machine.read("/proc/meminfo"))
     if not fields.get("MemTotal"):
-        raise FactUnknown("/proc/meminfo has no MemTotal")
+        raise FactUnknownError("/proc/meminfo has no MemTotal")
     return {
         "total_bytes": fields["MemTotal"],
         "available_bytes": fields.get("MemAvailable"),

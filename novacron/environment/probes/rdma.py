@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from novacron._native import verbs
-from novacron._native.ffi import NativeUnavailable, native
-from novacron.environment.fact import FactUnknown, Value
+from novacron._native.ffi import NativeUnavailableError, native
+from novacron.environment.fact import FactUnknownError, Value
 from novacron.environment.machine import Machine
 
 DEVICES = "/sys/class/infiniband"
@@ -14,10 +14,10 @@ def ask(machine: Machine) -> Value:
     native()  # without the compiled module nothing can be said: unknown, for that reason
     try:
         found = verbs.devices()
-    except NativeUnavailable as exc:
+    except NativeUnavailableError as exc:
         in_kernel = machine.list(DEVICES)
         if in_kernel:
-            raise FactUnknown(
+            raise FactUnknownError(
                 f"the kernel has RDMA devices ({', '.join(in_kernel)}) that cannot be used",
                 why=exc.why,
                 remedy="install libibverbs and the provider of the device "
