@@ -276,6 +276,11 @@ class NodeView(Protocol):
         """Health of every component, by name; shallow answers may be up to 5 s old."""
         ...
 
+    def degraded(self) -> Sequence[JsonObject]:
+        """What serves with less or not at all: objects with ``name``, ``why``, and where known
+        ``remedy``, ``key``, ``fallback``. Empty exactly when :attr:`state` is not degraded."""
+        ...
+
     def warnings(self) -> Sequence[str]: ...
     def warn(self, message: str) -> None:
         """Add a sentence to the summary, the report and ``status`` (does not degrade the node)."""

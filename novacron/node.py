@@ -244,7 +244,7 @@ async def reload(composition: Composition) -> None:
     changes nothing.
     """
     from novacron.config import Configuration
-    from novacron.config.component import changes
+    from novacron.config.component import changes, merged
 
     units = composition.engine.runtime.units
     configuration = units["configuration"].component
@@ -259,11 +259,11 @@ async def reload(composition: Composition) -> None:
     refused = [change.key for change in found if not change.reloadable]
     for unit in units.values():
         await _reload_one(unit, loaded, {change.key for change in applied})
-    composition.engine.change_health(_health_options(loaded.settings))
     if refused:
         _log.error("these changed keys need a restart and stay as they are: %s", ", ".join(refused))
-    else:
-        configuration.adopt(loaded)
+        loaded = merged(configuration.loaded, loaded, [change.key for change in applied])
+    configuration.adopt(loaded)
+    composition.engine.change_health(_health_options(loaded.settings))
     _log.info(
         "configuration reloaded", extra={"changed": {change.key: change.new for change in applied}}
     )

@@ -38,6 +38,9 @@ _log = logging.getLogger("novacron.boot")
 EXIT_OK = 0
 EXIT_FAILED = 1
 
+REMEMBER_DEADLINE = 5.0
+"""Seconds a stop waits for the boot's report to be kept; a disk that hangs must not hold it up."""
+
 SaveReport = Callable[[JsonObject], str | None]
 """Keeps a report durably and returns where, or None; blocks on the disk."""
 
@@ -161,7 +164,7 @@ class Engine:
         if self._record.failure is not None or self._record.ready_seconds is None:
             self._supervision_scope.cancel()
             return await self._roll_back()
-        root.start_soon(self._remember_boot)
+        root.start_soon(self._remember_boot, self.view.report())
         await self._stop_wanted.wait()
         return await self._stop()
 
@@ -348,10 +351,10 @@ class Engine:
                 if self._options.health is not None:
                     nursery.start_soon(self._monitor.run)
 
-    async def _remember_boot(self) -> None:
+    async def _remember_boot(self, report: JsonObject) -> None:
         """Keep the report and the configuration. READY does not wait for this, the stop does."""
         try:
-            await self._keep_report()
+            await self._keep_report(report)
             if self._state is not None:
                 await trio.to_thread.run_sync(self._state.remember_known_good)
         except StateWriteError as exc:
@@ -359,11 +362,11 @@ class Engine:
         finally:
             self._remembered.set()
 
-    async def _keep_report(self) -> str | None:
+    async def _keep_report(self, report: JsonObject) -> str | None:
         if self._save_report is None:
             return None
         try:
-            return await trio.to_thread.run_sync(self._save_report, self.view.report())
+            return await trio.to_thread.run_sync(self._save_report, report)
         except OSError as exc:
             self.view.warn(f"the boot report was not kept: {exc}")
             return None
@@ -383,7 +386,8 @@ class Engine:
         self._publish(events.NodeStopping(self._stop_reason, self.runtime.at()))
         self._supervision_scope.cancel()
         self.runtime.on_lost = lambda unit, error: None
-        await self._remembered.wait()
+        with trio.move_on_after(REMEMBER_DEADLINE):
+            await self._remembered.wait()
         if not self._forced:
             self._drain_scope.deadline = trio.current_time() + self._options.stop.drain
             with self._drain_scope:
@@ -415,7 +419,7 @@ class Engine:
         self._record.seconds = round(self.runtime.at(), 6)
         if not failed:
             self._record.state = NodeState.STOPPED
-            await self._keep_report()
+            await self._keep_report(self.view.report())
             return self._code
         assert failure is not None
         if self._state is not None and self._state.differs_from_known_good():
@@ -429,7 +433,7 @@ class Engine:
                     ),
                 )
             )
-        path = await self._keep_report()
+        path = await self._keep_report(self.view.report())
         _log.error("boot failed: %s", failure["what"], extra={"failure": failure, "shown": True})
         self._publish(events.BootFailed(self.runtime.at(), failure, self._record.rollback, path))
         return EXIT_FAILED
@@ -462,7 +466,7 @@ class Engine:
         """Tasks that ignore cancellation would keep Trio from ending: end the process."""
         _log.critical("components that do not stop: %s", ", ".join(unit.name for unit in left))
         await self._settle_debts(ROLLED_BACK if self._record.ready_seconds is None else STOPPED)
-        await self._keep_report()
+        await self._keep_report(self.view.report())
         self._publish(events.NodeStopped(self.runtime.at(), self._code))
         self._hard_exit(self._code)
 

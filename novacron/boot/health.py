@@ -8,7 +8,7 @@ import trio
 
 from novacron.boot.options import HealthOptions
 from novacron.boot.runtime import Runtime
-from novacron.boot.unit import UNCHECKED, Unit
+from novacron.boot.unit import Unit
 from novacron.component import Health, HealthDepth, HealthState
 from novacron.errors import BootError, TransientError
 
@@ -90,7 +90,7 @@ class HealthMonitor:
                 return health
         health = await self._ask(unit, depth)
         self._cached[key] = (trio.current_time(), health)
-        unit.health = health if unit.serving else UNCHECKED
+        unit.note_health(depth, health)
         return health
 
     async def _ask(self, unit: Unit, depth: HealthDepth) -> Health:

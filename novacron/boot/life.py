@@ -79,8 +79,8 @@ class Life:
                         await self.stop_requested.wait()
                     else:
                         self.error = self.cancel_reason or StartTimeoutError(
-                            f"{self.name} did not start in {trio.current_time() - began:.3g} s",
-                            why="its deadline passed",
+                            f"{self.name} did not start in time",
+                            why=f"its deadline passed after {trio.current_time() - began:.3f} s",
                             remedy="see what it waits for in the log, or allow it longer",
                             key=f"boot.start_timeout.{self.name}",
                         )

@@ -143,8 +143,10 @@ class EngineView:
 
     def alive(self) -> bool:
         return self.record.state not in (NodeState.FAILED, NodeState.STOPPED) and not any(
+            # One that is being restarted within its budget is no reason to kill the process.
             unit.criticality is Criticality.CRITICAL
             and unit.state in (ComponentState.FAILED, ComponentState.SKIPPED)
+            and not unit.restoring
             for unit in self._units.values()
         )
 

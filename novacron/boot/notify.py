@@ -54,6 +54,7 @@ class Notifier:
         self._pid: Final = pid if pid is not None else os.getpid()
         self._socket: socket.socket | None = None
         self._pending: list[bytes] = []
+        self._ready_status = ""
         self._complained = False
 
     @classmethod
@@ -137,22 +138,29 @@ class Notifier:
             case events.ComponentProgress():
                 self._send(
                     f"EXTEND_TIMEOUT_USEC={math.ceil(_PROGRESS_EXTENSION * 1e6)}",
-                    status=f"Booting: {event.name}: {event.message}",
+                    status=f"{self._activity}: {event.name}: {event.message}",
                 )
             case events.ComponentRetry():
-                self.status(f"Booting: {event.name} failed, next attempt in {event.delay:.1f} s")
+                self.status(
+                    f"{self._activity}: {event.name} failed, next attempt in {event.delay:.1f} s"
+                )
             case events.NodeReady():
-                self.ready(_ready_status(event))
+                self._ready_status = _ready_status(event)
+                self.ready(self._ready_status)
             case events.ComponentLost():
                 self.status(f"Degraded: {event.name} is down")
             case events.ComponentRestored():
-                self.status(f"{event.name} is back")
+                self.status(f"{event.name} is back. {self._ready_status}")
             case events.BootFailed():
                 self.status(f"Boot failed: {event.failure.get('what', '')}")
             case events.NodeStopping():
                 self.stopping(f"Stopping: {event.reason}")
             case events.NodeStopped():
                 self.status(f"Stopped with exit code {event.code}")
+
+    @property
+    def _activity(self) -> str:
+        return "Restoring" if self._ready_status else "Booting"
 
     def close(self) -> None:
         if self._socket is not None:

@@ -77,6 +77,7 @@ class Runtime:
         Trio's clock)."""
         unit.hosts += 1
         unit.stop_asked = False
+        unit.stop_error = None
         self.spawn(self._host, unit, deadline, attempts, settled)
 
     def launch_fallback(self, unit: Unit, deadline: float, settled: Settled) -> None:
@@ -158,7 +159,7 @@ class Runtime:
         unit.start_seconds = now - unit.entered
         if self.booting:
             unit.ready = now
-        unit.move(ComponentState.READY)
+        unit.note_ready()
         self.publish(events.ComponentReady(unit.name, now, unit.start_seconds, False))
 
     def _give_up(self, unit: Unit, deadline: float, settled: Settled) -> None:

@@ -165,26 +165,32 @@ class Supervisor:
                 )
 
     async def _restart(self, unit: Unit) -> None:
-        async with self._restart_turn:
-            if unit.serving:
+        unit.restoring = True
+        try:
+            async with self._restart_turn:
+                if not unit.serving:
+                    await self._restart_with_dependents(unit)
+        finally:
+            unit.restoring = False
+
+    async def _restart_with_dependents(self, unit: Unit) -> None:
+        affected = self._requiring(unit)
+        stop = OrderedStop(self._runtime, f"{unit.name} failed", affected)
+        await stop.run()
+        if stop.abandoned:
+            self._end(unit, f"{stop.abandoned[0].name} could not be stopped for the restart")
+            return
+        while True:
+            delay = unit.backoff.next_delay(trio.current_time())
+            if unit.backoff.exhausted:
+                self._end(unit, "its retry budget is used up")
                 return
-            affected = self._requiring(unit)
-            stop = OrderedStop(self._runtime, f"{unit.name} failed", affected)
-            await stop.run()
-            if stop.abandoned:
-                self._end(unit, f"{stop.abandoned[0].name} could not be stopped for the restart")
-                return
-            while True:
-                delay = unit.backoff.next_delay(trio.current_time())
-                if unit.backoff.exhausted:
-                    self._end(unit, "its retry budget is used up")
-                    return
-                await trio.sleep(delay)
-                if await self._start(unit, attempts=1):
-                    break
-            await self._welcome_back(unit)
-            for dependent in affected:
-                await self._start_again(dependent)
+            await trio.sleep(delay)
+            if await self._start(unit, attempts=1):
+                break
+        await self._welcome_back(unit)
+        for dependent in affected:
+            await self._start_again(dependent)
 
     async def _start_again(self, unit: Unit) -> None:
         if any(not dependency.serving for dependency in unit.requires):

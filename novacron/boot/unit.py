@@ -15,6 +15,7 @@ from novacron.component import (
     ComponentState,
     ComponentStatus,
     Health,
+    HealthDepth,
     HealthState,
     JsonObject,
 )
@@ -30,6 +31,7 @@ class Unit:
     """Mutable; only the Trio thread touches it. Times are seconds since process start."""
 
     __slots__ = (
+        "_deep_trouble",
         "attempts",
         "backoff",
         "component",
@@ -104,6 +106,8 @@ class Unit:
         self.failure: JsonObject | None = None
         self.failure_error: BaseException | None = None
         self.health = UNCHECKED
+        """The answer that says most: see :meth:`note_health`."""
+        self._deep_trouble = False
 
     @property
     def serving(self) -> bool:
@@ -113,11 +117,29 @@ class Unit:
         self.state = state
         self.component.available = state in _SERVING
 
+    def note_ready(self) -> None:
+        """It serves in full, and nothing found out before says anything about that."""
+        self._deep_trouble = False
+        self.health = UNCHECKED
+        self.move(ComponentState.READY)
+
+    def note_health(self, depth: HealthDepth, health: Health) -> None:
+        """Keep an answer. A shallow look that finds nothing does not take back what a deep one
+        found: only the next deep look can."""
+        if not self.serving:
+            return
+        if depth is not HealthDepth.SHALLOW:
+            self._deep_trouble = health.state is not HealthState.HEALTHY
+        elif self._deep_trouble and health.state is HealthState.HEALTHY:
+            return
+        self.health = health
+
     def note_failure(self, error: BaseException, at: float) -> None:
         if not isinstance(error, NovaCronError):
             # A fault of our own: where it was raised is what whoever mends it has to know.
             _log.error("%s met an unexpected exception", self.name, exc_info=error)
         self.failure_error = error
+        self.health = Health(HealthState.UNHEALTHY, str(error))
         self.failure = {
             **describe_error(error),
             "attempt": self.tries,

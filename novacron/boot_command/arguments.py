@@ -95,6 +95,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Raises SystemExit(2) on wrong usage."""
     result = parser()
     args = result.parse_args(arguments)
+    if args.last_known_good and (args.check or args.plan or args.analyze):
+        result.error("--last-known-good boots; --check, --plan and --analyze do not")
     if args.boot and not args.analyze:
         result.error("--boot goes with --analyze")
     if args.output and not args.analyze:

@@ -17,6 +17,7 @@ import trio
 from novacron.api import prefetch
 from novacron.boot import events
 from novacron.boot.checkpoint import BootState
+from novacron.boot.event_log import log_event
 from novacron.boot.events import Event
 from novacron.boot.lock import DataDirectoryLock
 from novacron.boot.node_view import BootRecord
@@ -110,7 +111,11 @@ class Session:
         self._record.prelude.append(
             {"name": "libraries", "start": round(began, 6), "end": round(self._start.elapsed(), 6)}
         )
-        return self._exit_code(trio.run(self._serve))
+        code = trio.run(self._serve)
+        # It is over but for closing files: a late signal must not change the exit status.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        return self._exit_code(code)
 
     def _exit_code(self, code: int) -> int:
         """What the process ends with when the engine ended with *code*."""
@@ -160,7 +165,11 @@ class Session:
         if isinstance(event, events.NodeStopped):
             event = events.NodeStopped(event.at, self._exit_code(event.code))
         self._view.listen(event)
+        log_event(event)
         self._notifier.listen(event)
+        if isinstance(event, events.NodeStopping | events.RollbackStarted):
+            stop = self._loaded.settings.boot.stop
+            self._notifier.extend_timeout(stop.drain + stop.cleanup + stop.force)
         if isinstance(event, events.NodeReady):
             self._on_ready(event)
         elif isinstance(event, events.ComponentReady) and event.name == Identity.name:

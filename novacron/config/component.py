@@ -6,12 +6,15 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+
+from pydantic import BaseModel
 
 from novacron.component import Component, Criticality, Health, HealthDepth, HealthState, Phase
-from novacron.config.loaded import LoadedConfiguration
+from novacron.config.loaded import LoadedConfiguration, digest_of
 from novacron.data_directory import DataDirectory
 from novacron.errors import (
     ConfigError,
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     import trio
 
 log = logging.getLogger("novacron.config")
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Change(NamedTuple):
@@ -81,6 +86,27 @@ def changes(old: LoadedConfiguration, new: LoadedConfiguration) -> list[Change]:
         if before != after:
             found.append(Change(key.name, safe(key, before), safe(key, after), key.reloadable))
     return found
+
+
+def merged(
+    old: LoadedConfiguration, new: LoadedConfiguration, keys: Iterable[str]
+) -> LoadedConfiguration:
+    """*old* with the values that *new* gives to *keys*: what runs after a reload that was refused
+    in part. It keeps *old*'s files, so that health goes on saying that they differ from what runs.
+    """
+    taken = set(keys)
+    settings = old.settings
+    for key in taken:
+        settings = _with_value(settings, key.split("."), new.value(key))
+    entries = {path: entry for path, entry in old.entries.items() if ".".join(path) not in taken}
+    entries |= {path: entry for path, entry in new.entries.items() if ".".join(path) in taken}
+    return replace(old, settings=settings, digest=digest_of(settings), entries=entries)
+
+
+def _with_value(model: _Model, path: Sequence[str], value: Any) -> _Model:
+    name, *rest = path
+    inner = _with_value(getattr(model, name), rest, value) if rest else value
+    return model.model_copy(update={name: inner})
 
 
 class Configuration(Component):

@@ -88,10 +88,13 @@ class Discovery(Component):
         )
 
     async def shutdown(self) -> None:
-        if self._registered:
-            self._registered = False
-            await deregister(self._database.store, self._identity.node_id, self._node.boot_id)
-        if self._step is not None:
-            step, self._step = self._step, None
-            await trio.to_thread.run_sync(remove_durably, self._path)
-            await self._undo.discharge(step)
+        try:
+            if self._registered:
+                self._registered = False
+                await deregister(self._database.store, self._identity.node_id, self._node.boot_id)
+        finally:
+            # Whatever became of the database: nobody may take this process for a running one.
+            if self._step is not None:
+                step, self._step = self._step, None
+                await trio.to_thread.run_sync(remove_durably, self._path)
+                await self._undo.discharge(step)

@@ -79,7 +79,7 @@ def test_the_transcript_of_a_boot_a_run_and_a_stop(manager: Manager, notifier: N
         "EXTEND_TIMEOUT_USEC=10000000\nSTATUS=Booting: database: migration 2 of 7",
         "READY=1\nSTATUS=Ready in 0.900 s, degraded: cache; rest [::1]:1",
         "STATUS=Degraded: database is down",
-        "STATUS=database is back",
+        "STATUS=database is back. Ready in 0.900 s, degraded: cache; rest [::1]:1",
         "STOPPING=1\nSTATUS=Stopping: SIGTERM",
         "STATUS=Stopped with exit code 0",
     ]

@@ -67,6 +67,16 @@ async def test_a_second_signal_cuts_a_hanging_drain_and_a_hanging_stop_short(
     assert trio.current_time() - began <= 3 + 1.0 + 0.5
 
 
+async def test_the_report_of_a_boot_that_is_stopped_at_once_says_that_it_was_ready(
+    autojump_clock: object,
+) -> None:
+    kept: list[dict[str, object]] = []
+    stage = Stage([define(Fake("a", []))], QUICK, stop_when_ready, save_report=kept.append)
+
+    assert await stage.engine.run() == 0
+    assert [report["state"] for report in kept] == ["ready"]
+
+
 async def test_a_drain_that_hangs_is_cut_at_its_budget(autojump_clock: object) -> None:
     class Draining(Fake):
         async def drain(self) -> None:

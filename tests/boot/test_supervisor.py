@@ -209,6 +209,55 @@ async def test_three_deep_checks_that_fail_count_as_the_components_failure(
     assert lost.at == pytest.approx(30.0, abs=0.1)
 
 
+async def test_a_shallow_look_does_not_take_back_what_a_deep_one_found(
+    autojump_clock: object,
+) -> None:
+    class Limping(Fake):
+        async def health_check(self, depth: HealthDepth) -> Health:
+            deep = depth is HealthDepth.DEEP
+            return Health(HealthState.DEGRADED if deep else HealthState.HEALTHY, "a seed is away")
+
+    states: set[str] = set()
+
+    async def look(engine: Engine) -> None:
+        await trio.sleep(31)
+        for _ in range(100):
+            await trio.sleep(1)
+            states.add(str(engine.view.state))
+            assert bool(engine.view.degraded()) == (engine.view.state is NodeState.DEGRADED)
+        engine.request_stop("test")
+
+    def steer(engine: Engine, event: Event) -> None:
+        if event.kind == "node_ready":
+            engine.runtime.spawn(look, engine)
+
+    stage = Stage([define(Limping("a", []))], EngineOptions(health=HealthOptions()), steer)
+
+    assert await stage.engine.run() == 0
+    assert states == {"degraded"}
+
+
+async def test_a_component_that_is_restarted_within_its_budget_leaves_the_node_alive(
+    autojump_clock: object,
+) -> None:
+    alive: list[bool] = []
+
+    def steer(engine: Engine, event: Event) -> None:
+        if event.kind == "component_lost":
+            engine.runtime.spawn(look, engine)
+        if event.kind == "component_restored":
+            engine.request_stop("test")
+
+    async def look(engine: Engine) -> None:
+        await trio.sleep(0.5)
+        alive.append(engine.view.alive())
+
+    stage = Stage([define(Fake("a", [], start=dying_once(1.0)))], QUICK, steer)
+
+    assert await stage.engine.run() == 0
+    assert alive == [True]
+
+
 async def test_a_health_check_that_hangs_delays_no_other_answer(autojump_clock: object) -> None:
     class Hanging(Fake):
         async def health_check(self, depth: HealthDepth) -> Health:

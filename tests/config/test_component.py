@@ -13,7 +13,7 @@ import trio
 
 from novacron.component import HealthDepth, HealthState
 from novacron.config import ConfigInvalidError, Configuration, load, restore
-from novacron.config.component import RestoredConfigurationError, changes
+from novacron.config.component import RestoredConfigurationError, changes, merged
 from novacron.data_directory import DataDirectory
 from novacron.errors import ConfigError, DeniedError, InvalidError, TransientError, UnavailableError
 
@@ -167,6 +167,19 @@ async def test_a_restored_copy_cannot_be_reread(data_directory: DataDirectory) -
     configuration = Configuration(restore(load(environ={}).as_dict()), data_directory)
     with pytest.raises(RestoredConfigurationError, match="--last-known-good"):
         await configuration.reread()
+
+
+def test_a_partly_refused_reload_leaves_a_configuration_that_says_what_runs() -> None:
+    old = load((), {"system.log_level": "info", "cache.ttl": 300}, {})
+    new = load((), {"system.log_level": "debug", "cache.ttl": 60, "api.rate_limit": 7}, {})
+    runs = merged(old, new, ["system.log_level", "api.rate_limit"])
+
+    assert runs.value("system.log_level") == "debug"
+    assert runs.value("api.rate_limit") == 7
+    assert runs.value("cache.ttl") == 300
+    assert runs.source("api.rate_limit") == new.source("api.rate_limit")
+    assert [change.key for change in changes(runs, new)] == ["cache.ttl"]
+    assert runs.digest not in (old.digest, new.digest)
 
 
 def test_equal_configurations_have_no_changes() -> None:

@@ -119,11 +119,14 @@ class NodeProcess:
 
         return self._wait(found, f"event {kind} {fields}")[0]
 
-    def wait_log(self, text: str) -> Event:
-        """The first log record whose message holds *text*."""
-        return self._wait(
-            lambda: [record for record in self.log() if text in record["message"]], f"log {text!r}"
-        )[0]
+    def wait_log(self, text: str, count: int = 1) -> Event:
+        """The log record number *count* whose message holds *text*."""
+
+        def found() -> list[Event]:
+            records = [record for record in self.log() if text in record["message"]]
+            return records[count - 1 :]
+
+        return self._wait(found, f"log {text!r}")[0]
 
     def wait_ready(self) -> Event:
         return self.wait_event("node_ready")

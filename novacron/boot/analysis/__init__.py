@@ -78,6 +78,8 @@ def run(
         reports = [store.find(selector) for selector in wanted]
     except ReportError as exc:
         return _complain(str(exc), 1)
+    if kind == "diff" and reports[0].boot_id == reports[1].boot_id:
+        return _complain("--analyze diff takes two boots, and these are the same one", 2)
     result = render(kind, *reports, as_json=as_json).rstrip("\n") + "\n"
     if output_path is None and kind == "plot" and sys.stdout.isatty():
         # SVG source on a terminal helps nobody.
