@@ -105,15 +105,7 @@ class MemoryCache:
         return value
 
     async def get(self, key: str) -> bytes | None:
-        try:
-            value = self._entries[key][0]
-        except KeyError:
-            self._misses += 1
-            MISSES.inc(ENGINE)
-            return None
-        self._hits += 1
-        HITS.inc(ENGINE)
-        return value
+        return self.get_nowait(key)
 
     async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
         entry = self._entry(key, value, ttl)

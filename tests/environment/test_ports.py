@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -145,3 +146,26 @@ def test_a_name_with_an_address_family_this_host_lacks_still_works(
     monkeypatch.setattr(ports, "_bind", only_ipv4)
     monkeypatch.setattr(ports.socket, "getaddrinfo", both)
     check_ports([Listener("api", "localhost", 7400)], MACHINE)
+
+
+def test_a_port_nobody_listens_on_has_no_holder() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        assert holders(bound.getsockname()[1], MACHINE) == []
+
+
+def test_a_holder_that_may_not_be_seen_is_not_guessed(tmp_path: Path) -> None:
+    (tmp_path / "proc/net").mkdir(parents=True)
+    line = "   0: 0100007F:1CE9 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4711 1"
+    (tmp_path / "proc/net/tcp").write_text(f"  sl  local_address\n{line}\n")
+    (tmp_path / "proc/17").mkdir()  # a process whose descriptors cannot be listed
+    machine = Machine(root=str(tmp_path))
+    assert holders(7401, machine) == []
+    (tmp_path / "proc/18/fd").mkdir(parents=True)
+    (tmp_path / "proc/18/fd/3").symlink_to("socket:[4711]")
+    (tmp_path / "proc/18/comm").write_text("nginx\n")
+    assert holders(7401, machine) == [(18, "nginx")]
+
+
+def test_without_proc_there_is_no_holder(tmp_path: Path) -> None:
+    assert holders(7401, Machine(root=str(tmp_path))) == []
