@@ -32,6 +32,7 @@ from novacron.database.opening import (
     Opening,
     Plan,
     explain_os_error,
+    file_place,
     fill,
     open_database,
     suspicion,
@@ -88,6 +89,8 @@ class Database(ObservableComponent):
         self._progress = progress
         self._store: SqliteStore | None = None
         self._suspect = False
+        self._place: tuple[int, int] | None = None
+        self._losses: list[str] = []
 
     @property
     def path(self) -> Path:
@@ -124,6 +127,9 @@ class Database(ObservableComponent):
         for notice in opening.notices:
             self._node.warn(notice)
             logger.warning(notice, extra={"path": str(plan.path)})
+        # Kept over restarts of the component: whoever runs this node has to learn of it.
+        self._losses += opening.notices
+        self._place = opening.place
         store = SqliteStore(
             plan.path,
             readers=self._settings.readers,
@@ -145,6 +151,14 @@ class Database(ObservableComponent):
                 await trio.to_thread.run_sync(_note_suspicion, store.path)
 
     async def health_check(self, depth: HealthDepth) -> Health:
+        """Healthy says that nothing is known to be wrong. What was lost at the boot of this
+        process stays in the answer until it ends."""
+        health = await self._look(depth)
+        if health.state is HealthState.HEALTHY and self._losses:
+            return Health(HealthState.DEGRADED, "; ".join(self._losses), health.details)
+        return health
+
+    async def _look(self, depth: HealthDepth) -> Health:
         store = self._store
         if store is None:
             return Health(HealthState.UNKNOWN, "not open")
@@ -156,24 +170,40 @@ class Database(ObservableComponent):
         seconds = depth.deadline * 0.8
         started = time.perf_counter()
         try:
+            if await trio.to_thread.run_sync(file_place, store.path) != self._place:
+                return Health(
+                    HealthState.UNHEALTHY,
+                    f"the database {store.path} was moved, deleted or replaced while the node "
+                    "runs: what is written now goes to the file that was there. Stop the node, "
+                    "put that file back, start the node",
+                )
             await self._beat(store, seconds)
             details: dict[str, Any] = {"seconds": round(time.perf_counter() - started, 6)}
             if depth is HealthDepth.FULL:
-                findings = await self._findings(store, seconds - details["seconds"])
-                if findings is None:
-                    return Health(
-                        HealthState.HEALTHY,
-                        "reads and writes; too large to check every page in time",
-                        details,
-                    )
-                if findings:
-                    self._suspect = True
-                    return Health(HealthState.UNHEALTHY, "; ".join(findings[:3]), details)
+                return await self._look_at_pages(store, seconds - details["seconds"], details)
             return Health(HealthState.HEALTHY, "reads and writes", details)
         except DatabaseLimitError as error:
             return Health(HealthState.DEGRADED, str(error))
         except DatabaseError as error:
             return Health(HealthState.UNHEALTHY, str(error))
+        except OSError as error:
+            return Health(HealthState.UNHEALTHY, str(explain_os_error(error, store.path)))
+
+    async def _look_at_pages(
+        self, store: SqliteStore, seconds: float, details: dict[str, Any]
+    ) -> Health:
+        try:
+            findings = await store.check(within=max(0.1, seconds))
+        except DatabaseLimitError:
+            return Health(
+                HealthState.HEALTHY,
+                "reads and writes; too large to check every page in time",
+                details,
+            )
+        if findings:
+            self._suspect = True
+            return Health(HealthState.UNHEALTHY, "; ".join(findings[:3]), details)
+        return Health(HealthState.HEALTHY, "reads and writes", details)
 
     def statistics(self) -> Mapping[str, Any]:
         if self._store is None:
@@ -290,12 +320,6 @@ class Database(ObservableComponent):
                 remedy="see whether another node or process writes to this file",
                 key="database.path",
             )
-
-    async def _findings(self, store: SqliteStore, seconds: float) -> list[str] | None:
-        try:
-            return await store.check(within=max(0.1, seconds))
-        except DatabaseLimitError:
-            return None
 
     async def _check_in_background(self, store: SqliteStore) -> None:
         """Raising here fails the component; its restart checks in the foreground and repairs."""

@@ -60,10 +60,11 @@ class Opening:
     """What :func:`open_database` found. Whoever gets it closes the connections.
 
     ``writer`` is None while a migration is pending; see ``state``. ``notices`` are sentences the
-    operator must see. ``unchecked``: the file is too large for a check before serving.
+    operator must see: each tells of something that is lost. ``unchecked``: the file is too large
+    for a check before serving. ``place``: the open file, as :func:`file_place` finds it.
     """
 
-    __slots__ = ("notices", "reader", "state", "unchecked", "writer")
+    __slots__ = ("notices", "place", "reader", "state", "unchecked", "writer")
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class Opening:
         self.state = state
         self.notices = notices if notices is not None else []
         self.unchecked = unchecked
+        self.place: tuple[int, int] | None = None
 
     def close(self) -> None:
         self.reader.close()
@@ -144,7 +146,8 @@ def _open(plan: Plan) -> Opening:
             fsync_directory(path.parent)
         if opening.state.revision == revisions()[-1]:
             recovered = _size(Path(f"{path}-wal")) > 0
-            opening.writer = open_writer(path)
+            opening.writer = _open_writer_patiently(plan)
+            opening.place = file_place(path)
             if recovered:
                 # After a crash: start the log afresh, so that no leftover of a torn commit is
                 # ever taken for one that was lost (see wal.py).
@@ -213,6 +216,35 @@ def _open_patiently(plan: Plan) -> sqlite3.Connection:
         except BaseException:
             reader.close()
             raise
+
+
+def _open_writer_patiently(plan: Plan) -> sqlite3.Connection:
+    """Ready means that it can be written: the lock for that is taken and given back. Costs no wait
+    for the disk."""
+    give_up = time.monotonic() + plan.busy_timeout
+    while True:
+        writer: sqlite3.Connection | None = None
+        try:
+            writer = open_writer(plan.path)
+            writer.execute("BEGIN IMMEDIATE").close()
+            writer.execute("ROLLBACK").close()
+            return writer
+        except BaseException as error:
+            if writer is not None:
+                writer.close()
+            locked = isinstance(error, sqlite3.OperationalError) and is_busy(error)
+            if not locked or time.monotonic() >= give_up:
+                raise
+            time.sleep(0.01)
+
+
+def file_place(path: Path) -> tuple[int, int] | None:
+    """Which file *path* names at this moment: device and inode, None where there is none."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _finish_earlier(plan: Plan) -> list[str]:

@@ -19,10 +19,10 @@ from novacron.database.connection import (
     open_reader,
     open_writer,
 )
+from novacron.database.sqlite_reads import SqliteReads
 from novacron.database.sqlite_stream import RowStream
 from novacron.database.sqlite_transaction import SqliteTransaction
 from novacron.database.store import (
-    FETCH_LIMIT,
     MAX_WAITING,
     DatabaseLimitError,
     DatabaseMisuseError,
@@ -53,7 +53,7 @@ CLOSE_GRACE = 1.0
 stopped before, so anything still running is somebody's forgotten query."""
 
 
-class SqliteStore:
+class SqliteStore(SqliteReads):
     """A :class:`~novacron.database.store.Store` on the SQLite file *path*, which must exist.
 
     Args:
@@ -94,21 +94,6 @@ class SqliteStore:
     def damaged(self) -> bool:
         """Whether SQLite has met damaged bytes since the store was opened."""
         return self._writer.damaged or any(reader.damaged for reader in self._readers)
-
-    async def fetch_all(
-        self,
-        sql: str,
-        parameters: Parameters | None = None,
-        *,
-        limit: int = FETCH_LIMIT,
-        within: float | None = None,
-    ) -> list[Row]:
-        return await self._read(partial(statements.fetch_all, sql, parameters, limit), within)
-
-    async def fetch_one(
-        self, sql: str, parameters: Parameters | None = None, *, within: float | None = None
-    ) -> Row | None:
-        return await self._read(partial(statements.fetch_one, sql, parameters), within)
 
     async def execute(
         self, sql: str, parameters: Parameters | None = None, *, within: float | None = None

@@ -11,12 +11,11 @@ import trio
 
 from novacron.database import statements
 from novacron.database.connection import Connection
+from novacron.database.sqlite_reads import SqliteReads
 from novacron.database.store import (
-    FETCH_LIMIT,
     DatabaseConflictError,
     DatabaseMisuseError,
     Parameters,
-    Row,
 )
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class SqliteTransaction:
+class SqliteTransaction(SqliteReads):
     """BEGIN travels with the first statement, so that it costs no hop of its own."""
 
     def __init__(self, store: SqliteStore, connection: Connection) -> None:
@@ -35,30 +34,15 @@ class SqliteTransaction:
         self._begun = False
         self._over = ""
 
-    async def fetch_all(
-        self,
-        sql: str,
-        parameters: Parameters | None = None,
-        *,
-        limit: int = FETCH_LIMIT,
-        within: float | None = None,
-    ) -> list[Row]:
-        return await self._statement(partial(statements.fetch_all, sql, parameters, limit), within)
-
-    async def fetch_one(
-        self, sql: str, parameters: Parameters | None = None, *, within: float | None = None
-    ) -> Row | None:
-        return await self._statement(partial(statements.fetch_one, sql, parameters), within)
-
     async def execute(
         self, sql: str, parameters: Parameters | None = None, *, within: float | None = None
     ) -> int:
-        return await self._statement(partial(statements.execute, sql, parameters), within)
+        return await self._read(partial(statements.execute, sql, parameters), within)
 
     async def execute_many(
         self, sql: str, parameters: Sequence[Parameters], *, within: float | None = None
     ) -> int:
-        return await self._statement(partial(statements.execute_many, sql, parameters), within)
+        return await self._read(partial(statements.execute_many, sql, parameters), within)
 
     async def commit(self) -> None:
         async with self._turn:
@@ -80,7 +64,7 @@ class SqliteTransaction:
                 "the transaction is over", why=self._over, remedy="repeat it from the start"
             )
 
-    async def _statement(self, work: Callable[[sqlite3.Connection], T], within: float | None) -> T:
+    async def _read(self, work: Callable[[sqlite3.Connection], T], within: float | None) -> T:
         async with self._turn:
             self._check_open()
             try:

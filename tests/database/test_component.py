@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import sys
 import typing
 from pathlib import Path
@@ -18,6 +20,7 @@ from novacron.database import component as module
 from novacron.database.store import (
     DatabaseCorruptError,
     DatabaseSchemaError,
+    DatabaseTransientError,
     DatabaseUnavailableError,
 )
 from tests.database.support import NODE, OTHER, Bench, change, kept, rows
@@ -235,6 +238,73 @@ async def test_a_heartbeat_that_is_lost_is_damage(root: Path) -> None:
         health = await database.health_check(HealthDepth.DEEP)
     assert health.state is HealthState.UNHEALTHY
     assert "does not keep what is written" in health.message
+
+
+@pytest.mark.parametrize("depth", HealthDepth)
+async def test_after_a_repair_the_node_is_degraded_until_its_next_boot(
+    root: Path, depth: HealthDepth
+) -> None:
+    bench = Bench(root)
+    bench.path.write_bytes(b"not a database")
+    for _ in range(2):  # a restart of the component within the process changes nothing
+        async with bench.booted() as database:
+            health = await database.health_check(depth)
+        assert health.state is HealthState.DEGRADED
+        assert "was damaged (it is " in health.message
+        assert str(kept(root)[0]) in health.message
+        assert "started with an empty database" in health.message
+    async with Bench(root).booted() as database:
+        assert (await database.health_check(depth)).state is HealthState.HEALTHY
+
+
+async def test_a_database_that_stays_locked_is_not_ready(root: Path) -> None:
+    bench = Bench(root, busy_timeout=0.05)
+    with contextlib.closing(sqlite3.connect(bench.path, isolation_level=None)) as holder:
+        holder.execute("PRAGMA journal_mode=WAL")
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ExceptionGroup) as caught:
+            async with bench.booted():
+                raise AssertionError("it says that it is ready")
+        holder.execute("ROLLBACK")
+    assert caught.group_contains(DatabaseTransientError, match="is locked")
+    async with bench.booted() as database:
+        assert await database.fetch_one("SELECT 1") == (1,)
+
+
+async def test_a_lock_that_is_given_back_in_time_is_waited_for(root: Path) -> None:
+    bench = Bench(root, busy_timeout=20.0)
+    with contextlib.closing(
+        sqlite3.connect(bench.path, isolation_level=None, check_same_thread=False)
+    ) as holder:
+        holder.execute("PRAGMA journal_mode=WAL")
+        holder.execute("BEGIN IMMEDIATE")
+
+        async def give_back() -> None:
+            await trio.sleep(0.05)
+            holder.execute("ROLLBACK")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give_back)
+            async with bench.booted() as database:
+                assert await database.fetch_one("SELECT 1") == (1,)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_is_moved_under_a_running_node_is_unhealthy(
+    root: Path, replaced: bool
+) -> None:
+    bench = Bench(root)
+    async with bench.booted() as database:
+        away = bench.path.with_name("elsewhere.db")
+        bench.path.rename(away)
+        if replaced:
+            shutil.copyfile(away, bench.path)
+        assert (await database.health_check(HealthDepth.SHALLOW)).state is HealthState.HEALTHY
+        health = await database.health_check(HealthDepth.DEEP)
+        assert health.state is HealthState.UNHEALTHY
+        assert "was moved, deleted or replaced" in health.message
+        away.rename(bench.path)
+        assert (await database.health_check(HealthDepth.DEEP)).state is HealthState.HEALTHY
 
 
 async def test_statistics_are_plain_values(root: Path) -> None:

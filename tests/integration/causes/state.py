@@ -120,7 +120,7 @@ CAUSES = (
     Cause(
         "the database is damaged",
         database_corrupt,
-        0,
+        3,
         "the database {data}/database/novacron.db was damaged (",
         "it is kept unchanged in {data}/quarantine/novacron.db.damaged.",
         "There was no good backup: the node started with an empty database; see the runbook "
@@ -129,7 +129,7 @@ CAUSES = (
     Cause(
         "the database is something else",
         database_is_something_else,
-        0,
+        3,
         "the database {data}/database/novacron.db was damaged (it is not a SQLite file)",
         "it is kept unchanged in {data}/quarantine/novacron.db.damaged.",
         "see the runbook database-corrupt",
@@ -137,7 +137,7 @@ CAUSES = (
     Cause(
         "the database is gone",
         database_lost,
-        0,
+        3,
         "the database {data}/database/novacron.db was there at an earlier boot and is gone",
         "the node started with an empty one",
         "(backups: {data}/database/backups)",
