@@ -17,7 +17,9 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from novacron.record import Record
 
 if TYPE_CHECKING:
     import trio
@@ -64,7 +66,7 @@ class HealthDepth(enum.Enum):
         return self.value
 
 
-class Health(NamedTuple):
+class Health(Record):
     state: HealthState
     message: str = ""
     details: Mapping[str, Any] = MappingProxyType({})
@@ -228,7 +230,7 @@ class Progress(Protocol):
         ...
 
 
-class ComponentStatus(NamedTuple):
+class ComponentStatus(Record):
     name: str
     phase: Phase
     criticality: Criticality

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 from novacron.durable import fsync_directory, write_durably
+from novacron.record import Record
 
 
-class DataDirectory(NamedTuple):
+class DataDirectory(Record):
     """The node's data directory. Only the two quarantines touch the disk."""
 
     root: Path

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from novacron.boot.checkpoint import BootState
 from novacron.boot.engine import Engine
@@ -34,6 +34,7 @@ from novacron.config.schema import Settings
 from novacron.data_directory import DataDirectory
 from novacron.errors import ConfigError
 from novacron.readiness import ReadyFile
+from novacron.record import Record
 
 _log = logging.getLogger("novacron.node")
 
@@ -114,7 +115,7 @@ class _ProgressDesk:
             self.engine.progress(component, message, extend)
 
 
-class Composition(NamedTuple):
+class Composition(Record):
     """A node that is put together and not started."""
 
     engine: Engine

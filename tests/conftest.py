@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +24,10 @@ for _name in list(os.environ):
         "INVOCATION_ID",
     }:
         del os.environ[_name]
+
+# A shell that starts the tests in the background ignores SIGINT, and so would every process they
+# start, unless it is caught here: then the children begin with the default again.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: two cores shared by two workers make any single example slow now and then.
 settings.register_profile("developer", deadline=None)

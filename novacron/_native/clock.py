@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from novacron._native.ffi import native
+from novacron.record import Record
 
 
-class Clock(NamedTuple):
+class Clock(Record):
     synchronised: bool
     """A time service disciplines the clock and told the kernel so."""
     offset_ns: int

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from novacron._native.ffi import Native, Pointer, native
 from novacron.errors import NativeError
+from novacron.record import Record
 
 NODE_TYPES = {1: "ca", 2: "switch", 3: "router", 4: "rnic", 5: "usnic", 6: "usnic_udp"}
 PORT_STATES = {0: "nop", 1: "down", 2: "init", 3: "armed", 4: "active", 5: "active_defer"}
@@ -15,7 +14,7 @@ MAX_PORTS = 255
 """``phys_port_cnt`` is one byte."""
 
 
-class RdmaPort(NamedTuple):
+class RdmaPort(Record):
     number: int
     state: str
     link_layer: str
@@ -24,7 +23,7 @@ class RdmaPort(NamedTuple):
     """0 where the device gives a width or speed code that is not known."""
 
 
-class RdmaDevice(NamedTuple):
+class RdmaDevice(Record):
     name: str
     guid: str
     """Sixteen hexadecimal digits in groups of four, as ``ibv_devices`` prints it."""

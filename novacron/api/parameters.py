@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from novacron.api.problems import InvalidRequestError
 from novacron.component import JsonObject
+from novacron.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 TOKEN_REQUEST = "TokenRequest"
 
 
-class Parameter(NamedTuple):
+class Parameter(Record):
     """A text in the path, or in the query where it has a default."""
 
     name: str

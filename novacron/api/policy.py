@@ -7,15 +7,15 @@ route: there is no default that could let a call through, and none that rots.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from novacron.errors import ApiError, LocalProtocolError
+from novacron.record import Record
 from novacron.security import Role
 
 PREFIX = "/api/v1"
 
 
-class Rule(NamedTuple):
+class Rule(Record):
     """What a call needs, and how it is recorded."""
 
     role: Role

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
 from novacron.errors import (
     ApiError,
@@ -18,6 +18,7 @@ from novacron.errors import (
     TransientError,
     UnavailableError,
 )
+from novacron.record import Record
 
 
 class UnauthenticatedError(ApiError, DeniedError):
@@ -119,7 +120,7 @@ RETRY_AFTER = 1
 """Seconds a client is told to wait after 503: transient failures here are restarts and locks."""
 
 
-class Problem(NamedTuple):
+class Problem(Record):
     status: int
     title: str
     detail: str

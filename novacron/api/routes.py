@@ -11,7 +11,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import trio
 from fastapi import Request
@@ -37,6 +37,7 @@ from novacron.api.views import (
 )
 from novacron.component import Component, HealthDepth, JsonObject
 from novacron.errors import ApiError, UnavailableError
+from novacron.record import Record
 from novacron.security import Principal
 
 Handler = Callable[..., Awaitable[Any]]
@@ -48,7 +49,7 @@ class NotHereError(ApiError, UnavailableError):
     code = "api.not_here"
 
 
-class Entry(NamedTuple):
+class Entry(Record):
     """One route. *path* is under the prefix; *status* is that of success."""
 
     method: str

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from novacron.boot.report_store import ReportStore
 from novacron.cache import Cache
 from novacron.component import Component, NodeView
@@ -11,10 +9,11 @@ from novacron.config import LoadedConfiguration
 from novacron.database import Database
 from novacron.environment import Environment, Identity
 from novacron.network import Network
+from novacron.record import Record
 from novacron.security import Security
 
 
-class Services(NamedTuple):
+class Services(Record):
     node: NodeView
     identity: Identity
     security: Security

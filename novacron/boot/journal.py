@@ -23,13 +23,14 @@ import threading
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from novacron.boot.sealed import DamagedFileError
 from novacron.durable import write_durably
+from novacron.record import Record
 
 
-class UndoStep(NamedTuple):
+class UndoStep(Record):
     id: str
     component: str
     kind: str

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
 from novacron.boot.retry import RetryPolicy
 from novacron.boot.schedule import ScheduleName
 from novacron.component import Phase
+from novacron.record import Record
 
 DEFAULT_DEADLINES: Mapping[Phase, float] = MappingProxyType(
     {
@@ -21,7 +21,7 @@ DEFAULT_DEADLINES: Mapping[Phase, float] = MappingProxyType(
 """Seconds; the maxima of the design's table."""
 
 
-class StopBudget(NamedTuple):
+class StopBudget(Record):
     """Seconds for the three steps of a stop."""
 
     drain: float = 30.0
@@ -29,7 +29,7 @@ class StopBudget(NamedTuple):
     force: float = 5.0
 
 
-class HealthOptions(NamedTuple):
+class HealthOptions(Record):
     """Seconds between checks, seconds an answer is reused, deep failures in a row that count as
     the component's failure."""
 
@@ -39,7 +39,7 @@ class HealthOptions(NamedTuple):
     failures: int = 3
 
 
-class EngineOptions(NamedTuple):
+class EngineOptions(Record):
     schedule: ScheduleName = "dataflow"
     max_concurrency: int = 64
     retry: RetryPolicy = RetryPolicy()

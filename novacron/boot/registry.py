@@ -6,7 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from novacron.boot.graph import (
     DuplicateComponentError,
@@ -15,6 +15,7 @@ from novacron.boot.graph import (
     topological_order,
 )
 from novacron.component import Component, Criticality, Phase
+from novacron.record import Record
 
 PHASES = tuple(Phase)
 _PHASE_INDEX = {phase: index for index, phase in enumerate(PHASES)}
@@ -26,7 +27,7 @@ class InjectionError(GraphError):
     code = "boot.graph.injection"
 
 
-class Definition(NamedTuple):
+class Definition(Record):
     """What the engine knows of one component: its place in the graph, and the object."""
 
     name: str

@@ -7,9 +7,10 @@ here. Values are bytes, so that what one node writes another can read.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from novacron.errors import CacheError, InvalidError, LimitError, UnavailableError
+from novacron.record import Record
 
 Loader = Callable[[], Awaitable[bytes]]
 
@@ -32,7 +33,7 @@ class CacheUnavailableError(CacheError, UnavailableError):
     code = "cache.unavailable"
 
 
-class CacheStatistics(NamedTuple):
+class CacheStatistics(Record):
     """Counted since the cache was made, except the last three, which say how it is now."""
 
     hits: int

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel
 
@@ -24,6 +24,7 @@ from novacron.errors import (
     TransientError,
     UnavailableError,
 )
+from novacron.record import Record
 
 if TYPE_CHECKING:
     import trio
@@ -33,7 +34,7 @@ log = logging.getLogger("novacron.config")
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-class Change(NamedTuple):
+class Change(Record):
     """One key whose value differs between two configurations; values safe to show."""
 
     key: str

@@ -11,7 +11,9 @@ means what it says), ``12:30`` and ``0123`` are not numbers in base 60 and 8, ``
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
+
+from novacron.record import Record
 
 MAX_FILE_BYTES = 1024 * 1024
 """The default file is 20 KiB; a file fifty times that is not a configuration."""
@@ -21,7 +23,7 @@ MAX_NODES = 50_000
 """Counted with aliases followed: ten lines of nested aliases name 10^9 nodes."""
 
 
-class Node(NamedTuple):
+class Node(Record):
     """A value and where it begins."""
 
     value: Any

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from novacron.config.provenance import Source
 from novacron.errors import ConfigError, InvalidError
+from novacron.record import Record
 
 
-class Problem(NamedTuple):
+class Problem(Record):
     """One thing that is wrong."""
 
     key: str

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
 
 from novacron.config import documents
 from novacron.config.documents import MAX_FILE_BYTES, DocumentError, Node
 from novacron.config.errors import ConfigUnreadableError, Problem
 from novacron.config.provenance import Source
+from novacron.record import Record
 
 
-class Document(NamedTuple):
+class Document(Record):
     root: Node | None
     """None when it could not be parsed; the problem is noted."""
     digest: str

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from novacron.config.provenance import Path
 from novacron.config.schema import Settings
+from novacron.record import Record
 
 PREFIX = "NOVACRON_"
 
@@ -29,7 +30,7 @@ SHORT_VARIABLES = {
 }
 
 
-class Shape(NamedTuple):
+class Shape(Record):
     """What a value of one type may be."""
 
     base: str

@@ -7,13 +7,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from novacron.config.provenance import DEFAULT, Entry, Override, Source
 from novacron.config.provenance import Path as KeyPath
 from novacron.config.schema import Settings
+from novacron.record import Record
 
 if TYPE_CHECKING:
     from novacron.config.explain import Explanation
@@ -36,7 +37,7 @@ def digest_of(settings: Settings) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class Inputs(NamedTuple):
+class Inputs(Record):
     """What :func:`novacron.config.load` was given besides files, to do it again."""
 
     overrides: Mapping[str, Any] | tuple[Override, ...] = ()

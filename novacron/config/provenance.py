@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
+
+from novacron.record import Record
 
 
-class Source(NamedTuple):
+class Source(Record):
     """One place that can set keys; ``str()`` is what an operator reads."""
 
     layer: str
@@ -27,7 +29,7 @@ class Source(NamedTuple):
 DEFAULT = Source("default")
 
 
-class Entry(NamedTuple):
+class Entry(Record):
     """A value as a layer gave it, not yet validated."""
 
     value: Any
@@ -38,7 +40,7 @@ Path = tuple[str, ...]
 """A key as its parts: ``("api", "port")``."""
 
 
-class Override(NamedTuple):
+class Override(Record):
     """A value from the command line: of ``--set KEY=VALUE``, or of a flag of its own."""
 
     key: str

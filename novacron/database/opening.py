@@ -19,7 +19,6 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from novacron.data_directory import DataDirectory
 from novacron.database import integrity
@@ -49,6 +48,7 @@ from novacron.database.store import (
 from novacron.database.wal import find_log_damage
 from novacron.durable import fsync_directory
 from novacron.errors import DatabaseError
+from novacron.record import Record
 from novacron.units import MIB, NodeId
 
 FOREGROUND_CHECK_BYTES = 4 * MIB
@@ -87,7 +87,7 @@ class Opening:
             self.writer.close()
 
 
-class Plan(NamedTuple):
+class Plan(Record):
     """How to open."""
 
     path: Path

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from novacron.database.store import Reader, Store
+from novacron.record import Record
 from novacron.units import NodeId
 
 
-class Registration(NamedTuple):
+class Registration(Record):
     node_id: NodeId
     boot_id: str
     addresses: Mapping[str, str]

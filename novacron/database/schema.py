@@ -13,9 +13,9 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from novacron.database.store import DatabaseCorruptError, DatabaseSchemaError
+from novacron.record import Record
 from novacron.units import NodeId
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -45,7 +45,7 @@ def revisions() -> tuple[str, ...]:
     )
 
 
-class SchemaState(NamedTuple):
+class SchemaState(Record):
     """What a database says about itself."""
 
     revision: str | None

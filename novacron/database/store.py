@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from novacron.errors import (
     ConflictError,
@@ -30,6 +30,7 @@ from novacron.errors import (
     TransientError,
     UnavailableError,
 )
+from novacron.record import Record
 
 Value = None | int | float | str | bytes
 Parameters = Mapping[str, Value]
@@ -98,7 +99,7 @@ class DatabaseMisuseError(DatabaseError, LocalProtocolError):
     code = "database.misuse"
 
 
-class StoreStatistics(NamedTuple):
+class StoreStatistics(Record):
     """Counted since the store was opened."""
 
     engine: str

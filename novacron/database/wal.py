@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import NamedTuple
+
+from novacron.record import Record
 
 _HEADER = struct.Struct(">IIIIIIII")
 _FRAME = struct.Struct(">IIIIII")
@@ -22,7 +23,7 @@ _MAGIC = (0x377F0682, 0x377F0683)
 _MXFRAME_OFFSET = 16
 
 
-class LogDamage(NamedTuple):
+class LogDamage(Record):
     frames_used: int
     """Frames that SQLite recovered."""
     commits_lost: int

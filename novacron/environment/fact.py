@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from novacron.component import JsonObject
 from novacron.environment.machine import Machine
 from novacron.errors import EnvironmentProbeError, UnavailableError
+from novacron.record import Record
 
 Value = Any
 """JSON-serialisable."""
@@ -19,7 +20,7 @@ class FactUnknownError(EnvironmentProbeError, UnavailableError):
     code = "environment.fact_unknown"
 
 
-class Probe(NamedTuple):
+class Probe(Record):
     """One question to the machine. ``ask`` runs in a worker thread and may block; whatever it
     raises makes the fact unknown."""
 
@@ -29,7 +30,7 @@ class Probe(NamedTuple):
     """May wait until the node is READY: imports something heavy that nobody needs before."""
 
 
-class Fact(NamedTuple):
+class Fact(Record):
     state: str
     """``known``, ``unknown`` (see ``reason``) or ``pending``."""
     value: Value = None

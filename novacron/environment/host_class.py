@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from novacron.record import Record
 from novacron.units import GIB
 
 CLASSES = ("below minimum", "minimum", "recommended", "enterprise")
@@ -20,7 +19,7 @@ a file system 2 % of its device for itself, and disks are sold in powers of ten:
 bought to the letter of the table would be refused."""
 
 
-class Measured(NamedTuple):
+class Measured(Record):
     """What a node may use of its host; None where it could not be found out."""
 
     cpus: float | None = None
@@ -30,13 +29,13 @@ class Measured(NamedTuple):
     network_bps: int | None = None
 
 
-class Minimum(NamedTuple):
+class Minimum(Record):
     cpus: int
     memory_bytes: int
     disk_bytes: int
 
 
-class Shortfall(NamedTuple):
+class Shortfall(Record):
     key: str
     text: str
     """``2 CPUs of 4``."""

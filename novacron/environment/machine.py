@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import NamedTuple
+
+from novacron.record import Record
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 """/proc/cpuinfo of a 1024-CPU host is 1.5 MiB; a larger file is not one of ours."""
@@ -19,7 +20,7 @@ ABSENT = frozenset(
 is down is EINVAL). Permission and I/O errors are not here: those leave the fact unknown."""
 
 
-class Machine(NamedTuple):
+class Machine(Record):
     root: str = "/"
     data_directory: str = "/"
 

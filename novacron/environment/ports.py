@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from novacron.environment.machine import Machine
 from novacron.errors import (
@@ -22,12 +22,13 @@ from novacron.errors import (
     NovaCronError,
     TransientError,
 )
+from novacron.record import Record
 
 LISTEN = "0A"
 """TCP_LISTEN in ``/proc/net/tcp``."""
 
 
-class Listener(NamedTuple):
+class Listener(Record):
     section: str
     """Configuration section with the keys ``listen_address`` and ``port``."""
     address: str
@@ -59,12 +60,12 @@ class AddressInvalidError(NetworkError, InvalidError):
     code = "network.address_invalid"
 
 
-class Holder(NamedTuple):
+class Holder(Record):
     pid: int
     name: str
 
 
-class Socket(NamedTuple):
+class Socket(Record):
     port: int
     state: str
     inode: int

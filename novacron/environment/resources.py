@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import trio
 
@@ -46,6 +46,7 @@ from novacron.environment.machine import Machine
 from novacron.environment.ports import Listener, check_ports
 from novacron.environment.probes import cgroup, cpu, disk, interfaces, memory
 from novacron.errors import EnvironmentProbeError, InvalidError, NovaCronError
+from novacron.record import Record
 
 logger = logging.getLogger("novacron.environment.resources")
 
@@ -56,7 +57,7 @@ class HostBelowMinimumError(EnvironmentProbeError, InvalidError):
     code = "environment.host_below_minimum"
 
 
-class Survey(NamedTuple):
+class Survey(Record):
     """What one look at the host found."""
 
     measured: Measured

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import ssl
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import trio
 
 from novacron import observe
+from novacron.record import Record
 
 if TYPE_CHECKING:
     from novacron.http.asgi import AsgiApp, Message, Receive, Scope, Send
@@ -49,7 +50,7 @@ _METHODS = _SAFE_METHODS | {"POST", "PUT", "PATCH", "DELETE"}
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
-class Limits(NamedTuple):
+class Limits(Record):
     """What one client, and all together, may take. Timeouts in seconds."""
 
     max_connections: int = 1000

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from novacron import __version__, observe
 from novacron.component import ComponentState, HealthState, NodeState, NodeView
+from novacron.record import Record
 
 if TYPE_CHECKING:
     import trio
@@ -19,7 +20,7 @@ MAX_SERIES_PER_METRIC = 1000
 peer's word into a label would otherwise take down the Prometheus server, not only this node."""
 
 
-class Series(NamedTuple):
+class Series(Record):
     """All time series of one metric; for a histogram *buckets* are the upper bounds."""
 
     name: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import trio
 
@@ -13,6 +13,7 @@ from novacron.component import Criticality, ObservableComponent, Phase
 from novacron.database import Database
 from novacron.environment import Environment
 from novacron.readiness.discovery import Discovery
+from novacron.record import Record
 
 _log = logging.getLogger("novacron.readiness")
 
@@ -20,7 +21,7 @@ _runs = observe.Counter("novacron_job_runs_total", "Runs of background jobs.", (
 _seconds = observe.Histogram("novacron_job_seconds", "Duration of background jobs.", ("job",))
 
 
-class Job(NamedTuple):
+class Job(Record):
     name: str
     interval: float
     """Seconds from the end of one run to the start of the next; also the most a run may take."""

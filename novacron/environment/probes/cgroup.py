@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from novacron.environment.fact import Value
 from novacron.environment.machine import Machine
 from novacron.environment.probes.cpu import parse_cpu_list
 from novacron.environment.probes.mounts import Mount, parse_mountinfo
+from novacron.record import Record
 
 NO_LIMIT_BYTES = 2**62
 """Version 1 writes "no limit" as the largest page-aligned signed 64-bit number, whose exact value
 depends on the page size; no host has half of that."""
 
 
-class Limits(NamedTuple):
+class Limits(Record):
     """What the groups allow; None where they do not limit, or the controller is not there."""
 
     cpus: float | None
@@ -35,7 +35,7 @@ class Limits(NamedTuple):
     """The group of the memory controller, for messages; empty without one."""
 
 
-class Membership(NamedTuple):
+class Membership(Record):
     controllers: frozenset[str]
     """Empty for version 2."""
     path: str

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from novacron.environment.fact import Value
 from novacron.environment.machine import Machine
 from novacron.environment.probes.mounts import mount_of, parse_mountinfo
+from novacron.record import Record
 
 
-class Space(NamedTuple):
+class Space(Record):
     total_bytes: int
     free_bytes: int
     """As ``df`` shows it: without the reserve for root, also for root. Whoever fills that up takes

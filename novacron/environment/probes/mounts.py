@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from novacron.record import Record
 
 _ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
 
 
-class Mount(NamedTuple):
+class Mount(Record):
     root: str
     """The directory inside the file system that is mounted."""
     point: str
