@@ -181,8 +181,9 @@ class Announcer(Component):
 
     @abstractmethod
     async def announce(self) -> None:
-        """Called once, after the last checkpoint of the boot is durable. What it raises fails the
-        boot, which is then rolled back; :meth:`shutdown` takes the announcement back."""
+        """Called after the last checkpoint of the boot is durable. What it raises then fails the
+        boot, which is rolled back; :meth:`shutdown` takes the announcement back. Called again when
+        something was restored at run time: an address may be another one now."""
 
 
 class ReloadableComponent(Component):

@@ -31,7 +31,7 @@ from novacron.boot.stop import OrderedStop, drain
 from novacron.boot.supervisor import Supervisor
 from novacron.boot.undo import UndoFailedError, handlers_of, undo
 from novacron.boot.unit import Unit
-from novacron.component import Announcer, Criticality, JsonObject, NodeState, Phase
+from novacron.component import Announcer, Criticality, HealthDepth, JsonObject, NodeState, Phase
 
 _log = logging.getLogger("novacron.boot")
 
@@ -88,7 +88,7 @@ class Engine:
         self._log_file = log_file
         self._publish = publish
         self._undo_handlers = handlers_of(definitions)
-        self.supervisor = Supervisor(self.runtime, self._stop_failed)
+        self.supervisor = Supervisor(self.runtime, self._stop_failed, self._take_stock)
         self._monitor = HealthMonitor(
             self.runtime, options.health or HealthOptions(), self._on_unhealthy
         )
@@ -313,7 +313,7 @@ class Engine:
         self._record.seconds = round(self.runtime.at(), 6)
         self._record.state = NodeState.READY
         for unit in self.runtime.units.values():
-            if isinstance(unit.component, Announcer):
+            if unit.serving and isinstance(unit.component, Announcer):
                 try:
                     await unit.component.announce()
                 except Exception as exc:
@@ -361,6 +361,17 @@ class Engine:
             self.view.warn(str(exc))
         finally:
             self._remembered.set()
+
+    async def _take_stock(self, unit: Unit) -> None:
+        """*unit* is back: look at it before saying that all is well, and say where it is now."""
+        await self._monitor.check(unit, HealthDepth.DEEP, fresh=True)
+        for announcer in self.runtime.units.values():
+            if announcer.serving and isinstance(announcer.component, Announcer):
+                try:
+                    with trio.fail_after(REMEMBER_DEADLINE):
+                        await announcer.component.announce()
+                except Exception:
+                    _log.exception("not announced anew", extra={"component": announcer.name})
 
     async def _keep_report(self, report: JsonObject) -> str | None:
         if self._save_report is None:

@@ -36,11 +36,18 @@ NOTICE_DEADLINE = 5.0
 
 
 class Supervisor:
-    """*stop_node* is called with a reason when the node cannot go on."""
+    """*stop_node* is called with a reason when the node cannot go on, *on_restored* with a unit
+    that serves in full again, before its dependents are told."""
 
-    def __init__(self, runtime: Runtime, stop_node: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        stop_node: Callable[[str], None],
+        on_restored: Callable[[Unit], Awaitable[None]],
+    ) -> None:
         self._runtime = runtime
         self._stop_node = stop_node
+        self._on_restored = on_restored
         self._restart_turn = trio.Lock()
         self._nursery: trio.Nursery | None = None
 
@@ -137,6 +144,7 @@ class Supervisor:
             unit.fallback_life.stop_requested.set()
         self._runtime.publish(events.ComponentRestored(unit.name, now, seconds))
         _log.info("component restored", extra={"component": unit.name, "seconds": seconds})
+        await self._on_restored(unit)
         await self._notify(unit)
         for dependent in unit.dependents:
             if (
@@ -198,6 +206,7 @@ class Supervisor:
         else:
             started = await self._start(unit, self._runtime.options.retry.attempts)
         if started:
+            await self._on_restored(unit)
             await self._notify(unit)
         elif unit.criticality is Criticality.CRITICAL:
             self._end(unit, "it did not come back after the restart of what it requires")

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import trio
 
-from novacron.component import Component, Criticality, NodeView, Phase, UndoHandler, UndoLog
+from novacron.component import Announcer, Criticality, NodeView, Phase, UndoHandler, UndoLog
 from novacron.data_directory import DataDirectory
 from novacron.database import Database
 from novacron.database.registrations import deregister, register
@@ -34,7 +34,7 @@ def _remove_run_file(arguments: Mapping[str, Any]) -> None:
     remove_durably(Path(arguments["path"]))
 
 
-class Discovery(Component):
+class Discovery(Announcer):
     name = "discovery"
     phase = Phase.POST_INIT
     criticality = Criticality.WARNING
@@ -56,17 +56,27 @@ class Discovery(Component):
         self._database = database
         self._step: str | None = None
         self._registered = False
+        self._published: dict[str, str] | None = None
 
     async def initialize(self, nursery: trio.Nursery) -> None:
         """Raises RegistrationError."""
         self._step = await self._undo.record(
             self.name, "remove_run_file", {"path": str(self._path)}, until_stop=True
         )
+        await self._publish()
+
+    async def announce(self) -> None:
+        """Raises RegistrationError."""
+        if self._published != self._node.addresses:
+            await self._publish()
+
+    async def _publish(self) -> None:
+        addresses = self._node.addresses
         document = {
             "pid": os.getpid(),
             "boot_id": self._node.boot_id,
             "node_id": self._identity.node_id,
-            "addresses": self._node.addresses,
+            "addresses": addresses,
         }
         try:
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -83,9 +93,10 @@ class Discovery(Component):
             self._database.store,
             self._identity.node_id,
             self._node.boot_id,
-            self._node.addresses,
+            addresses,
             started=self._node.started_at,
         )
+        self._published = addresses
 
     async def shutdown(self) -> None:
         try:
