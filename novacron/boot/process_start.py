@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Final
+from typing import Any, Final
 
 _NANOSECONDS: Final = 1_000_000_000
 
@@ -68,3 +68,8 @@ def narrow(earliest: int, tick: int, now: int, busy: int) -> tuple[int, int]:
     if latest < earliest:
         return earliest, 0
     return earliest, min(tick, now - earliest)
+
+
+def span(name: str, start: float, end: float) -> dict[str, Any]:
+    """An entry of the report's prelude; seconds since the process start."""
+    return {"name": name, "start": round(start, 6), "end": round(end, 6)}

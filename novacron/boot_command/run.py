@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from novacron.boot.process_start import ProcessStart
+from novacron.boot.process_start import ProcessStart, span
 from novacron.boot.sealed import DamagedFileError, read_sealed
 from novacron.boot_command.failures import EXIT_CONFIG, explain
 from novacron.component import JsonObject
@@ -28,8 +28,8 @@ class NoKnownGoodError(ConfigError, NotFoundError):
 def run(args: argparse.Namespace, start: ProcessStart, interpreter_seconds: float) -> int:
     """Boot and serve. Returns the exit status."""
     prelude = [
-        _span("interpreter", 0.0, interpreter_seconds),
-        _span("imports", interpreter_seconds, start.elapsed()),
+        span("interpreter", 0.0, interpreter_seconds),
+        span("imports", interpreter_seconds, start.elapsed()),
     ]
     try:
         loaded = known_good(args, os.environ) if args.last_known_good else load_from(args)
@@ -49,10 +49,10 @@ def run(args: argparse.Namespace, start: ProcessStart, interpreter_seconds: floa
 
             write_early_report(Path(args.report), start, exc)
         return EXIT_CONFIG
-    prelude.append(_span("configuration", prelude[-1]["end"], start.elapsed()))
+    prelude.append(span("configuration", prelude[-1]["end"], start.elapsed()))
     from novacron.boot_command.session import Session
 
-    prelude.append(_span("components", prelude[-1]["end"], start.elapsed()))
+    prelude.append(span("components", prelude[-1]["end"], start.elapsed()))
     return Session(args, loaded, data, start, prelude).run()
 
 
@@ -95,7 +95,3 @@ def _known_good_path(args: argparse.Namespace, environ: Mapping[str, str]) -> Pa
         except ConfigError:
             root = default_data_dir()
     return DataDirectory(Path(root)).boot / "last-known-good.json"
-
-
-def _span(name: str, start: float, end: float) -> JsonObject:
-    return {"name": name, "start": round(start, 6), "end": round(end, 6)}

@@ -22,7 +22,7 @@ from novacron.boot.events import Event
 from novacron.boot.lock import DataDirectoryLock
 from novacron.boot.node_view import BootRecord
 from novacron.boot.notify import Notifier
-from novacron.boot.process_start import ProcessStart
+from novacron.boot.process_start import ProcessStart, span
 from novacron.boot.report import Report
 from novacron.boot.report_store import ReportStore
 from novacron.boot.view import open_view
@@ -108,9 +108,10 @@ class Session:
         # Half of all import time is the REST framework's. Here and not in a thread beside the
         # first phases: the two would only take the interpreter from each other (ADR 60).
         prefetch()
-        self._record.prelude.append(
-            {"name": "libraries", "start": round(began, 6), "end": round(self._start.elapsed(), 6)}
-        )
+        self._record.prelude += [
+            span("composition", self._record.prelude[-1]["end"], began),
+            span("libraries", began, self._start.elapsed()),
+        ]
         code = trio.run(self._serve)
         # It is over but for closing files: a late signal must not change the exit status.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
