@@ -41,10 +41,18 @@ def file_of(root: Path) -> Path:
 
 @pytest.fixture
 def public(root: Path) -> Path:
-    """A copy of the data directory that other users can reach."""
+    """A copy of the data directory that other users can reach, and of the code that they run:
+    the checkout may lie where they cannot."""
     place = Path("/tmp") / f"novacron-access-{os.getpid()}-{root.parent.name}"
     place.mkdir(mode=0o755)
+    place.chmod(0o755)
+    checkout = Path(__file__).parents[2]
     try:
+        shutil.copytree(checkout / "novacron", place / "novacron")
+        shutil.copytree(checkout / "tests/database", place / "tests/database")
+        shutil.copy(checkout / "tests/__init__.py", place / "tests")
+        for path in place.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         shutil.copytree(root, place / "data")
         for path in (place / "data", place / "data" / "database"):
             path.chmod(0o777)
@@ -57,7 +65,7 @@ def public(root: Path) -> Path:
 def boot_as_nobody(root: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-c", AS_NOBODY, str(root)],
-        cwd=Path(__file__).parents[2],
+        cwd=root.parent,
         capture_output=True,
         text=True,
         timeout=60,
