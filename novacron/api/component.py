@@ -182,8 +182,8 @@ def _build(services: Services, buckets: Buckets, settings: ApiSettings) -> Any:
 
 
 def prefetch() -> None:
-    """Import what serving will need: Hypercorn first, then FastAPI. For a thread early in the
-    boot; harmless at any time, and everything works without it."""
+    """Import what serving will need: Hypercorn first, then FastAPI. The entry point does so before
+    the event loop starts (ADR 60); harmless at any time, and everything works without it."""
     import novacron.http
 
     novacron.http.prefetch()

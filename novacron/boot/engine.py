@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from novacron.boot import events
+from novacron.boot import events, exits
 from novacron.boot.checkpoint import (
     AFTER_PHASE,
     INIT_START,
@@ -34,9 +34,6 @@ from novacron.boot.unit import Unit
 from novacron.component import Announcer, Criticality, HealthDepth, JsonObject, NodeState, Phase
 
 _log = logging.getLogger("novacron.boot")
-
-EXIT_OK = 0
-EXIT_FAILED = 1
 
 REMEMBER_DEADLINE = 5.0
 """Seconds a stop waits for the boot's report to be kept; a disk that hangs must not hold it up."""
@@ -103,7 +100,7 @@ class Engine:
         self._stop_reason: str | None = None
         self._forced = False
         self._phase_deadline = float("inf")
-        self._code = EXIT_OK
+        self._code = exits.OK
 
     # --- asked from outside -------------------------------------------------------------------
 
@@ -386,7 +383,7 @@ class Engine:
         self.supervisor.unhealthy(unit, error)
 
     def _stop_failed(self, reason: str) -> None:
-        self._code = EXIT_FAILED
+        self._code = exits.FAILED
         self.request_stop(reason)
 
     # --- stop ---------------------------------------------------------------------------------
@@ -447,7 +444,7 @@ class Engine:
         path = await self._keep_report(self.view.report())
         _log.error("boot failed: %s", failure["what"], extra={"failure": failure, "shown": True})
         self._publish(events.BootFailed(self.runtime.at(), failure, self._record.rollback, path))
-        return EXIT_FAILED
+        return exits.FAILED
 
     async def _take_down(self, reason: str) -> tuple[list[str], list[JsonObject]]:
         """Stop everything in reverse; names in order, and what went wrong."""
@@ -469,7 +466,7 @@ class Engine:
         for failure in failures:
             _log.error("stop failed: %s", failure["what"], extra=failure)
         if left:
-            self._code = EXIT_FAILED
+            self._code = exits.FAILED
             await self._leave_behind(left)
         return stop.stopped, failures
 

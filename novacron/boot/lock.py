@@ -87,7 +87,7 @@ def _unusable(root: Path, exc: OSError) -> DataDirectoryUnusableError:
     why = f"{exc.strerror or exc} ({place})"
     remedy = "set system.data_dir to a directory that can be written"
     if exc.errno in (errno.EACCES, errno.EPERM):
-        why = f"permission denied to {_user(os.geteuid())} at {place}; {_who_may(place)}"
+        why = f"permission denied to {_user(os.geteuid())} at {place}; {who_may(place)}"
         remedy = (
             f"run the node as the owner, give the directory to {_user(os.geteuid())} "
             f"(chown -R), or set system.data_dir to one of its own"
@@ -113,7 +113,7 @@ def _unusable(root: Path, exc: OSError) -> DataDirectoryUnusableError:
     )
 
 
-def _who_may(path: Path) -> str:
+def who_may(path: Path) -> str:
     """Owner and mode of *path*, or of the nearest directory above that can be looked at."""
     for place in (path, *path.parents):
         try:

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from novacron.errors import NovaCronError
 
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_DEGRADED = 3
-EXIT_CONFIG = 78
-"""``EX_CONFIG`` of sysexits.h, which systemd knows as well."""
-
 
 def explain(error: NovaCronError) -> str:
     """One block of text, ending in a newline; a list of problems is shown whole."""

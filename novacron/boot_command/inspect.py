@@ -6,7 +6,8 @@ import argparse
 import json
 import sys
 
-from novacron.boot_command.failures import EXIT_CONFIG, EXIT_FAILED, explain
+from novacron.boot import exits
+from novacron.boot_command.failures import explain
 from novacron.component import JsonObject
 from novacron.config import LoadedConfiguration, data_directory_for
 from novacron.config.options import load_from
@@ -26,13 +27,13 @@ def check(args: argparse.Namespace) -> int:
             print(json.dumps({"valid": False, "problems": _problems(exc)}, indent=2))
         else:
             sys.stderr.write(explain(exc))
-        return EXIT_CONFIG
+        return exits.CONFIG
     data = data_directory_for(loaded.settings)
     try:
         definitions = resolve(loaded, data)
     except BootError as exc:
         sys.stderr.write(explain(exc))
-        return EXIT_CONFIG
+        return exits.CONFIG
     if args.json:
         print(
             json.dumps(
@@ -74,7 +75,7 @@ def show_plan(args: argparse.Namespace) -> int:
         definitions = resolve(loaded, data)
     except (ConfigError, BootError) as exc:
         sys.stderr.write(explain(exc))
-        return EXIT_CONFIG
+        return exits.CONFIG
     value = plan(definitions, engine_options(loaded.settings), _durations(data, loaded))
     print(
         json.dumps(value, indent=2) if args.json else as_text(value), end="\n" if args.json else ""
@@ -108,10 +109,10 @@ def analyze(args: argparse.Namespace) -> int:
         loaded = load_from(args)
     except ConfigError as exc:
         sys.stderr.write(explain(exc))
-        return EXIT_CONFIG
+        return exits.CONFIG
     store = ReportStore(data_directory_for(loaded.settings), loaded.settings.boot.keep_reports)
     try:
         return analysis.run(args.analyze, store, args.boot or (), args.output, args.json)
     except BootError as exc:
         sys.stderr.write(explain(exc))
-        return EXIT_FAILED
+        return exits.FAILED

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from novacron.boot import exits
 from novacron.boot.process_start import ProcessStart, span
 from novacron.boot.sealed import DamagedFileError, read_sealed
-from novacron.boot_command.failures import EXIT_CONFIG, explain
+from novacron.boot_command.failures import explain
 from novacron.component import JsonObject
 from novacron.config import LoadedConfiguration, data_directory_for
 from novacron.config.loading import default_data_dir, restore
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace, start: ProcessStart, interpreter_seconds: floa
             from novacron.boot_command.early_report import write_early_report
 
             write_early_report(Path(args.report), start, exc)
-        return EXIT_CONFIG
+        return exits.CONFIG
     prelude.append(span("configuration", prelude[-1]["end"], start.elapsed()))
     from novacron.boot_command.session import Session
 

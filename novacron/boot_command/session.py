@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from novacron.api import prefetch
-from novacron.boot import events
+from novacron.boot import events, exits
 from novacron.boot.checkpoint import BootState
 from novacron.boot.event_log import log_event
 from novacron.boot.events import Event
@@ -27,7 +27,6 @@ from novacron.boot.report import Report
 from novacron.boot.report_store import ReportStore
 from novacron.boot.view import open_view
 from novacron.boot_command.early_report import early_report, write_report
-from novacron.boot_command.failures import EXIT_DEGRADED, EXIT_FAILED
 from novacron.component import JsonObject, NodeState
 from novacron.config import LoadedConfiguration
 from novacron.data_directory import DataDirectory
@@ -87,7 +86,7 @@ class Session:
             if self._args.report:
                 write_report(Path(self._args.report), report)
             self._publish(events.BootFailed(report["seconds"], report["failure"]))
-            return EXIT_FAILED
+            return exits.FAILED
         finally:
             self._view.close()
             self._notifier.close()
@@ -123,8 +122,8 @@ class Session:
         if not self._args.exit_when_ready:
             return code
         if self._record.ready_seconds is None:
-            return EXIT_FAILED
-        return EXIT_DEGRADED if code == 0 and self._degraded else code
+            return exits.FAILED
+        return exits.DEGRADED if code == 0 and self._degraded else code
 
     async def _serve(self) -> int:
         assert self._composition is not None

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from novacron.boot import exits
+
 COMMANDS = {
     "boot": "boot",
     "status": "node",
@@ -25,10 +27,6 @@ COMMANDS = {
 }
 """Command to the module of this package whose ``register(subparsers)`` adds it."""
 
-EXIT_FAILURE = 1
-EXIT_USAGE = 2
-EXIT_CONFIG = 78
-"""EX_CONFIG of sysexits.h; what the boot exits with as well."""
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells say it."""
 
@@ -49,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parser.parse_args(arguments)
     except SystemExit as exit:  # argparse has printed its message already.
-        return exit.code if isinstance(exit.code, int) else EXIT_USAGE
+        return exit.code if isinstance(exit.code, int) else exits.USAGE
     try:
         status: int = args.run(args)
         sys.stdout.flush()
@@ -58,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print_error(error)
         invalid = isinstance(error, ConfigError) and isinstance(error, InvalidError)
-        return EXIT_CONFIG if invalid else EXIT_FAILURE
+        return exits.CONFIG if invalid else exits.FAILED
     except BrokenPipeError:
         # `novacron config show | head`: the reader has seen enough. Python would complain once
         # more when it flushes at exit, so give it somewhere to flush to.

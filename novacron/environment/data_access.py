@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from pathlib import Path
 
+from novacron.boot.lock import who_may
 from novacron.errors import (
     DeniedError,
     EnvironmentProbeError,
@@ -52,7 +52,7 @@ def data_directory_error(doing: str, path: Path, exc: OSError) -> DataDirectoryE
     if exc.errno in (errno.EACCES, errno.EPERM):
         return DataDirectoryDeniedError(
             what,
-            why=f"permission denied to user {os.geteuid()}; {_who_may(path)}",
+            why=f"permission denied to user {os.geteuid()}; {who_may(path)}",
             remedy="run the node as the directory's owner, change the owner (chown), "
             "or set system.data_dir to a directory this user may write",
             key=key,
@@ -117,18 +117,6 @@ def check_writable(directory: Path) -> None:
             os.unlink(path)
     except OSError as exc:
         raise data_directory_error(doing, directory, exc) from exc
-
-
-def _who_may(path: Path) -> str:
-    """Owner and mode of *path*, or of the parent that is in the way."""
-    for place in (path, *path.parents):
-        try:
-            status = place.stat()
-        except OSError:
-            continue
-        mode = stat.S_IMODE(status.st_mode)
-        return f"{place} belongs to user {status.st_uid}, group {status.st_gid}, mode {mode:04o}"
-    return "its owner cannot be seen"
 
 
 def _what_is_full(path: Path) -> str:
