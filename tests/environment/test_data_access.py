@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pwd
 import subprocess
 import sys
 import tempfile
@@ -103,8 +104,8 @@ def test_a_directory_of_another_user_is_told_with_owner_and_mode() -> None:
         directory.chmod(0o755)
     assert report["code"] == "environment.data_directory_denied"
     assert report["why"] == (
-        f"permission denied to user {user}; {name} belongs to user {status.st_uid}, "
-        f"group {status.st_gid}, mode 0555"
+        f"permission denied to user {user}; {name} belongs to user "
+        f"{pwd.getpwuid(status.st_uid).pw_name} and has mode 0555"
     )
     assert "chown" in report["remedy"]
 
