@@ -11,7 +11,11 @@
     X(INVALID, "invalid argument")                                                                 \
     X(NOT_FOUND, "not found")                                                                      \
     X(LIMIT, "larger than the buffer")                                                             \
-    X(SYSTEM, "system call failed")
+    X(SYSTEM, "system call failed")                                                                \
+    X(PROTOCOL, "the peer broke the protocol")                                                     \
+    X(INTEGRITY, "a tag or checksum does not hold")                                                \
+    X(CLOSED, "closed")                                                                            \
+    X(TIMEOUT, "no answer in time")
 
 enum nc_err_code {
 #define X(name, text) NC_ERR_##name,
@@ -30,7 +34,7 @@ struct nc_err {
 };
 
 /* Changes whenever a prototype or struct does; the Python side refuses another build's number. */
-#define NC_ABI 1
+#define NC_ABI 2
 
 int nc_abi(void);
 int nc_err_count(void);

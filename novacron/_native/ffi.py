@@ -12,6 +12,7 @@ from novacron.errors import (
     LimitError,
     NativeError,
     NotFoundError,
+    RemoteProtocolError,
     TransientError,
     UnavailableError,
 )
@@ -19,7 +20,7 @@ from novacron.errors import (
 if TYPE_CHECKING:
     from types import ModuleType
 
-ABI = 1
+ABI = 2
 """What ``nc_abi()`` of a module that fits this code says; see ``native/include/nc_err.h``."""
 
 MODULE = "novacron._native._nc"
@@ -70,6 +71,30 @@ class NativeFailureError(NativeError):
     code = "native.system"
 
 
+class NativeProtocolError(NativeError, RemoteProtocolError):
+    """The peer said something the protocol forbids."""
+
+    code = "native.protocol"
+
+
+class NativeIntegrityError(NativeError, RemoteProtocolError):
+    """A tag or a checksum does not hold."""
+
+    code = "native.integrity"
+
+
+class NativeClosedError(NativeError, TransientError):
+    """The thing was closed, here or over there."""
+
+    code = "native.closed"
+
+
+class NativeTimeoutError(NativeError, TransientError):
+    """No answer in time."""
+
+    code = "native.timeout"
+
+
 CLASSES: dict[str, type[NativeError]] = {
     "MEMORY": NativeMemoryError,
     "UNAVAILABLE": NativeUnavailableError,
@@ -78,6 +103,10 @@ CLASSES: dict[str, type[NativeError]] = {
     "NOT_FOUND": NativeNotFoundError,
     "LIMIT": NativeLimitError,
     "SYSTEM": NativeFailureError,
+    "PROTOCOL": NativeProtocolError,
+    "INTEGRITY": NativeIntegrityError,
+    "CLOSED": NativeClosedError,
+    "TIMEOUT": NativeTimeoutError,
 }
 """By the names of ``NC_ERR_TABLE``; the numbers are private to one build."""
 
