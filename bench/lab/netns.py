@@ -16,6 +16,7 @@ import ctypes
 import itertools
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -51,7 +52,7 @@ def obstacle() -> str | None:
             return f"{program} is not installed (Debian: apt-get install {package})"
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         return "/dev/net/tun is missing or not accessible"
-    if shutil.which(os.environ.get("CC", "cc")) is None:
+    if shutil.which(shlex.split(os.environ.get("CC", "cc"))[0]) is None:
         return "there is no C compiler for the relay (Debian: apt-get install gcc)"
     # Root without CAP_SYS_ADMIN, as in a container.
     probe = subprocess.run(

@@ -271,6 +271,8 @@ class Relay:
         Raises:
           LabError: the rule is malformed, or there are more than 64.
         """
+        if burst_bytes is not None and burst_bytes < self.mtu:
+            raise LabError(f"refused: no packet of {self.mtu} bytes fits a burst of {burst_bytes}")
         burst = burst_bytes or max(10 * self.mtu, int(rate_bps / 8 * 0.05))
         chosen = "1-4294967295" if flows == "all" else flows.replace(" ", "")
         self._command(f"police {rate_bps!r} {burst} {chosen}")

@@ -326,7 +326,8 @@ uint32_t flow_of(struct flows *flows, enum direction direction, const uint8_t *i
     uint32_t sequence, length, number;
 
     /* Behind the first fragment there are no ports. */
-    if (ip[9] != IPPROTO_TCP || (ntohs(get16(ip + 6)) & 0x1fff) != 0 || size < header + TCP_HEADER)
+    if (header < IP_HEADER || ip[9] != IPPROTO_TCP || (ntohs(get16(ip + 6)) & 0x1fff) != 0 ||
+        size < header + TCP_HEADER)
         return 0;
     key.address[direction] = get32(ip + 12);
     key.address[other] = get32(ip + 16);
