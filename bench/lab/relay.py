@@ -38,7 +38,7 @@ _FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "
 _DEADLINE = 30.0
 _POOL_BYTES = 1 << 30
 """Packets one way may hold; reserved only, so that no more is used than is in flight."""
-_DEVICE_PACKETS = 10_000
+_DEVICE_PACKETS = 20_000
 """What may wait in a TUN device for the relay: it is to lose packets only where it counts them."""
 
 Way = Literal["ab", "ba", "both"]
@@ -358,6 +358,19 @@ class WanPath:
     address_a: str
     address_b: str
     relay: Relay
+
+    def missed(self) -> tuple[int, int]:
+        """Packets lost before the relay saw them, because it came too late to read the device: of
+        a, of b. Where this is not 0 the machine was too busy for what was measured.
+
+        Raises:
+          LabError: the device is gone.
+        """
+        counts = []
+        for namespace in (self.a, self.b):
+            told = run(["ip", "-n", namespace.name, "-s", "-j", "link", "show", self.device])
+            counts.append(int(json.loads(told)[0]["stats64"]["tx"]["dropped"]))
+        return (counts[0], counts[1])
 
 
 def join(

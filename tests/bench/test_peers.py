@@ -46,6 +46,8 @@ def test_iperf3_runs_for_a_time_with_a_congestion_control_it_is_given() -> None:
     assert result.congestion == "reno"
     with pytest.raises(BenchError, match="give one of them"):
         iperf3.measure(1)
+    with pytest.raises(BenchError, match="at most 128 streams"):
+        iperf3.measure(129, seconds=1)
 
 
 def test_iperf3_refusing_is_told_with_its_own_words() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -208,6 +210,21 @@ async def test_a_black_holed_flow_is_silent_until_it_is_opened_again() -> None:
         assert await far.recv(1)
         for end in (near, far, *other):
             end.close()
+
+
+async def test_what_a_relay_that_is_not_there_misses_is_counted() -> None:
+    with (
+        wan() as path,
+        datagrams(path.a, path.b, path.address_a, path.address_b) as ends,
+    ):
+        assert path.missed() == (0, 0)
+        os.kill(path.relay.pid, signal.SIGSTOP)
+        ends.send_numbers(25_000)
+        os.kill(path.relay.pid, signal.SIGCONT)
+        missed, _ = path.missed()
+        assert 0 < missed < 25_000
+        with trio.fail_after(DEADLINE):
+            await settled(path.relay, 25_000 - missed)
 
 
 async def test_two_relays_between_the_same_namespaces_are_two_paths() -> None:
