@@ -64,27 +64,28 @@ static void prepare(void)
 #endif
 }
 
-static uint64_t load64(const uint8_t *data)
+static uint32_t load32(const uint8_t *data)
 {
-    uint64_t word;
+    uint32_t word;
 
     memcpy(&word, data, sizeof word);
-    return le64toh(word);
+    return le32toh(word);
 }
 
-static uint32_t slices8(uint64_t word, size_t first)
+/* Four bytes with `after` bytes behind them. Written out: at -O2 the loop costs half the speed. */
+static uint32_t slices4(uint32_t word, size_t after)
 {
-    uint32_t sum = 0;
-
-    for (size_t i = 0; i < 8; i++)
-        sum ^= tables[first - i][word >> 8 * i & 0xff];
-    return sum;
+    return tables[after + 3][word & 0xff] ^ tables[after + 2][word >> 8 & 0xff] ^
+           tables[after + 1][word >> 16 & 0xff] ^ tables[after][word >> 24];
 }
 
 uint32_t nc_crc_state_tables(uint32_t state, const uint8_t *data, size_t size)
 {
-    for (; size >= SLICES; data += SLICES, size -= SLICES)
-        state = slices8(load64(data) ^ state, 15) ^ slices8(load64(data + 8), 7);
+    for (; size >= 16; data += 16, size -= 16)
+        state = slices4(load32(data) ^ state, 12) ^ slices4(load32(data + 4), 8) ^
+                slices4(load32(data + 8), 4) ^ slices4(load32(data + 12), 0);
+    for (; size >= 4; data += 4, size -= 4)
+        state = slices4(load32(data) ^ state, 0);
     for (; size > 0; data++, size--)
         state = state >> 8 ^ tables[0][(state ^ *data) & 0xff];
     return state;

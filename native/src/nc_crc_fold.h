@@ -25,7 +25,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* X(D in bits, low, high): makes one function for each distance, and the test's table. */
+/* X(D in bits, low, high): makes the kernels' constants, and the test's table. */
 #define NC_CRC_FOLDS(X)                                                                            \
     X(128, 0xae689191u, 0xccaa009eu)                                                               \
     X(512, 0x8f352d95u, 0x1d9513d7u)                                                               \

@@ -9,17 +9,16 @@
 #define PCLMUL __attribute__((target("pclmul,sse4.1")))
 #define VPCLMUL __attribute__((target("pclmul,sse4.1,vpclmulqdq,avx512f")))
 
-/* The block `bits` later plus `block` moved there. */
-#define X(bits, low, high)                                                                         \
-    PCLMUL static inline __m128i fold_##bits(__m128i block, __m128i later)                         \
-    {                                                                                              \
-        const __m128i by = _mm_set_epi64x(high, low);                                              \
-                                                                                                   \
-        return _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(block, by, 0x00), later),          \
-                             _mm_clmulepi64_si128(block, by, 0x11));                               \
-    }
+#define X(bits, low, high) static const uint32_t low_##bits = low, high_##bits = high;
 NC_CRC_FOLDS(X)
 #undef X
+
+/* The block `later` and what `block`, as far before it as `by` says, amounts to there. */
+PCLMUL static inline __m128i fold(__m128i block, __m128i by, __m128i later)
+{
+    return _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(block, by, 0x00), later),
+                         _mm_clmulepi64_si128(block, by, 0x11));
+}
 
 PCLMUL static inline __m128i load(const uint8_t *data)
 {
@@ -28,6 +27,8 @@ PCLMUL static inline __m128i load(const uint8_t *data)
 
 PCLMUL uint32_t nc_crc_state_pclmul(uint32_t state, const uint8_t *data, size_t size)
 {
+    const __m128i by_128 = _mm_set_epi64x(high_128, low_128);
+    const __m128i by_512 = _mm_set_epi64x(high_512, low_512);
     __m128i a, b, c, d;
     uint8_t rest[16];
 
@@ -38,14 +39,14 @@ PCLMUL uint32_t nc_crc_state_pclmul(uint32_t state, const uint8_t *data, size_t 
     c = load(data + 32);
     d = load(data + 48);
     for (data += 64, size -= 64; size >= 64; data += 64, size -= 64) {
-        a = fold_512(a, load(data));
-        b = fold_512(b, load(data + 16));
-        c = fold_512(c, load(data + 32));
-        d = fold_512(d, load(data + 48));
+        a = fold(a, by_512, load(data));
+        b = fold(b, by_512, load(data + 16));
+        c = fold(c, by_512, load(data + 32));
+        d = fold(d, by_512, load(data + 48));
     }
-    a = fold_128(fold_128(fold_128(a, b), c), d);
+    a = fold(fold(fold(a, by_128, b), by_128, c), by_128, d);
     for (; size >= 16; data += 16, size -= 16)
-        a = fold_128(a, load(data));
+        a = fold(a, by_128, load(data));
     /* What is left has the remainder of all that was read: 16 bytes of an ordinary message. */
     _mm_storeu_si128((__m128i *)(void *)rest, a);
     return nc_crc_state_tables(nc_crc_state_tables(0, rest, sizeof rest), data, size);
@@ -59,19 +60,9 @@ VPCLMUL static inline __m512i fold_wide(__m512i block, __m512i by, const uint8_t
                                      _mm512_loadu_si512(later), 0x96);
 }
 
-VPCLMUL static inline __m512i distance_2048(void)
-{
-#define X(bits, low, high)                                                                         \
-    if (bits == 2048)                                                                              \
-        return _mm512_set_epi64(high, low, high, low, high, low, high, low);
-    NC_CRC_FOLDS(X)
-#undef X
-    return _mm512_setzero_si512();
-}
-
 VPCLMUL uint32_t nc_crc_state_vpclmul(uint32_t state, const uint8_t *data, size_t size)
 {
-    const __m512i by = distance_2048();
+    const __m512i by = _mm512_broadcast_i32x4(_mm_set_epi64x(high_2048, low_2048));
     __m512i a, b, c, d;
     uint8_t rest[256];
 
