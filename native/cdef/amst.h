@@ -11,6 +11,7 @@ struct nc_amst_event {
     int kind;
     int code;
     int os_errno;
+    int refused;
     uint32_t stream;
     uint64_t link;
     uint64_t object;

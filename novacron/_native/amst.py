@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Mapping
 from typing import Any
 
-from novacron._native.ffi import Native, NativeError, Pointer, native
+from novacron._native.ffi import Native, Pointer, native
 from novacron.record import Record
 
 EVENTS_AT_ONCE = 64
@@ -28,6 +28,8 @@ class Event(Record):
     code: str
     """Name from the C side's table of errors; ``OK`` where nothing failed."""
     os_errno: int
+    refused: bool
+    """``object_failed``: the other side said so, and the code is its."""
     link: int
     stream: int
     object: int
@@ -85,6 +87,7 @@ class Engine:
                 self._kinds[event.kind],
                 loaded.text(loaded.lib.nc_err_name(event.code)),
                 event.os_errno,
+                bool(event.refused),
                 event.link,
                 event.stream,
                 event.object,
@@ -297,9 +300,7 @@ class LinkHandle:
         loaded = self._native
         error = loaded.new_error()
         ret = loaded.ffi.new("struct nc_amst_object **")
-        code = loaded.lib.nc_amst_pipe_receive(
-            self._pointer, tag, number, fd, window, ret, error
-        )
+        code = loaded.lib.nc_amst_pipe_receive(self._pointer, tag, number, fd, window, ret, error)
         loaded.check(code, error, "the byte stream cannot be opened")
         return ObjectHandle(loaded, ret[0], None)
 
@@ -413,4 +414,4 @@ _STREAM_FIELDS = (
     "sndbuf_limited_us",
 )
 
-__all__ = ["Engine", "Event", "LinkHandle", "NativeError", "ObjectHandle", "ObjectInfo"]
+__all__ = ["Engine", "Event", "LinkHandle", "ObjectHandle", "ObjectInfo"]
