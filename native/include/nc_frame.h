@@ -77,10 +77,10 @@ int nc_frame_read(const uint8_t header[NC_FRAME_HEADER_BYTES], uint32_t seed, ui
 enum nc_ack_kind {
     NC_ACK_CHUNK = 1,   /* the chunk at `offset` is written; `value`: its bytes */
     NC_ACK_ZERO = 2,    /* the zero run at `offset` is noted; `value`: its bytes */
-    NC_ACK_SEGMENT = 3, /* the segment at `offset` arrived; `value`: its bytes */
+    NC_ACK_SEGMENT = 3, /* the segment at `offset` arrived; `value`: its bytes; 0: it is the END */
     NC_ACK_READ = 4,    /* byte stream: everything before `offset` left the receiver */
-    NC_ACK_REFUSED =
-        5, /* the object failed at the receiver; `value`: an nc_err_code's wire number */
+    NC_ACK_REFUSED = 5, /* the object failed at the receiver; `value`: why, by number; `offset`: an
+                           errno, or 0 */
     NC_ACK_MAX
 };
 

@@ -256,9 +256,11 @@ static int value_is_possible(const struct nc_frame_ack *ack)
 {
     switch (ack->kind) {
     case NC_ACK_CHUNK:
-    case NC_ACK_SEGMENT:
         return ack->value >= 1 && ack->value <= NC_FRAME_MAX_CHUNK &&
                ack->offset <= (uint64_t)INT64_MAX - ack->value;
+    case NC_ACK_SEGMENT:
+        /* No bytes: the END of the byte stream arrived. */
+        return ack->value <= NC_FRAME_MAX_CHUNK && ack->offset <= (uint64_t)INT64_MAX - ack->value;
     case NC_ACK_ZERO:
         return ack->value >= 1 && ack->value <= INT64_MAX &&
                ack->offset <= (uint64_t)INT64_MAX - ack->value;

@@ -192,11 +192,13 @@ def test_every_test_directory_mirrors_something() -> None:
         "contracts",
         "integration",
         "chaos",
+        "lab",
         "packaging",
         "bench",
         "native",
         "configs",
         "vectors",
+        "lab",
     }
     folders = {
         path.parts[1] for path in files() if path.parts[0] == "tests" and len(path.parts) > 2
