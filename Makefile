@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 NATIVE := $(wildcard native/*.py native/cdef/* native/include/* native/src/*)
-C_FILES := $(wildcard native/include/*.h native/src/*.c native/src/*.h native/tests/*.c native/tests/*.h native/fuzz/*.c)
+C_FILES := $(wildcard native/include/*.h native/src/*.c native/src/*.h native/tests/*.c native/tests/*.h native/fuzz/*.c bench/lab/*.c bench/lab/*.h)
 PY_DIRS := novacron native tests bench docs setup.py
 
 # pip of a developer may point at user-wide settings that break a virtual environment.
@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install develop packages test bench lint format native-test docs lock wheel clean
+.PHONY: help run install develop packages test lab test-lab bench lint format native-test fuzz docs lock wheel clean
 
 help: ## Show this list.
 	@echo 'Usage: make TARGET [ARGS="…"] [PYTHON=python3.12]'
@@ -41,6 +41,12 @@ packages: ## Install the Debian packages the tests use (as root; otherwise say w
 test: packages develop ## Run every test. ARGS: make test ARGS="tests/boot -k rollback".
 	@exec $(BIN)/python -m pytest -q -n $(JOBS) $(ARGS)
 
+lab: packages develop ## Prepare the guest kernel of the tests (Debian; as root where packages are missing).
+	@tests/lab/prepare
+
+test-lab: lab ## Boot the guest kernel and run tests/lab/guest in it. ARGS: make test-lab ARGS="-k rxe".
+	@exec $(BIN)/python -m tests.lab.machine $(ARGS)
+
 bench: packages develop ## Measure. ARGS: make bench ARGS="boot --json" (boot, parallel, stress).
 	@exec $(BIN)/python -m bench $(ARGS)
 
@@ -56,9 +62,13 @@ format: develop ## Rewrite Python and C in the project's style.
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/clang-format -i $(C_FILES)
 
-native-test: ## Run the C unit tests, plain and under ASan and UBSan.
+native-test: ## Run the C unit tests: plain, under ASan and UBSan, and under TSan.
 	@$(MAKE) -C native/tests test
 	@$(MAKE) -C native/tests sanitize
+	@$(MAKE) -C native/tests thread
+
+fuzz: ## Fuzz the parsers of the C extension with clang. ARGS: make fuzz ARGS="RUNS=10000000".
+	@$(MAKE) -C native/fuzz $(ARGS)
 
 docs: develop ## Rewrite what is generated from the code: references, the schema's snapshot.
 	@$(BIN)/python -m novacron.database.snapshot
@@ -77,8 +87,8 @@ wheel: install ## Build a wheel into dist/.
 	@$(PIP) wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## Remove .venv and everything that was built.
-	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	@rm -rf novacron/_native/*.so native/_nc.c native/*.o native/tests/build
+	@rm -rf $(VENV) .lab build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf novacron/_native/*.so native/_nc.c native/*.o native/tests/build native/fuzz/build
 	@find novacron native tests bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The interpreter the environment was made from may be gone since (an upgrade of the system): then

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cffi import FFI
 
-MODULES = ("err", "clock", "tcp", "verbs")
+MODULES = ("err", "clock", "tcp", "verbs", "rdma", "crc", "crypto", "frame", "amst")
 """In the order their declarations depend on each other."""
 
 FLAGS = [
@@ -35,9 +35,12 @@ ffibuilder.set_source(
     "novacron._native._nc",
     "".join(f'#include "nc_{module}.h"\n' for module in MODULES),
     # Relative, because setuptools refuses absolute sources when it makes a wheel.
-    sources=[f"native/src/nc_{module}.c" for module in MODULES],
+    sources=sorted(f"native/src/{path.name}" for path in (HERE / "src").glob("nc_*.c")),
     include_dirs=["native/include"],
-    depends=[f"native/include/nc_{module}.h" for module in MODULES],
+    depends=sorted(
+        f"native/{path.relative_to(HERE)}"
+        for path in [*HERE.glob("include/*.h"), *HERE.glob("src/*.h"), *HERE.glob("cdef/*.h")]
+    ),
     # dlopen lives in libdl before glibc 2.34; with newer ones the flag is a no-op.
     libraries=["dl"],
     extra_compile_args=FLAGS,

@@ -45,6 +45,7 @@ struct nc_amst_event {
     int kind;
     int code;
     int os_errno;
+    int refused;     /* OBJECT_FAILED: the other side said so, and the code is its */
     uint32_t stream; /* of STREAM_ events */
     uint64_t link;   /* the tag given when it was opened */
     uint64_t object; /* likewise; 0 where it is about no object */
@@ -154,7 +155,8 @@ struct nc_amst_source {
     uint64_t size;
     uint32_t chunk;      /* bytes; a multiple of 4096, at most max_chunk of the link */
     uint32_t priority;   /* 0 is served first; the same share their turn */
-    int sparse;          /* find holes with SEEK_HOLE and send them as ZERO */
+    int sparse;          /* find holes with SEEK_DATA and send them as ZERO */
+    int stable;          /* does not change while it is sent: may be sent from where it lies */
     uint64_t limit_bps;  /* 0: none */
     const uint8_t *have; /* bitmap of chunks the receiver holds already, or NULL; copied */
     const uint32_t

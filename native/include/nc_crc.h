@@ -15,7 +15,7 @@ uint32_t nc_crc32(uint32_t crc, const void *data, size_t size);
 /* The CRC of size zero bytes appended to what gave `crc`, in O(log size). */
 uint32_t nc_crc32_zeros(uint32_t crc, uint64_t size);
 
-/* "pclmul", "armv8" or "tables". */
+/* "vpclmul" (with AVX-512), "pclmul" or "tables". */
 const char *nc_crc32_kernel(void);
 
 /* The portable kernel, for tests to hold the others against. */

@@ -15,8 +15,9 @@ struct nc_err;
 
 /* Loads libcrypto once for the process and checks a known answer of AES-256-GCM and of HKDF.
  * `soname` NULL: libcrypto.so.3, then libcrypto.so.1.1. UNAVAILABLE with the reason where there is
- * none, where it lacks a function, or where it computes wrongly. Thread-safe; later calls are free
- * (a soname given later is ignored). */
+ * none, where it lacks a function, or where it computes wrongly; the next call then tries again.
+ * Thread-safe; once it succeeded, calls are free (a soname given later is ignored). What follows
+ * calls it with NULL where nobody did. */
 int nc_crypto_load(const char *soname, struct nc_err *err);
 /* "OpenSSL 3.0.15 3 Sep 2024"; empty before nc_crypto_load succeeded. */
 const char *nc_crypto_version(void);
@@ -34,11 +35,13 @@ void nc_aead_close(struct nc_aead *aead);
 int nc_aead_seal(struct nc_aead *aead, uint64_t sequence, const void *aad, size_t aad_size,
                  const void *in, size_t size, void *out, uint8_t ret_tag[NC_CRYPTO_TAG_BYTES],
                  struct nc_err *err);
-/* INTEGRITY where the tag does not hold; `out` then holds nothing usable. */
+/* INTEGRITY where the tag does not hold; `out` is then zeroised. Both: INVALID over INT_MAX bytes.
+ */
 int nc_aead_unseal(struct nc_aead *aead, uint64_t sequence, const void *aad, size_t aad_size,
                    const void *in, size_t size, void *out, const uint8_t tag[NC_CRYPTO_TAG_BYTES],
                    struct nc_err *err);
 
+/* info_size up to 256, size up to 8160. */
 int nc_hkdf_expand(const uint8_t prk[NC_CRYPTO_HASH_BYTES], const void *info, size_t info_size,
                    uint8_t *ret_key, size_t size, struct nc_err *err);
 int nc_hkdf_extract(const void *salt, size_t salt_size, const void *material, size_t size,

@@ -19,8 +19,12 @@ struct nc_err;
 #define NC_FRAME_MAX_CHUNK (4u * 1024 * 1024)
 /* Payload of DATA and SEGMENT: the bytes and their checksum. Of all others: this at most. */
 #define NC_FRAME_MAX_CONTROL 4096
-#define NC_FRAME_HELLO_BYTES (NC_FRAME_HEADER_BYTES + 32 + NC_CRYPTO_TAG_BYTES)
+#define NC_FRAME_HELLO_PAYLOAD_BYTES 32
+#define NC_FRAME_HELLO_BYTES                                                                       \
+    (NC_FRAME_HEADER_BYTES + NC_FRAME_HELLO_PAYLOAD_BYTES + NC_CRYPTO_TAG_BYTES)
+#define NC_FRAME_ZERO_PAYLOAD_BYTES 8
 #define NC_FRAME_ACK_BYTES 32
+#define NC_FRAME_MAX_ACKS 127
 /* A new epoch, and with it a new key, after this many frames or bytes in one direction of a stream.
  */
 #define NC_FRAME_EPOCH_FRAMES (1u << 16)
@@ -42,9 +46,11 @@ enum nc_frame_type {
  *   0 magic 4 | 4 version 1 | 5 type 1 | 6 flags 1 (0) | 7 codec 1 (0 raw)
  *   8 stream 4 | 12 epoch 4 | 16 sequence 8 | 24 object 4 | 28 generation 4
  *   32 offset 8 | 40 raw_size 4 | 44 wire_size 4 | 48 base 4 (0) | 52 reserved 8 (0) | 60 check 4
- * raw_size: bytes of content before the codec. wire_size: bytes of payload after the header, the
- * content checksum included, the tag not. check: CRC-32 of bytes 0..59, begun with the link's seed,
- * so that a frame of another link is refused also where nothing is encrypted. */
+ * raw_size: bytes of content before the codec, of DATA and SEGMENT; 0 in all others. wire_size:
+ * bytes of payload after the header, the content checksum included, the tag not. object is not 0 in
+ * DATA, ZERO, SEGMENT and END; in all others object, generation and offset are 0. check: CRC-32 of
+ * bytes 0..59, begun with the link's seed, so that a frame of another link is refused also where
+ * nothing is encrypted. */
 struct nc_frame {
     uint8_t type;
     uint8_t flags;
@@ -62,20 +68,24 @@ struct nc_frame {
 
 void nc_frame_write(const struct nc_frame *frame, uint32_t seed,
                     uint8_t ret_header[NC_FRAME_HEADER_BYTES]);
-/* Every check that needs nothing but the header: magic, version, type, reserved bits, checksum,
- * sizes against the type and max_chunk. PROTOCOL with the reason; *ret_frame is then untouched. */
+/* Every check that needs nothing but the header: magic, version, checksum, reserved bits, type,
+ * sizes against the type and max_chunk, and that no content ends beyond INT64_MAX. PROTOCOL with
+ * the reason; *ret_frame is then untouched. */
 int nc_frame_read(const uint8_t header[NC_FRAME_HEADER_BYTES], uint32_t seed, uint32_t max_chunk,
                   struct nc_frame *ret_frame, struct nc_err *err);
 
 enum nc_ack_kind {
     NC_ACK_CHUNK = 1,   /* the chunk at `offset` is written; `value`: its bytes */
     NC_ACK_ZERO = 2,    /* the zero run at `offset` is noted; `value`: its bytes */
-    NC_ACK_SEGMENT = 3, /* the segment at `offset` arrived; `value`: its bytes */
+    NC_ACK_SEGMENT = 3, /* the segment at `offset` arrived; `value`: its bytes; 0: it is the END */
     NC_ACK_READ = 4,    /* byte stream: everything before `offset` left the receiver */
-    NC_ACK_REFUSED =
-        5, /* the object failed at the receiver; `value`: an nc_err_code's wire number */
+    NC_ACK_REFUSED = 5, /* the object failed at the receiver; `value`: why, by number; `offset`: an
+                           errno, or 0 */
     NC_ACK_MAX
 };
+
+/* The largest errno of Linux; the refusal of an object carries none above. */
+#define NC_ACK_MAX_ERRNO 4095
 
 /* 32 bytes: kind 1 | reserved 3 (0) | object 4 | generation 4 | reserved 4 (0) | offset 8 | value 8
  */
@@ -90,6 +100,24 @@ struct nc_frame_ack {
 void nc_frame_ack_write(const struct nc_frame_ack *ack, uint8_t ret_bytes[NC_FRAME_ACK_BYTES]);
 int nc_frame_ack_read(const uint8_t bytes[NC_FRAME_ACK_BYTES], struct nc_frame_ack *ret_ack,
                       struct nc_err *err);
+
+/* What NC_ACK_REFUSED carries. X(nc_err_code, number on the wire): those of nc_err_code are private
+ * to one build. SYSTEM stands for everything that is not in the table, in both directions. */
+#define NC_FRAME_ERRORS(X)                                                                         \
+    X(SYSTEM, 1)                                                                                   \
+    X(MEMORY, 2)                                                                                   \
+    X(UNAVAILABLE, 3)                                                                              \
+    X(DENIED, 4)                                                                                   \
+    X(INVALID, 5)                                                                                  \
+    X(NOT_FOUND, 6)                                                                                \
+    X(LIMIT, 7)                                                                                    \
+    X(PROTOCOL, 8)                                                                                 \
+    X(INTEGRITY, 9)                                                                                \
+    X(CLOSED, 10)                                                                                  \
+    X(TIMEOUT, 11)
+
+uint64_t nc_frame_error_number(int code);
+int nc_frame_error_code(uint64_t number);
 
 /* HELLO and HELLO_ACK: header (wire_size 32) | link id 16 | random 16 | tag 16. The payload is in
  * clear, since the acceptor finds the link by it; the tag is AES-256-GCM over nothing with header

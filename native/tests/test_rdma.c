@@ -95,6 +95,7 @@ static void what_keeps_a_device_from_being_used_is_told(void)
     CHECK(code_with("enosys", "", &err) == NC_ERR_UNAVAILABLE);
     CHECK(err.os_errno == ENOSYS);
     CHECK(code_with("down", "", &err) == NC_ERR_UNAVAILABLE);
+    CHECK_TEXT(err.reason, "mlx5_0 has no active port");
     CHECK(code_with("noport", "rxe0", &err) == NC_ERR_DENIED);
     CHECK(code_with("nodevice", "rxe0", &err) == NC_ERR_SYSTEM);
     /* Of several devices the forbidden one is named, not the last one. */
@@ -208,6 +209,8 @@ static void each_step_of_opening_a_channel_is_undone_when_the_next_fails(void)
     CHECK(strstr(err.reason, "ibv_reg_mr") != NULL);
     CHECK(channel_with("nocq", &err) != NC_ERR_OK);
     CHECK(strstr(err.reason, "ibv_create_cq") != NULL);
+    CHECK(channel_with("notifyfails", &err) == NC_ERR_SYSTEM);
+    CHECK_TEXT(err.reason, "ibv_req_notify_cq failed on rxe0");
     CHECK(channel_with("noqp", &err) != NC_ERR_OK);
     CHECK(strstr(err.reason, "ibv_create_qp") != NULL);
     CHECK(channel_with("noinit", &err) == NC_ERR_SYSTEM);

@@ -102,8 +102,6 @@ static void each_call_that_fails_is_named(void)
         struct pair pair = open_pair(4, 4, 4096);
         int code;
 
-        if (strcmp(faults[i][0], "notifyfails") != 0)
-            CHECK(poll_one(pair.channels[1], &message, &count, &room, &err) == NC_ERR_OK);
         CHECK(send_one(pair.channels[0], 10, &err) == NC_ERR_OK);
         set_fault(faults[i][0]);
         do
@@ -132,9 +130,6 @@ static void a_send_that_cannot_be_posted_ends_the_channel(void)
     check_ended(pair.channels[0], NC_ERR_SYSTEM, "ibv_post_send failed");
     /* Credits are sends as well. */
     CHECK(nc_rdma_channel_release(pair.channels[1], message.slot, &err) == NC_ERR_OK);
-    do
-        CHECK(poll_one(pair.channels[1], &message, &count, &room, &err) == NC_ERR_OK || err.code);
-    while (err.code == 0);
     check_ended(pair.channels[1], NC_ERR_SYSTEM, "ibv_post_send failed");
     set_fault("");
     close_pair(&pair);

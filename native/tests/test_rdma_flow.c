@@ -154,9 +154,6 @@ static void exchange(const char *fault, uint32_t slots_0, uint32_t slots_1, uint
                                .total = total,
                                .random = 12345u + (uint32_t)i,
                                .room = 1};
-    /* Arms both; from here on only what is readable is polled. */
-    take_messages(&ends[0], capacity);
-    take_messages(&ends[1], capacity);
     while (!(is_done(&ends[0]) && is_done(&ends[1])) && !ends[0].wrong && !ends[1].wrong) {
         int moved = 0;
 
@@ -227,7 +224,6 @@ static void *run_end(void *argument)
     struct end *end = &threaded->end;
     int counted = 0;
 
-    take_messages(end, 8);
     while (!end->wrong) {
         if (end->room)
             (void)send_some(end);
@@ -299,7 +295,11 @@ static void a_full_channel_gives_no_slot_until_credits_come_back(void)
     int room;
     uint32_t slot;
 
-    /* The peer's four slots bound it, not our eight. */
+    /* The peer's four slots bound it, not our eight: also when none is posted yet. */
+    for (uint32_t i = 0; i < 5; i++)
+        CHECK((nc_rdma_channel_acquire(pair.channels[0], &slot) != NULL) == (i < 4));
+    for (slot = 0; slot < 8; slot++)
+        nc_rdma_channel_discard(pair.channels[0], slot);
     for (int i = 0; i < 4; i++)
         CHECK(send_one(pair.channels[0], 100, &err) == NC_ERR_OK);
     CHECK(nc_rdma_channel_acquire(pair.channels[0], &slot) == NULL);
@@ -321,6 +321,31 @@ static void a_full_channel_gives_no_slot_until_credits_come_back(void)
           NC_ERR_OK);
     CHECK(count == 2);
     CHECK(poll_one(pair.channels[0], messages + 6, &count, &room, &err) == NC_ERR_OK && room);
+    close_pair(&pair);
+}
+
+static void credits_wait_while_the_send_queue_is_full_of_them(void)
+{
+    struct pair pair = open_pair(4, 4, 4096);
+    struct nc_err err = {0};
+    struct nc_rdma_message messages[4];
+    size_t count;
+    int room;
+
+    for (int i = 0; i < 2; i++)
+        CHECK(send_one(pair.channels[0], 100, &err) == NC_ERR_OK);
+    CHECK(nc_rdma_channel_poll(pair.channels[1], messages, 4, &count, &room, &err) == NC_ERR_OK);
+    CHECK(count == 2);
+    /* As if four of them were not completed yet, which the false library never leaves so. */
+    pair.channels[1]->credit_writes = 4;
+    CHECK(nc_rdma_channel_release(pair.channels[1], messages[0].slot, &err) == NC_ERR_OK);
+    CHECK(nc_rdma_channel_release(pair.channels[1], messages[1].slot, &err) == NC_ERR_OK);
+    CHECK(pair.channels[1]->returns.count == 2);
+    pair.channels[1]->credit_writes = 3;
+    CHECK(nc_rdma_channel_poll(pair.channels[1], messages, 4, &count, &room, &err) == NC_ERR_OK);
+    CHECK(pair.channels[1]->returns.count == 0 && pair.channels[1]->credit_writes == 3);
+    CHECK(nc_rdma_channel_poll(pair.channels[0], messages, 4, &count, &room, &err) == NC_ERR_OK);
+    CHECK(pair.channels[0]->credits.count == 4);
     close_pair(&pair);
 }
 
@@ -388,6 +413,7 @@ int main(void)
     no_wake_up_is_lost_when_there_is_room_for_one_message();
     two_threads_with_a_channel_each_exchange_messages();
     a_full_channel_gives_no_slot_until_credits_come_back();
+    credits_wait_while_the_send_queue_is_full_of_them();
     credits_go_with_messages_the_other_way();
     what_the_caller_does_wrong_is_refused_and_ends_nothing();
     (void)dlclose(library);

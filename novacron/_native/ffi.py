@@ -29,6 +29,10 @@ Pointer = Any
 """A cffi pointer or structure. cffi checks at the call what mypy cannot see."""
 
 
+Bytes = bytes | bytearray | memoryview
+"""What C reads through ``ffi.from_buffer``: no copy, and the owner keeps it alive for the call."""
+
+
 class NativeUnavailableError(NativeError, UnavailableError):
     """The compiled module, or what it needs of the machine, is not there."""
 
@@ -114,10 +118,30 @@ CLASSES: dict[str, type[NativeError]] = {
 class Library(Protocol):
     """The functions of ``native/cdef``, so that mypy sees through cffi."""
 
+    NC_AMST_STREAM_UP: int
+    NC_AMST_STREAM_LOST: int
+    NC_AMST_STREAM_CLOSED: int
+    NC_AMST_OBJECT_DONE: int
+    NC_AMST_OBJECT_FAILED: int
+    NC_AMST_OBJECT_ENDED: int
+    NC_AMST_LINK_ENDED: int
     NC_TCP_NAME_BYTES: int
     NC_TCP_AVAILABLE: int
     NC_TCP_ALLOWED: int
     NC_TCP_DEFAULT: int
+    NC_CRYPTO_KEY_BYTES: int
+    NC_CRYPTO_NONCE_BYTES: int
+    NC_CRYPTO_TAG_BYTES: int
+    NC_CRYPTO_HASH_BYTES: int
+    NC_FRAME_HEADER_BYTES: int
+    NC_FRAME_ACK_BYTES: int
+    NC_FRAME_HELLO_BYTES: int
+    NC_FRAME_MIN_CHUNK: int
+    NC_FRAME_MAX_CHUNK: int
+    NC_FRAME_MAX_CONTROL: int
+    NC_FRAME_MAX_ACKS: int
+    NC_FRAME_EPOCH_FRAMES: int
+    NC_FRAME_EPOCH_BYTES: int
 
     def nc_abi(self, /) -> int: ...
     def nc_err_count(self, /) -> int: ...
@@ -136,6 +160,169 @@ class Library(Protocol):
         self, verbs: Pointer, index: int, ret: Pointer, size: int, count: Pointer, err: Pointer, /
     ) -> int: ...
     def nc_verbs_speed_bps(self, width_code: int, speed_code: int, /) -> int: ...
+    def nc_rdma_open(self, options: Pointer, ret_rdma: Pointer, err: Pointer, /) -> int: ...
+    def nc_rdma_close(self, rdma: Pointer, /) -> None: ...
+    def nc_rdma_device_name(self, rdma: Pointer, /) -> Pointer: ...
+    def nc_rdma_channel_open(
+        self, rdma: Pointer, slots: int, slot_bytes: int, ret_channel: Pointer, err: Pointer, /
+    ) -> int: ...
+    def nc_rdma_channel_close(self, channel: Pointer, /) -> None: ...
+    def nc_rdma_channel_local(self, channel: Pointer, ret_peer: Pointer, /) -> None: ...
+    def nc_rdma_channel_connect(self, channel: Pointer, peer: Pointer, err: Pointer, /) -> int: ...
+    def nc_rdma_channel_fd(self, channel: Pointer, /) -> int: ...
+    def nc_rdma_channel_acquire(self, channel: Pointer, ret_slot: Pointer, /) -> Pointer: ...
+    def nc_rdma_channel_discard(self, channel: Pointer, slot: int, /) -> None: ...
+    def nc_rdma_channel_post(
+        self, channel: Pointer, slot: int, size: int, err: Pointer, /
+    ) -> int: ...
+    def nc_rdma_channel_poll(
+        self,
+        channel: Pointer,
+        ret_messages: Pointer,
+        capacity: int,
+        ret_count: Pointer,
+        ret_room: Pointer,
+        err: Pointer,
+        /,
+    ) -> int: ...
+    def nc_rdma_channel_release(self, channel: Pointer, slot: int, err: Pointer, /) -> int: ...
+    def nc_crc32(self, crc: int, data: Pointer, size: int, /) -> int: ...
+    def nc_crc32_zeros(self, crc: int, size: int, /) -> int: ...
+    def nc_crc32_kernel(self, /) -> Pointer: ...
+    def nc_crc32_tables(self, crc: int, data: Pointer, size: int, /) -> int: ...
+    def nc_crypto_load(self, soname: bytes | Pointer, err: Pointer, /) -> int: ...
+    def nc_crypto_version(self, /) -> Pointer: ...
+    def nc_aead_open(
+        self, key: Pointer, iv: Pointer, seal: int, ret: Pointer, err: Pointer, /
+    ) -> int: ...
+    def nc_aead_close(self, aead: Pointer, /) -> None: ...
+    def nc_aead_seal(
+        self,
+        aead: Pointer,
+        sequence: int,
+        aad: Pointer,
+        aad_size: int,
+        data: Pointer,
+        size: int,
+        out: Pointer,
+        ret_tag: Pointer,
+        err: Pointer,
+        /,
+    ) -> int: ...
+    def nc_aead_unseal(
+        self,
+        aead: Pointer,
+        sequence: int,
+        aad: Pointer,
+        aad_size: int,
+        data: Pointer,
+        size: int,
+        out: Pointer,
+        tag: Pointer,
+        err: Pointer,
+        /,
+    ) -> int: ...
+    def nc_hkdf_expand(
+        self, prk: Pointer, info: Pointer, info_size: int, ret: Pointer, size: int, err: Pointer, /
+    ) -> int: ...
+    def nc_hkdf_extract(
+        self,
+        salt: Pointer,
+        salt_size: int,
+        material: Pointer,
+        size: int,
+        ret: Pointer,
+        err: Pointer,
+        /,
+    ) -> int: ...
+    def nc_crypto_wipe(self, data: Pointer, size: int, /) -> None: ...
+    def nc_frame_write(self, frame: Pointer, seed: int, ret_header: Pointer, /) -> None: ...
+    def nc_frame_read(
+        self, header: Pointer, seed: int, max_chunk: int, ret_frame: Pointer, err: Pointer, /
+    ) -> int: ...
+    def nc_frame_ack_write(self, ack: Pointer, ret_bytes: Pointer, /) -> None: ...
+    def nc_frame_ack_read(self, data: Pointer, ret_ack: Pointer, err: Pointer, /) -> int: ...
+    def nc_frame_error_number(self, code: int, /) -> int: ...
+    def nc_frame_error_code(self, number: int, /) -> int: ...
+    def nc_frame_key(
+        self,
+        secret: Pointer,
+        context: Pointer,
+        direction: int,
+        stream: int,
+        epoch: int,
+        ret_key: Pointer,
+        err: Pointer,
+        /,
+    ) -> int: ...
+    def nc_frame_seed(
+        self, secret: Pointer, context: Pointer, ret_seed: Pointer, err: Pointer, /
+    ) -> int: ...
+
+    def nc_amst_open(self, options: Pointer, ret_engine: Pointer, err: Pointer, /) -> int: ...
+    def nc_amst_close(self, engine: Pointer, /) -> None: ...
+    def nc_amst_event_fd(self, engine: Pointer, /) -> int: ...
+    def nc_amst_limit(self, engine: Pointer, limit_bps: int, /) -> None: ...
+    def nc_amst_poll(self, engine: Pointer, ret_events: Pointer, capacity: int, /) -> int: ...
+    def nc_amst_link_open(
+        self, engine: Pointer, options: Pointer, ret_link: Pointer, err: Pointer, /
+    ) -> int: ...
+    def nc_amst_link_dialled(
+        self, link: Pointer, fd: int, stream_id: int, err: Pointer, /
+    ) -> int: ...
+    def nc_amst_link_accepted(
+        self, link: Pointer, fd: int, hello: bytes, size: int, err: Pointer, /
+    ) -> int: ...
+    def nc_amst_link_retire(self, link: Pointer, stream_id: int, err: Pointer, /) -> int: ...
+    def nc_amst_link_limit(self, link: Pointer, limit_bps: int, /) -> None: ...
+    def nc_amst_link_abort(self, link: Pointer, /) -> None: ...
+    def nc_amst_link_free(self, link: Pointer, /) -> None: ...
+    def nc_amst_link_info(self, link: Pointer, ret_info: Pointer, /) -> None: ...
+    def nc_amst_link_streams(
+        self, link: Pointer, ret_streams: Pointer, capacity: int, ret_count: Pointer, /
+    ) -> None: ...
+    def nc_amst_send(
+        self, link: Pointer, source: Pointer, ret_object: Pointer, err: Pointer, /
+    ) -> int: ...
+    def nc_amst_receive(
+        self, link: Pointer, target: Pointer, ret_object: Pointer, err: Pointer, /
+    ) -> int: ...
+    def nc_amst_object_pause(self, object: Pointer, paused: bool, /) -> None: ...
+    def nc_amst_object_limit(self, object: Pointer, limit_bps: int, /) -> None: ...
+    def nc_amst_object_priority(self, object: Pointer, priority: int, /) -> None: ...
+    def nc_amst_object_abort(self, object: Pointer, /) -> None: ...
+    def nc_amst_object_free(self, object: Pointer, /) -> None: ...
+    def nc_amst_object_info(self, object: Pointer, ret_info: Pointer, /) -> None: ...
+    def nc_amst_object_bitmap(
+        self, object: Pointer, ret_bits: Pointer, size: int, err: Pointer, /
+    ) -> int: ...
+    def nc_amst_object_leaves(
+        self, object: Pointer, first: int, count: int, ret_leaves: Pointer, err: Pointer, /
+    ) -> int: ...
+    def nc_amst_pipe_send(
+        self,
+        link: Pointer,
+        tag: int,
+        number: int,
+        fd: int,
+        chunk: int,
+        priority: int,
+        window: int,
+        ret_object: Pointer,
+        err: Pointer,
+        /,
+    ) -> int: ...
+    def nc_amst_pipe_receive(
+        self,
+        link: Pointer,
+        tag: int,
+        number: int,
+        fd: int,
+        window: int,
+        ret_object: Pointer,
+        err: Pointer,
+        /,
+    ) -> int: ...
 
 
 class Native:
@@ -204,3 +391,13 @@ def _unavailable(why: str) -> NativeUnavailableError:
         why=why,
         remedy="run `make install` in the checkout, or install a wheel made for this platform",
     )
+
+
+def exactly(value: Bytes, size: int, what: str) -> None:
+    """Refuse *value* unless it has *size* bytes: the C side reads that many, whatever is there.
+
+    Raises:
+      NativeInvalidError: it has not.
+    """
+    if len(value) != size:
+        raise NativeInvalidError(f"{what} has {size} bytes, not {len(value)}")

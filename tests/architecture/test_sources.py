@@ -192,6 +192,7 @@ def test_every_test_directory_mirrors_something() -> None:
         "contracts",
         "integration",
         "chaos",
+        "lab",
         "packaging",
         "bench",
         "native",

@@ -25,7 +25,9 @@ def run(repository: Path, path: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def commands(repository: Path, tmp_path: Path) -> Path:
     """A directory with every command the script looks for, and an unprivileged user."""
-    names = re.findall(r"^  ([a-z-]+):[a-z-]+", (repository / SCRIPT).read_text(), re.MULTILINE)
+    names = re.findall(
+        r"^  ([a-z0-9-]+):[a-z0-9-]+", (repository / SCRIPT).read_text(), re.MULTILINE
+    )
     assert "cc" in names
     for name in (*names, "apt-get"):
         command(tmp_path, name, "exit 1")

@@ -1,7 +1,8 @@
 /* Everything that nc_verbs_abi.h and nc_rdma_abi.h declare of the library's, by name.
- * abi_ours.c makes the table from our declarations and abi_theirs.c from <infiniband/verbs.h>. */
-#ifndef ABI_LAYOUT_H
-#define ABI_LAYOUT_H
+ * verbs_abi_ours.c makes the table from our declarations and verbs_abi_theirs.c from
+ * <infiniband/verbs.h>. */
+#ifndef VERBS_ABI_LAYOUT_H
+#define VERBS_ABI_LAYOUT_H
 
 #include <stddef.h>
 

@@ -1,6 +1,6 @@
 /* Our declarations of libibverbs' interface against its own headers, where those are installed; the
  * static_asserts beside our declarations hold everywhere. */
-#include "abi_layout.h"
+#include "verbs_abi_layout.h"
 
 #include "check.h"
 
@@ -22,7 +22,8 @@ static void every_entry_of_ours_is_where_theirs_is(void)
 int main(void)
 {
     if (abi_theirs_count == 0) {
-        (void)fputs("test_abi: no <infiniband/verbs.h> to compare with (libibverbs-dev)\n", stderr);
+        (void)fputs("test_verbs_abi: no <infiniband/verbs.h> to compare with (libibverbs-dev)\n",
+                    stderr);
         return 0;
     }
     every_entry_of_ours_is_where_theirs_is();

@@ -1,0 +1,419 @@
+/* What the files of the AMST engine share.
+ *
+ * Locks: a link's lock guards everything of the link, its objects and the lists of its streams; the
+ * engine's guards notices and its rate; a thread's guards what others hand to it. Taken in this
+ * order, never the other way. Reading, sealing, sending, receiving, opening and writing happen
+ * outside of all of them, in the thread that owns the stream. */
+#ifndef NC_AMST_INTERNAL_H
+#define NC_AMST_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "nc_amst.h"
+#include "nc_err.h"
+#include "nc_frame.h"
+
+struct nc_thread;
+struct nc_stream;
+struct nc_rdma_channel;
+
+/* --- Notices: how a subject tells the caller something -------------------------------------- */
+
+enum nc_subject { NC_SUBJECT_LINK, NC_SUBJECT_STREAM, NC_SUBJECT_OBJECT };
+
+struct nc_notice {
+    struct nc_notice *next;
+    enum nc_subject subject;
+    bool queued;
+    uint32_t mask; /* bit per nc_amst_event_kind */
+    int code;      /* of STREAM_LOST or OBJECT_FAILED */
+    int os_errno;
+};
+
+/* Engine's lock is taken inside. */
+void nc_notice_post(struct nc_amst *engine, struct nc_notice *notice, int kind, int code,
+                    int os_errno);
+
+/* --- Rates ------------------------------------------------------------------------------------ */
+
+struct nc_bucket {
+    uint64_t rate; /* bytes a second; 0: none */
+    double tokens;
+    uint64_t last_ns;
+};
+
+void nc_bucket_set(struct nc_bucket *bucket, uint64_t rate, uint64_t now_ns);
+/* Nanoseconds until something may be sent; 0: now. */
+uint64_t nc_bucket_wait(struct nc_bucket *bucket, uint64_t now_ns);
+/* May go into debt, so that a chunk larger than the burst passes at all. */
+void nc_bucket_take(struct nc_bucket *bucket, int64_t bytes);
+
+/* --- Objects and pipes --------------------------------------------------------------------------
+ */
+
+/* A piece of a byte stream that is kept until the other side has it, or until it is written. */
+struct nc_segment {
+    struct nc_segment *next;
+    uint64_t offset;
+    size_t size;
+    size_t taken; /* receiver: bytes already written */
+    uint8_t data[];
+};
+
+struct nc_watch {
+    enum { NC_WATCH_WAKE, NC_WATCH_STREAM, NC_WATCH_PIPE } kind;
+    void *subject;
+};
+
+struct nc_pipe {
+    struct nc_watch watch;
+    int fd; /* our own duplicate */
+    uint64_t window;
+    struct nc_thread *home; /* whose epoll watches fd */
+    struct nc_amst_object *next_closing;
+    struct nc_segment *segments; /* sender: to send again; receiver: by offset, not yet written */
+    bool busy;                   /* a thread reads from or writes to fd */
+    bool registered;
+    bool socket;
+    bool waiting; /* epoll tells when fd can be used again */
+    bool end_known;
+    bool end_sent;
+    bool end_acked;
+    uint64_t end;
+    uint64_t next; /* sender: offset of what is read next; receiver: of what is written next */
+    uint64_t read; /* sender: what left the receiver; receiver: what the sender was told of that */
+};
+
+enum nc_object_role { NC_OBJECT_SEND, NC_OBJECT_RECEIVE };
+
+struct nc_amst_object {
+    struct nc_notice notice; /* first: a notice is cast back to its subject */
+    struct nc_amst_link *link;
+    struct nc_amst_object *next; /* in the link's list of its role */
+    enum nc_object_role role;
+    uint64_t tag;
+    uint32_t number;
+    uint32_t generation;
+    uint32_t chunk;
+    uint32_t priority;
+    int fd;
+    const uint8_t *source;
+    uint8_t *target;
+    uint64_t size;
+    uint64_t chunks;
+    bool sparse;
+    bool stable;
+    bool paused;
+    bool finished;
+    _Atomic bool refused;
+    bool aborted;
+    bool ended;
+    unsigned users; /* threads, and frames sent from its memory, that use it outside of the lock */
+    uint64_t *todo; /* sender: to be sent; receiver: being written */
+    uint64_t *done;
+    uint64_t cursor; /* sender: no word before this one has a bit in todo */
+    uint32_t *leaves;
+    uint32_t zero_leaf;
+    struct nc_bucket bucket;
+    struct nc_pipe *pipe;
+    struct nc_amst_object_info info;
+};
+
+/* Where bit i of a bitmap is. */
+static inline bool nc_bit(const uint64_t *bits, uint64_t i)
+{
+    return (bits[i / 64] >> (i % 64) & 1) != 0;
+}
+static inline void nc_bit_set(uint64_t *bits, uint64_t i)
+{
+    bits[i / 64] |= UINT64_C(1) << (i % 64);
+}
+static inline void nc_bit_clear(uint64_t *bits, uint64_t i)
+{
+    bits[i / 64] &= ~(UINT64_C(1) << (i % 64));
+}
+
+uint32_t nc_object_chunk_size(const struct nc_amst_object *object, uint64_t index);
+/* All with the link's lock held. */
+void nc_object_finish(struct nc_amst_object *object, int code, int os_errno);
+void nc_object_chunks_done(struct nc_amst_object *object, uint64_t first, uint64_t count,
+                           uint64_t bytes);
+void nc_object_release(struct nc_amst_object *object); /* one user less */
+/* In its place among the link's outgoing ones. */
+void nc_object_sort(struct nc_amst_link *link, struct nc_amst_object *object);
+/* Without the lock: makes a complete object the link's. */
+int nc_object_enlist(struct nc_amst_object *object, struct nc_err *err);
+struct nc_amst_object *nc_object_find(struct nc_amst_object *list, uint32_t number,
+                                      uint32_t generation);
+
+/* Outside of the lock. Reads the chunk into `area`, or says why it cannot. */
+int nc_object_read(const struct nc_amst_object *object, uint64_t offset, size_t size, uint8_t *area,
+                   struct nc_err *err);
+int nc_object_write(const struct nc_amst_object *object, uint64_t offset, size_t size,
+                    const uint8_t *data, struct nc_err *err);
+/* Where the next data at or after offset is; size of the object where there is none. */
+uint64_t nc_object_next_data(const struct nc_amst_object *object, uint64_t offset);
+
+/* --- What is in flight
+ * ---------------------------------------------------------------------------- */
+
+enum nc_work_kind {
+    NC_WORK_NONE,
+    NC_WORK_CHUNK,   /* to be read, and sent as DATA or, with what follows, as ZERO */
+    NC_WORK_SEGMENT, /* one that was read before, or (segment NULL) what the pipe has now */
+    NC_WORK_END,
+    NC_WORK_BYE,
+};
+
+struct nc_flight {
+    struct nc_flight *next;
+    struct nc_flight *previous;
+    struct nc_amst_object *object;
+    uint8_t frame; /* enum nc_frame_type */
+    bool hedged;   /* a copy is on its way on another stream */
+    bool building; /* its thread makes a frame of it outside of the lock */
+    uint64_t offset;
+    uint64_t bytes;  /* of content */
+    uint64_t credit; /* of the receiver's window */
+    uint64_t first;  /* chunk */
+    uint64_t count;
+    uint64_t sent_ns;
+    struct nc_segment *segment;
+};
+
+struct nc_work {
+    enum nc_work_kind kind;
+    struct nc_amst_object *object;
+    struct nc_flight *flight; /* already on the stream's list */
+};
+
+/* --- Streams
+ * -------------------------------------------------------------------------------------- */
+
+#define NC_ACKS_FRAME (NC_FRAME_MAX_CONTROL / NC_FRAME_ACK_BYTES - 1)
+#define NC_ACKS_HELD 1024
+
+/* A frame on its way out: header, content and tail, wherever they lie. */
+struct nc_outgoing {
+    bool active;
+    struct iovec part[3];
+    int parts;
+    uint8_t *slab;
+    struct nc_amst_object *lender; /* the content lies in its memory; we are its user */
+    uint8_t small[NC_FRAME_HEADER_BYTES + NC_FRAME_MAX_CONTROL + NC_CRYPTO_TAG_BYTES];
+};
+
+struct nc_incoming {
+    uint8_t header[NC_FRAME_HEADER_BYTES];
+    size_t header_have;
+    struct nc_frame frame;
+    uint8_t *slab; /* NULL: the small one serves */
+    size_t want;   /* payload and tag */
+    size_t have;
+    uint8_t small[NC_FRAME_MAX_CONTROL + NC_CRYPTO_TAG_BYTES];
+};
+
+struct nc_direction {
+    struct nc_aead *aead;
+    uint32_t epoch;
+    uint64_t sequence;
+    uint64_t bytes;
+};
+
+struct nc_stream {
+    struct nc_notice notice; /* first */
+    struct nc_watch watch;
+    struct nc_amst_link *link;
+    struct nc_thread *thread;
+    struct nc_stream *next_in_thread;
+    struct nc_stream *next_in_link;
+    struct nc_stream *next_ready;
+    struct nc_stream *next_kicked;
+    struct nc_stream *next_idle;
+    struct nc_stream *previous_idle;
+    uint32_t id;
+    int state;
+    int fd; /* the socket, or the channel's completion descriptor */
+    struct nc_rdma_channel *channel;
+    uint32_t slot; /* of the channel, while out.slab is it */
+
+    /* The thread's own. */
+    bool ready; /* in the thread's queue */
+    bool readable;
+    bool blocked;     /* wait for the socket, or a slot, before sending */
+    bool watches_out; /* what epoll is asked for */
+    bool said_bye;
+    bool heard_bye;
+    bool broken;
+    uint64_t deadline_ns; /* of the greeting; 0: none */
+    uint64_t wake_ns;     /* look for work again then; 0: never */
+    struct nc_outgoing out;
+    struct nc_incoming in;
+    struct nc_direction sending;
+    struct nc_direction receiving;
+
+    /* Under the link's lock. */
+    bool kicked; /* in the thread's list of kicked ones (thread's lock) */
+    bool idle;   /* in the link's idle list */
+    _Atomic bool retiring;
+    _Atomic bool killed;
+    int lost_code;
+    int lost_errno;
+    struct nc_flight *first_flight; /* oldest first */
+    struct nc_flight *last_flight;
+    struct nc_frame_ack acks[NC_ACKS_HELD];
+    size_t ack_count;
+    uint64_t in_flight_bytes;
+    uint64_t sent_bytes;
+    uint64_t received_bytes;
+    uint64_t idle_since_ns;
+    int idle_why; /* enum nc_idle */
+
+    _Atomic uint64_t wire_sent_bytes;
+    _Atomic uint64_t wire_received_bytes;
+};
+
+enum nc_idle { NC_IDLE_EMPTY, NC_IDLE_LIMITED, NC_IDLE_WINDOW };
+
+struct nc_amst_link {
+    struct nc_notice notice; /* first */
+    pthread_mutex_t lock;
+    struct nc_amst *engine;
+    struct nc_amst_link *next;
+    struct nc_amst_link_options options;
+    uint32_t seed;
+    struct nc_stream *streams;
+    unsigned stream_count;
+    uint32_t last_stream;            /* acceptor: the highest id that proved itself */
+    struct nc_amst_object *outgoing; /* by priority, then by turn */
+    struct nc_amst_object *incoming;
+    struct nc_stream *idle_first;
+    struct nc_stream *idle_last;
+    struct nc_bucket bucket;
+    uint64_t in_flight;
+    double ack_ns; /* how long a chunk takes to be acknowledged, smoothed */
+    bool aborted;
+    bool ended;
+    struct nc_amst_link_info info;
+};
+
+struct nc_thread {
+    struct nc_amst *engine;
+    pthread_t thread;
+    bool started;
+    int epoll_fd;
+    int wake_fd;
+    struct nc_watch wake_watch;
+    pthread_mutex_t lock;
+    struct nc_stream *added;        /* under lock */
+    struct nc_stream *kicked;       /* under lock */
+    struct nc_amst_object *closing; /* under lock: aborted pipes */
+    _Atomic unsigned streams;       /* for placing new ones */
+    /* The thread's own. */
+    struct nc_stream *all;
+    struct nc_stream *ready_first;
+    struct nc_stream *ready_last;
+    uint64_t next_timer_ns;
+    bool restless; /* it kicked a stream of its own */
+    uint8_t *spare[8];
+    unsigned spares;
+};
+
+struct nc_amst {
+    pthread_mutex_t lock;
+    struct nc_notice *first_notice;
+    struct nc_notice *last_notice;
+    int event_fd;
+    struct nc_bucket bucket;
+    struct nc_amst_link *links;
+    _Atomic bool closing;
+    _Atomic unsigned next_thread;
+    uint32_t thread_count;
+    struct nc_thread threads[16];
+};
+
+uint64_t nc_now_ns(void);
+
+/* engine */
+uint8_t *nc_slab_take(struct nc_thread *thread); /* NULL: no memory */
+void nc_slab_give(struct nc_thread *thread, uint8_t *slab);
+struct nc_thread *nc_thread_choose(struct nc_amst *engine); /* the one with the least to do */
+void nc_thread_wake(struct nc_thread *thread);
+void nc_thread_ready(struct nc_stream *stream); /* own thread only */
+void nc_thread_timer(struct nc_thread *thread, uint64_t at_ns);
+
+/* link; with its lock held */
+/* Lets the stream's thread look at it. */
+void nc_link_kick(struct nc_stream *stream);
+void nc_link_wake(struct nc_amst_link *link, unsigned count);
+void nc_link_idle(struct nc_stream *stream, enum nc_idle why, uint64_t now_ns);
+void nc_link_not_idle(struct nc_stream *stream, uint64_t now_ns);
+void nc_flight_charge(struct nc_stream *stream, struct nc_flight *flight);
+/* It turned out to carry nothing: what was charged for `bytes` is given back. */
+void nc_flight_recredit(struct nc_stream *stream, struct nc_flight *flight, uint64_t bytes);
+void nc_flight_remove(struct nc_stream *stream, struct nc_flight *flight);
+void nc_link_acknowledge(struct nc_stream *stream, const struct nc_frame_ack *ack, uint64_t now_ns);
+
+/* Without it: the stream ended; what it carried goes back. It must not be touched afterwards. */
+void nc_link_stream_gone(struct nc_stream *stream);
+/* Frees what is left when no thread runs any more. */
+void nc_link_drop_objects(struct nc_amst_link *link);
+
+/* schedule; with the link's lock held. Fills work and puts its flight on the stream's list; else
+ * says why there is none, and when to look again (0: when woken). */
+enum nc_idle nc_schedule(struct nc_stream *stream, uint64_t now_ns, struct nc_work *ret_work,
+                         uint64_t *ret_wake_ns);
+
+/* stream; own thread only */
+void nc_stream_start(struct nc_stream *stream);
+void nc_stream_break(struct nc_stream *stream, int code, int os_errno);
+void nc_stream_transmit(struct nc_stream *stream);
+void nc_stream_receive(struct nc_stream *stream);
+void nc_stream_free(struct nc_stream *stream);
+/* Takes the frame in stream->in.frame with its payload, which it may overwrite. */
+int nc_stream_take(struct nc_stream *stream, const uint8_t *header, uint8_t *payload);
+int nc_stream_expect(struct nc_stream *stream);
+bool nc_stream_next_frame(struct nc_stream *stream);
+/* Where a frame is put together: a slab, or a slot of the channel. NULL: there is none. */
+uint8_t *nc_stream_area(struct nc_stream *stream);
+void nc_stream_area_back(struct nc_stream *stream);
+int nc_stream_greet(struct nc_stream *stream, uint8_t type, uint8_t *ret_frame);
+int nc_stream_check_greeting(struct nc_stream *stream, const uint8_t *bytes, uint8_t type,
+                             struct nc_err *err);
+int nc_stream_keys(struct nc_stream *stream, struct nc_err *err);
+
+/* movers; own thread only. Send what stream->out holds: 1 all gone, 0 blocked, -1 broken. */
+int nc_tcp_send(struct nc_stream *stream);
+void nc_tcp_receive(struct nc_stream *stream);
+int nc_tcp_prepare(int fd, struct nc_err *err);
+bool nc_tcp_roomy(const struct nc_stream *stream);
+
+bool nc_amst_rdma_roomy(struct nc_stream *stream);
+int nc_amst_rdma_send(struct nc_stream *stream);
+void nc_amst_rdma_receive(struct nc_stream *stream);
+
+/* receiving side of objects and pipes */
+void nc_receive_chunk(struct nc_stream *stream, const struct nc_frame *frame, const uint8_t *data,
+                      uint32_t checksum);
+void nc_receive_zero(struct nc_stream *stream, const struct nc_frame *frame, uint64_t length);
+/* The object a frame is for, or NULL after the sender was told that there is none. */
+struct nc_amst_object *nc_object_of_frame(struct nc_stream *stream, const struct nc_frame *frame);
+int nc_receive_segment(struct nc_stream *stream, const struct nc_frame *frame, const uint8_t *data);
+void nc_ack_queue(struct nc_stream *stream, int kind, const struct nc_frame *frame, uint64_t offset,
+                  uint64_t value); /* link's lock held */
+
+/* pipes */
+struct nc_segment *nc_pipe_read(struct nc_amst_object *object, struct nc_stream *stream);
+void nc_pipe_pump(
+    struct nc_amst_object *object); /* receiver; link's lock held, released meanwhile */
+void nc_pipe_event(struct nc_amst_object *object);         /* home thread */
+void nc_pipe_acknowledge_again(struct nc_amst_link *link); /* link's lock held */
+void nc_pipe_read_ack(struct nc_amst_object *object);      /* link's lock held */
+void nc_pipe_close(struct nc_amst_object *object);
+int nc_pipe_wait(struct nc_amst_object *object, uint32_t events); /* link's lock held */
+
+#endif

@@ -1,0 +1,520 @@
+/* Links: the streams they own, what is in flight on them, and who waits for work. */
+#define _GNU_SOURCE
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "nc_amst_internal.h"
+
+/* A greeting is two small frames; whoever needs longer is not there. */
+#define GREETING_NS UINT64_C(10000000000)
+
+static void wipe_options(struct nc_amst_link *link)
+{
+    nc_crypto_wipe(link->options.secret, sizeof link->options.secret);
+    nc_crypto_wipe(link->options.context, sizeof link->options.context);
+}
+
+int nc_amst_link_open(struct nc_amst *engine, const struct nc_amst_link_options *options,
+                      struct nc_amst_link **ret_link, struct nc_err *err)
+{
+    struct nc_amst_link *link;
+    int code;
+
+    *ret_link = NULL;
+    if (options->max_chunk < NC_FRAME_MIN_CHUNK || options->max_chunk > NC_FRAME_MAX_CHUNK ||
+        options->send_window < options->max_chunk || options->receive_window < options->max_chunk)
+        return nc_err_set(err, NC_ERR_INVALID, 0, "chunk %u, windows %llu and %llu",
+                          options->max_chunk, (unsigned long long)options->send_window,
+                          (unsigned long long)options->receive_window);
+    link = calloc(1, sizeof *link);
+    if (link == NULL)
+        return nc_err_set(err, NC_ERR_MEMORY, ENOMEM, "no memory for a link");
+    link->notice.subject = NC_SUBJECT_LINK;
+    link->engine = engine;
+    link->options = *options;
+    code = nc_frame_seed(options->secret, options->context, &link->seed, err);
+    if (code != NC_ERR_OK) {
+        wipe_options(link);
+        free(link);
+        return code;
+    }
+    (void)pthread_mutex_init(&link->lock, NULL);
+    (void)pthread_mutex_lock(&engine->lock);
+    link->next = engine->links;
+    engine->links = link;
+    (void)pthread_mutex_unlock(&engine->lock);
+    *ret_link = link;
+    return NC_ERR_OK;
+}
+
+/* --- Streams
+ * -------------------------------------------------------------------------------------- */
+
+static struct nc_stream *new_stream(struct nc_amst_link *link, int fd, uint32_t id,
+                                    struct nc_err *err)
+{
+    struct nc_stream *stream = calloc(1, sizeof *stream);
+
+    if (stream == NULL) {
+        (void)nc_err_set(err, NC_ERR_MEMORY, ENOMEM, "no memory for a stream");
+        return NULL;
+    }
+    stream->notice.subject = NC_SUBJECT_STREAM;
+    stream->watch.kind = NC_WATCH_STREAM;
+    stream->watch.subject = stream;
+    stream->link = link;
+    stream->id = id;
+    stream->fd = fd;
+    stream->state = NC_AMST_STREAM_GREETING;
+    stream->deadline_ns = nc_now_ns() + GREETING_NS;
+    if (nc_stream_keys(stream, err) != NC_ERR_OK) {
+        stream->fd = -1; /* the caller closes it */
+        nc_stream_free(stream);
+        return NULL;
+    }
+    return stream;
+}
+
+/* Takes over a stream that is complete. */
+static int enlist(struct nc_stream *stream, struct nc_err *err)
+{
+    struct nc_amst_link *link = stream->link;
+    struct nc_thread *thread = nc_thread_choose(link->engine);
+
+    stream->thread = thread;
+    (void)pthread_mutex_lock(&link->lock);
+    if (link->aborted || atomic_load(&link->engine->closing)) {
+        (void)pthread_mutex_unlock(&link->lock);
+        return nc_err_set(err, NC_ERR_CLOSED, 0, "the link was ended");
+    }
+    for (const struct nc_stream *other = link->streams; other != NULL;
+         other = other->next_in_link) {
+        if (other->id == stream->id) {
+            (void)pthread_mutex_unlock(&link->lock);
+            return nc_err_set(err, NC_ERR_DENIED, 0, "stream %u is there already", stream->id);
+        }
+    }
+    /* Ids only rise, so that a greeting taken from the wire proves nothing a second time. */
+    if (!link->options.initiator)
+        link->last_stream = stream->id;
+    stream->next_in_link = link->streams;
+    link->streams = stream;
+    link->stream_count++;
+    (void)atomic_fetch_add(&thread->streams, 1);
+    /* Before anybody can find it in the link and kick it. */
+    (void)pthread_mutex_lock(&thread->lock);
+    stream->next_in_thread = thread->added;
+    thread->added = stream;
+    (void)pthread_mutex_unlock(&thread->lock);
+    (void)pthread_mutex_unlock(&link->lock);
+    nc_thread_wake(thread);
+    return NC_ERR_OK;
+}
+
+int nc_amst_link_dialled(struct nc_amst_link *link, int fd, uint32_t stream_id, struct nc_err *err)
+{
+    struct nc_stream *stream;
+    int code = nc_tcp_prepare(fd, err);
+
+    if (code == NC_ERR_OK) {
+        stream = new_stream(link, fd, stream_id, err);
+        if (stream == NULL) {
+            code = NC_ERR_MEMORY;
+        } else {
+            code = enlist(stream, err);
+            if (code == NC_ERR_OK)
+                return code;
+            nc_stream_free(stream);
+            return code;
+        }
+    }
+    (void)close(fd);
+    return code;
+}
+
+int nc_amst_link_accepted(struct nc_amst_link *link, int fd, const uint8_t *hello, size_t size,
+                          struct nc_err *err)
+{
+    struct nc_stream *stream = NULL;
+    struct nc_frame frame;
+    int code;
+
+    if (size != NC_FRAME_HELLO_BYTES) {
+        code = nc_err_set(err, NC_ERR_INVALID, 0, "a greeting of %zu bytes", size);
+        goto refuse;
+    }
+    code = nc_frame_read(hello, link->seed, link->options.max_chunk, &frame, err);
+    if (code != NC_ERR_OK)
+        goto refuse;
+    (void)pthread_mutex_lock(&link->lock);
+    if (frame.type != NC_FRAME_HELLO || frame.stream <= link->last_stream)
+        code = nc_err_set(err, NC_ERR_DENIED, 0, "stream %u was used before", frame.stream);
+    (void)pthread_mutex_unlock(&link->lock);
+    if (code == NC_ERR_OK)
+        code = nc_tcp_prepare(fd, err);
+    if (code != NC_ERR_OK)
+        goto refuse;
+    stream = new_stream(link, fd, frame.stream, err);
+    if (stream == NULL) {
+        code = NC_ERR_MEMORY;
+        goto refuse;
+    }
+    code = nc_stream_check_greeting(stream, hello, NC_FRAME_HELLO, err);
+    if (code == NC_ERR_OK)
+        code = enlist(stream, err);
+    if (code == NC_ERR_OK)
+        return code;
+    nc_stream_free(stream);
+    return code;
+
+refuse:
+    (void)close(fd);
+    return code;
+}
+
+int nc_amst_link_retire(struct nc_amst_link *link, uint32_t stream_id, struct nc_err *err)
+{
+    struct nc_stream *stream;
+
+    (void)pthread_mutex_lock(&link->lock);
+    for (stream = link->streams; stream != NULL && stream->id != stream_id;
+         stream = stream->next_in_link)
+        ;
+    if (stream != NULL) {
+        atomic_store(&stream->retiring, true);
+        nc_link_kick(stream);
+    }
+    (void)pthread_mutex_unlock(&link->lock);
+    if (stream == NULL)
+        return nc_err_set(err, NC_ERR_NOT_FOUND, 0, "there is no stream %u", stream_id);
+    return NC_ERR_OK;
+}
+
+void nc_link_kick(struct nc_stream *stream)
+{
+    struct nc_thread *thread = stream->thread;
+    bool wake = false;
+
+    (void)pthread_mutex_lock(&thread->lock);
+    if (!stream->kicked) {
+        stream->kicked = true;
+        wake = thread->kicked == NULL;
+        stream->next_kicked = thread->kicked;
+        thread->kicked = stream;
+    }
+    (void)pthread_mutex_unlock(&thread->lock);
+    /* The thread itself collects before it sleeps. */
+    if (wake && !pthread_equal(pthread_self(), thread->thread))
+        nc_thread_wake(thread);
+    else if (wake)
+        thread->restless = true;
+}
+
+void nc_link_wake(struct nc_amst_link *link, unsigned count)
+{
+    while (count-- > 0 && link->idle_first != NULL) {
+        struct nc_stream *stream = link->idle_first;
+
+        nc_link_not_idle(stream, 0);
+        nc_link_kick(stream);
+    }
+}
+
+void nc_link_idle(struct nc_stream *stream, enum nc_idle why, uint64_t now_ns)
+{
+    struct nc_amst_link *link = stream->link;
+
+    nc_link_not_idle(stream, now_ns);
+    stream->idle = true;
+    stream->idle_why = (int)why;
+    stream->idle_since_ns = now_ns;
+    stream->next_idle = NULL;
+    stream->previous_idle = link->idle_last;
+    if (link->idle_last != NULL)
+        link->idle_last->next_idle = stream;
+    else
+        link->idle_first = stream;
+    link->idle_last = stream;
+}
+
+void nc_link_not_idle(struct nc_stream *stream, uint64_t now_ns)
+{
+    struct nc_amst_link *link = stream->link;
+    uint64_t passed;
+
+    if (!stream->idle)
+        return;
+    if (now_ns == 0)
+        now_ns = nc_now_ns();
+    passed = now_ns > stream->idle_since_ns ? now_ns - stream->idle_since_ns : 0;
+    switch ((enum nc_idle)stream->idle_why) {
+    case NC_IDLE_EMPTY:
+        link->info.starved_ns += passed;
+        break;
+    case NC_IDLE_LIMITED:
+        link->info.limited_ns += passed;
+        break;
+    case NC_IDLE_WINDOW:
+        link->info.window_ns += passed;
+        break;
+    }
+    stream->idle = false;
+    if (stream->previous_idle != NULL)
+        stream->previous_idle->next_idle = stream->next_idle;
+    else
+        link->idle_first = stream->next_idle;
+    if (stream->next_idle != NULL)
+        stream->next_idle->previous_idle = stream->previous_idle;
+    else
+        link->idle_last = stream->previous_idle;
+}
+
+/* --- What is in flight
+ * ---------------------------------------------------------------------------- */
+
+void nc_flight_remove(struct nc_stream *stream, struct nc_flight *flight)
+{
+    struct nc_amst_link *link = stream->link;
+
+    if (flight->previous != NULL)
+        flight->previous->next = flight->next;
+    else
+        stream->first_flight = flight->next;
+    if (flight->next != NULL)
+        flight->next->previous = flight->previous;
+    else
+        stream->last_flight = flight->previous;
+    link->in_flight -= flight->credit;
+    stream->in_flight_bytes -= flight->credit;
+}
+
+static struct nc_flight *find_flight(struct nc_stream *stream, const struct nc_frame_ack *ack)
+{
+    for (struct nc_flight *flight = stream->first_flight; flight != NULL; flight = flight->next) {
+        if (flight->offset == ack->offset && flight->object->number == ack->object &&
+            flight->object->generation == ack->generation)
+            return flight;
+    }
+    return NULL;
+}
+
+void nc_link_acknowledge(struct nc_stream *stream, const struct nc_frame_ack *ack, uint64_t now_ns)
+{
+    struct nc_amst_link *link = stream->link;
+    struct nc_amst_object *object;
+    struct nc_flight *flight;
+
+    if (ack->kind == NC_ACK_READ || ack->kind == NC_ACK_REFUSED) {
+        object = nc_object_find(link->outgoing, ack->object, ack->generation);
+        if (object == NULL)
+            return;
+        if (ack->kind == NC_ACK_REFUSED) {
+            if (!object->finished)
+                atomic_store(&object->refused, true);
+            nc_object_finish(object, nc_frame_error_code(ack->value), (int)ack->offset);
+        } else if (object->pipe != NULL && ack->offset > object->pipe->read &&
+                   ack->offset <= object->pipe->next) {
+            object->pipe->read = ack->offset;
+            nc_pipe_read_ack(object);
+            nc_link_wake(link, 1);
+        }
+        return;
+    }
+    /* What belonged to an object that was aborted meanwhile is not there any more. */
+    flight = find_flight(stream, ack);
+    if (flight == NULL)
+        return;
+    object = flight->object;
+    nc_flight_remove(stream, flight);
+    if (flight->frame == NC_FRAME_DATA && now_ns > flight->sent_ns) {
+        double took = (double)(now_ns - flight->sent_ns);
+
+        link->ack_ns = link->ack_ns == 0 ? took : link->ack_ns * 0.9 + took * 0.1;
+    }
+    switch (flight->frame) {
+    case NC_FRAME_DATA:
+        stream->sent_bytes += flight->bytes;
+        link->info.sent_bytes += flight->bytes;
+        nc_object_chunks_done(object, flight->first, 1, flight->bytes);
+        break;
+    case NC_FRAME_ZERO:
+        object->info.zero_bytes += flight->bytes;
+        nc_object_chunks_done(object, flight->first, flight->count, 0);
+        break;
+    case NC_FRAME_SEGMENT:
+        stream->sent_bytes += flight->bytes;
+        link->info.sent_bytes += flight->bytes;
+        object->info.moved_bytes += flight->bytes;
+        free(flight->segment);
+        break;
+    default:
+        object->pipe->end_acked = true;
+        nc_pipe_read_ack(object);
+        break;
+    }
+    free(flight);
+    nc_link_wake(link, 1);
+}
+
+/* Puts back what a stream carried. */
+static void requeue(struct nc_stream *stream)
+{
+    struct nc_amst_link *link = stream->link;
+
+    while (stream->first_flight != NULL) {
+        struct nc_flight *flight = stream->first_flight;
+        struct nc_amst_object *object = flight->object;
+
+        nc_flight_remove(stream, flight);
+        if (flight->segment != NULL) {
+            flight->segment->next = object->pipe->segments;
+            object->pipe->segments = flight->segment;
+        } else if (flight->frame == NC_FRAME_END) {
+            object->pipe->end_sent = false;
+        }
+        for (uint64_t i = flight->first; i < flight->first + flight->count; i++) {
+            if (nc_bit(object->done, i))
+                continue;
+            nc_bit_set(object->todo, i);
+            if (i / 64 < object->cursor)
+                object->cursor = i / 64;
+        }
+        object->info.resent_bytes += flight->frame == NC_FRAME_ZERO ? 0 : flight->bytes;
+        link->info.resent_bytes += flight->frame == NC_FRAME_ZERO ? 0 : flight->bytes;
+        free(flight);
+    }
+}
+
+void nc_link_stream_gone(struct nc_stream *stream)
+{
+    struct nc_amst_link *link = stream->link;
+    struct nc_thread *thread = stream->thread;
+    struct nc_amst *engine = link->engine;
+    bool last;
+
+    nc_slab_give(thread, stream->in.slab);
+    stream->in.slab = NULL;
+    nc_stream_area_back(stream);
+    (void)pthread_mutex_lock(&link->lock);
+    nc_link_not_idle(stream, 0);
+    (void)pthread_mutex_lock(&thread->lock);
+    for (struct nc_stream **at = &thread->kicked; *at != NULL; at = &(*at)->next_kicked) {
+        if (*at == stream) {
+            *at = stream->next_kicked;
+            break;
+        }
+    }
+    (void)pthread_mutex_unlock(&thread->lock);
+    for (struct nc_stream **at = &link->streams; *at != NULL; at = &(*at)->next_in_link) {
+        if (*at == stream) {
+            *at = stream->next_in_link;
+            break;
+        }
+    }
+    link->stream_count--;
+    link->info.wire_sent_bytes += atomic_load(&stream->wire_sent_bytes);
+    link->info.wire_received_bytes += atomic_load(&stream->wire_received_bytes);
+    if (stream->out.lender != NULL) {
+        nc_object_release(stream->out.lender);
+        stream->out.lender = NULL;
+    }
+    requeue(stream);
+    nc_pipe_acknowledge_again(link);
+    nc_link_wake(link, link->stream_count);
+    last = link->aborted && link->stream_count == 0 && !link->ended;
+    if (last)
+        link->ended = true;
+    (void)atomic_fetch_sub(&thread->streams, 1);
+    if (stream->fd >= 0 && stream->channel == NULL) {
+        (void)close(stream->fd);
+        stream->fd = -1;
+    }
+    nc_notice_post(engine, &stream->notice,
+                   stream->lost_code == NC_ERR_OK ? NC_AMST_STREAM_CLOSED : NC_AMST_STREAM_LOST,
+                   stream->lost_code, stream->lost_errno);
+    if (last)
+        nc_notice_post(engine, &link->notice, NC_AMST_LINK_ENDED, NC_ERR_OK, 0);
+    (void)pthread_mutex_unlock(&link->lock);
+}
+
+/* --- Ends
+ * -------------------------------------------------------------------------------------------- */
+
+void nc_amst_link_limit(struct nc_amst_link *link, uint64_t limit_bps)
+{
+    (void)pthread_mutex_lock(&link->lock);
+    nc_bucket_set(&link->bucket, limit_bps, nc_now_ns());
+    nc_link_wake(link, link->stream_count);
+    (void)pthread_mutex_unlock(&link->lock);
+}
+
+void nc_amst_link_abort(struct nc_amst_link *link)
+{
+    (void)pthread_mutex_lock(&link->lock);
+    link->aborted = true;
+    for (struct nc_stream *stream = link->streams; stream != NULL; stream = stream->next_in_link) {
+        atomic_store(&stream->killed, true);
+        nc_link_kick(stream);
+    }
+    for (struct nc_amst_object *object = link->outgoing; object != NULL; object = object->next)
+        nc_object_finish(object, NC_ERR_CLOSED, 0);
+    for (struct nc_amst_object *object = link->incoming; object != NULL; object = object->next)
+        nc_object_finish(object, NC_ERR_CLOSED, 0);
+    if (link->stream_count == 0 && !link->ended) {
+        link->ended = true;
+        nc_notice_post(link->engine, &link->notice, NC_AMST_LINK_ENDED, NC_ERR_OK, 0);
+    }
+    (void)pthread_mutex_unlock(&link->lock);
+}
+
+void nc_amst_link_free(struct nc_amst_link *link)
+{
+    struct nc_amst *engine;
+
+    if (link == NULL)
+        return;
+    engine = link->engine;
+    /* The thread that posted LINK_ENDED did so under this lock: let it come out. */
+    (void)pthread_mutex_lock(&link->lock);
+    (void)pthread_mutex_unlock(&link->lock);
+    (void)pthread_mutex_lock(&engine->lock);
+    for (struct nc_amst_link **at = &engine->links; *at != NULL; at = &(*at)->next) {
+        if (*at == link) {
+            *at = link->next;
+            break;
+        }
+    }
+    (void)pthread_mutex_unlock(&engine->lock);
+    (void)pthread_mutex_destroy(&link->lock);
+    wipe_options(link);
+    free(link);
+}
+
+void nc_amst_link_info(struct nc_amst_link *link, struct nc_amst_link_info *ret_info)
+{
+    uint64_t now = nc_now_ns();
+
+    (void)pthread_mutex_lock(&link->lock);
+    *ret_info = link->info;
+    ret_info->in_flight_bytes = link->in_flight;
+    ret_info->streams = link->stream_count;
+    for (struct nc_stream *stream = link->streams; stream != NULL; stream = stream->next_in_link) {
+        uint64_t passed;
+
+        ret_info->wire_sent_bytes += atomic_load(&stream->wire_sent_bytes);
+        ret_info->wire_received_bytes += atomic_load(&stream->wire_received_bytes);
+        if (!stream->idle || now < stream->idle_since_ns)
+            continue;
+        passed = now - stream->idle_since_ns;
+        if (stream->idle_why == NC_IDLE_EMPTY)
+            ret_info->starved_ns += passed;
+        else if (stream->idle_why == NC_IDLE_LIMITED)
+            ret_info->limited_ns += passed;
+        else
+            ret_info->window_ns += passed;
+    }
+    (void)pthread_mutex_unlock(&link->lock);
+}

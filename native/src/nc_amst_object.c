@@ -1,0 +1,469 @@
+/* Objects: their bitmaps, their ends, and how their bytes are read and written. */
+#define _GNU_SOURCE
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "nc_amst_internal.h"
+#include "nc_crc.h"
+
+/* Holes are kept in units of a page: file systems know no smaller ones that matter. */
+#define BLOCK_BYTES 4096
+
+uint32_t nc_object_chunk_size(const struct nc_amst_object *object, uint64_t index)
+{
+    uint64_t left = object->size - index * object->chunk;
+
+    return left < object->chunk ? (uint32_t)left : object->chunk;
+}
+
+struct nc_amst_object *nc_object_find(struct nc_amst_object *list, uint32_t number,
+                                      uint32_t generation)
+{
+    while (list != NULL && (list->number != number || list->generation != generation))
+        list = list->next;
+    return list;
+}
+
+/* --- States
+ * --------------------------------------------------------------------------------------- */
+
+void nc_object_finish(struct nc_amst_object *object, int code, int os_errno)
+{
+    if (object->finished)
+        return;
+    object->finished = true;
+    object->info.finished = 1;
+    object->info.code = code;
+    object->info.os_errno = os_errno;
+    nc_notice_post(object->link->engine, &object->notice,
+                   code == NC_ERR_OK ? NC_AMST_OBJECT_DONE : NC_AMST_OBJECT_FAILED, code, os_errno);
+}
+
+void nc_object_chunks_done(struct nc_amst_object *object, uint64_t first, uint64_t count,
+                           uint64_t bytes)
+{
+    for (uint64_t i = first; i < first + count; i++) {
+        if (nc_bit(object->done, i))
+            continue;
+        nc_bit_set(object->done, i);
+        if (object->role == NC_OBJECT_SEND)
+            nc_bit_clear(object->todo, i);
+        object->info.done_chunks++;
+        object->info.done_bytes += nc_object_chunk_size(object, i);
+        object->info.moved_bytes += bytes;
+    }
+    if (object->info.done_chunks == object->chunks)
+        nc_object_finish(object, NC_ERR_OK, 0);
+}
+
+static void end(struct nc_amst_object *object)
+{
+    if (object->ended || !object->aborted || object->users != 0)
+        return;
+    object->ended = true;
+    nc_notice_post(object->link->engine, &object->notice, NC_AMST_OBJECT_ENDED, NC_ERR_OK, 0);
+}
+
+void nc_object_release(struct nc_amst_object *object)
+{
+    object->users--;
+    end(object);
+}
+
+static void forget_flights(struct nc_amst_object *object)
+{
+    for (struct nc_stream *stream = object->link->streams; stream != NULL;
+         stream = stream->next_in_link) {
+        struct nc_flight *flight = stream->first_flight;
+
+        while (flight != NULL) {
+            struct nc_flight *next = flight->next;
+
+            /* A thread that builds a frame from it right now puts it away itself. */
+            if (flight->object == object && !flight->building) {
+                nc_flight_remove(stream, flight);
+                free(flight->segment);
+                free(flight);
+            }
+            flight = next;
+        }
+    }
+}
+
+void nc_amst_object_abort(struct nc_amst_object *object)
+{
+    struct nc_amst_link *link = object->link;
+    struct nc_amst_object **at = object->role == NC_OBJECT_SEND ? &link->outgoing : &link->incoming;
+
+    (void)pthread_mutex_lock(&link->lock);
+    if (!object->aborted) {
+        object->aborted = true;
+        object->finished = true;
+        object->info.finished = 1;
+        while (*at != NULL && *at != object)
+            at = &(*at)->next;
+        if (*at == object)
+            *at = object->next;
+        forget_flights(object);
+        /* Streams that send from its memory take the rest into their own. */
+        for (struct nc_stream *stream = link->streams; stream != NULL;
+             stream = stream->next_in_link)
+            nc_link_kick(stream);
+        if (object->pipe != NULL) {
+            struct nc_thread *home = object->pipe->home;
+
+            (void)pthread_mutex_lock(&home->lock);
+            object->pipe->next_closing = home->closing;
+            home->closing = object;
+            (void)pthread_mutex_unlock(&home->lock);
+            nc_thread_wake(home);
+        }
+        end(object);
+    }
+    (void)pthread_mutex_unlock(&link->lock);
+}
+
+void nc_amst_object_free(struct nc_amst_object *object)
+{
+    if (object == NULL)
+        return;
+    if (object->pipe != NULL) {
+        while (object->pipe->segments != NULL) {
+            struct nc_segment *segment = object->pipe->segments;
+
+            object->pipe->segments = segment->next;
+            free(segment);
+        }
+        if (object->pipe->fd >= 0)
+            (void)close(object->pipe->fd);
+        free(object->pipe);
+    }
+    free(object->todo);
+    free(object->done);
+    free(object->leaves);
+    free(object);
+}
+
+void nc_link_drop_objects(struct nc_amst_link *link)
+{
+    struct nc_amst_object **lists[] = {&link->outgoing, &link->incoming};
+
+    for (size_t i = 0; i < 2; i++) {
+        while (*lists[i] != NULL) {
+            struct nc_amst_object *object = *lists[i];
+
+            *lists[i] = object->next;
+            nc_amst_object_free(object);
+        }
+    }
+}
+
+/* --- Making
+ * ---------------------------------------------------------------------------------------- */
+
+/* An object, or NULL with *err set. `have` and `leaves` are of what is done already. */
+static struct nc_amst_object *make(struct nc_amst_link *link, enum nc_object_role role,
+                                   uint64_t size, uint32_t chunk, const uint8_t *have,
+                                   const uint32_t *leaves, struct nc_err *err)
+{
+    struct nc_amst_object *object;
+    uint64_t words;
+
+    if (chunk < BLOCK_BYTES || chunk % BLOCK_BYTES != 0 || chunk > link->options.max_chunk ||
+        size > INT64_MAX) {
+        (void)nc_err_set(err, NC_ERR_INVALID, 0, "%llu bytes in chunks of %u",
+                         (unsigned long long)size, chunk);
+        return NULL;
+    }
+    object = calloc(1, sizeof *object);
+    if (object == NULL)
+        goto no_memory;
+    object->notice.subject = NC_SUBJECT_OBJECT;
+    object->link = link;
+    object->role = role;
+    object->fd = -1;
+    object->size = size;
+    object->chunk = chunk;
+    object->chunks = size / chunk + (size % chunk != 0);
+    object->info.chunks = object->chunks;
+    object->zero_leaf = nc_crc32_zeros(0, chunk);
+    words = (object->chunks + 63) / 64 + 1; /* one more, so that none is not a special case */
+    object->todo = calloc(words, sizeof *object->todo);
+    object->done = calloc(words, sizeof *object->done);
+    object->leaves = calloc(object->chunks + 1, sizeof *object->leaves);
+    if (object->todo == NULL || object->done == NULL || object->leaves == NULL)
+        goto no_memory;
+    for (uint64_t i = 0; i < object->chunks; i++) {
+        if (have != NULL && (have[i / 8] >> (i % 8) & 1) != 0) {
+            nc_bit_set(object->done, i);
+            object->leaves[i] = leaves != NULL ? leaves[i] : 0;
+            object->info.done_chunks++;
+            object->info.done_bytes += nc_object_chunk_size(object, i);
+        } else if (role == NC_OBJECT_SEND) {
+            nc_bit_set(object->todo, i);
+        }
+    }
+    return object;
+
+no_memory:
+    nc_amst_object_free(object);
+    (void)nc_err_set(err, NC_ERR_MEMORY, ENOMEM, "no memory for an object of %llu bytes",
+                     (unsigned long long)size);
+    return NULL;
+}
+
+void nc_object_sort(struct nc_amst_link *link, struct nc_amst_object *object)
+{
+    struct nc_amst_object **at = &link->outgoing;
+
+    while (*at != NULL && (*at)->priority <= object->priority)
+        at = &(*at)->next;
+    object->next = *at;
+    *at = object;
+}
+
+int nc_object_enlist(struct nc_amst_object *object, struct nc_err *err)
+{
+    struct nc_amst_link *link = object->link;
+    struct nc_amst_object *list;
+
+    (void)pthread_mutex_lock(&link->lock);
+    list = object->role == NC_OBJECT_SEND ? link->outgoing : link->incoming;
+    if (link->aborted || object->number == 0 ||
+        nc_object_find(list, object->number, object->generation) != NULL) {
+        int code = link->aborted ? nc_err_set(err, NC_ERR_CLOSED, 0, "the link was ended")
+                                 : nc_err_set(err, NC_ERR_INVALID, 0, "object number %u is taken",
+                                              object->number);
+
+        (void)pthread_mutex_unlock(&link->lock);
+        return code;
+    }
+    if (object->role == NC_OBJECT_SEND) {
+        nc_object_sort(link, object);
+    } else {
+        object->next = link->incoming;
+        link->incoming = object;
+    }
+    if (object->pipe == NULL && object->info.done_chunks == object->chunks)
+        nc_object_finish(object, NC_ERR_OK, 0);
+    nc_link_wake(link, link->stream_count);
+    (void)pthread_mutex_unlock(&link->lock);
+    return NC_ERR_OK;
+}
+
+int nc_amst_send(struct nc_amst_link *link, const struct nc_amst_source *source,
+                 struct nc_amst_object **ret_object, struct nc_err *err)
+{
+    struct nc_amst_object *object;
+    int code;
+
+    *ret_object = NULL;
+    object =
+        make(link, NC_OBJECT_SEND, source->size, source->chunk, source->have, source->leaves, err);
+    if (object == NULL)
+        return err->code;
+    object->tag = source->tag;
+    object->number = source->number;
+    object->generation = source->generation;
+    object->fd = source->fd;
+    object->source = source->memory;
+    object->priority = source->priority;
+    object->sparse = source->sparse != 0 && source->fd >= 0;
+    object->stable = source->stable != 0;
+    nc_bucket_set(&object->bucket, source->limit_bps, nc_now_ns());
+    code = nc_object_enlist(object, err);
+    if (code != NC_ERR_OK) {
+        nc_amst_object_free(object);
+        return code;
+    }
+    *ret_object = object;
+    return NC_ERR_OK;
+}
+
+int nc_amst_receive(struct nc_amst_link *link, const struct nc_amst_target *target,
+                    struct nc_amst_object **ret_object, struct nc_err *err)
+{
+    struct nc_amst_object *object;
+    int code;
+
+    *ret_object = NULL;
+    object = make(link, NC_OBJECT_RECEIVE, target->size, target->chunk, target->have,
+                  target->leaves, err);
+    if (object == NULL)
+        return err->code;
+    object->tag = target->tag;
+    object->number = target->number;
+    object->generation = target->generation;
+    object->fd = target->fd;
+    object->target = target->memory;
+    object->sparse = target->sparse != 0;
+    code = nc_object_enlist(object, err);
+    if (code != NC_ERR_OK) {
+        nc_amst_object_free(object);
+        return code;
+    }
+    *ret_object = object;
+    return NC_ERR_OK;
+}
+
+/* --- Changing and asking
+ * ----------------------------------------------------------------------------- */
+
+void nc_amst_object_pause(struct nc_amst_object *object, int paused)
+{
+    (void)pthread_mutex_lock(&object->link->lock);
+    object->paused = paused != 0;
+    nc_link_wake(object->link, object->link->stream_count);
+    (void)pthread_mutex_unlock(&object->link->lock);
+}
+
+void nc_amst_object_limit(struct nc_amst_object *object, uint64_t limit_bps)
+{
+    (void)pthread_mutex_lock(&object->link->lock);
+    nc_bucket_set(&object->bucket, limit_bps, nc_now_ns());
+    nc_link_wake(object->link, object->link->stream_count);
+    (void)pthread_mutex_unlock(&object->link->lock);
+}
+
+void nc_amst_object_priority(struct nc_amst_object *object, uint32_t priority)
+{
+    struct nc_amst_object **at = &object->link->outgoing;
+
+    (void)pthread_mutex_lock(&object->link->lock);
+    if (object->role == NC_OBJECT_SEND && !object->aborted) {
+        while (*at != NULL && *at != object)
+            at = &(*at)->next;
+        if (*at == object) {
+            *at = object->next;
+            object->priority = priority;
+            nc_object_sort(object->link, object);
+        }
+    }
+    (void)pthread_mutex_unlock(&object->link->lock);
+}
+
+void nc_amst_object_info(struct nc_amst_object *object, struct nc_amst_object_info *ret_info)
+{
+    (void)pthread_mutex_lock(&object->link->lock);
+    *ret_info = object->info;
+    (void)pthread_mutex_unlock(&object->link->lock);
+}
+
+int nc_amst_object_bitmap(struct nc_amst_object *object, uint8_t *ret_bits, size_t size,
+                          struct nc_err *err)
+{
+    if (size < object->chunks / 8 + (object->chunks % 8 != 0))
+        return nc_err_set(err, NC_ERR_LIMIT, 0, "%zu bytes for %llu chunks", size,
+                          (unsigned long long)object->chunks);
+    memset(ret_bits, 0, size);
+    (void)pthread_mutex_lock(&object->link->lock);
+    for (uint64_t i = 0; i < object->chunks; i++) {
+        if (nc_bit(object->done, i))
+            ret_bits[i / 8] = (uint8_t)(ret_bits[i / 8] | 1u << (i % 8));
+    }
+    (void)pthread_mutex_unlock(&object->link->lock);
+    return NC_ERR_OK;
+}
+
+int nc_amst_object_leaves(struct nc_amst_object *object, uint64_t first, size_t count,
+                          uint32_t *ret_leaves, struct nc_err *err)
+{
+    if (first > object->chunks || count > object->chunks - first)
+        return nc_err_set(err, NC_ERR_LIMIT, 0, "chunks %llu to %llu of %llu",
+                          (unsigned long long)first, (unsigned long long)(first + count),
+                          (unsigned long long)object->chunks);
+    (void)pthread_mutex_lock(&object->link->lock);
+    memcpy(ret_leaves, object->leaves + first, count * sizeof *ret_leaves);
+    (void)pthread_mutex_unlock(&object->link->lock);
+    return NC_ERR_OK;
+}
+
+/* --- Bytes
+ * ----------------------------------------------------------------------------------------- */
+
+int nc_object_read(const struct nc_amst_object *object, uint64_t offset, size_t size, uint8_t *area,
+                   struct nc_err *err)
+{
+    size_t have = 0;
+
+    if (object->source != NULL) {
+        memcpy(area, object->source + offset, size);
+        return NC_ERR_OK;
+    }
+    while (have < size) {
+        ssize_t got = pread(object->fd, area + have, size - have, (off_t)(offset + have));
+
+        if (got > 0)
+            have += (size_t)got;
+        else if (got == 0)
+            return nc_err_set(err, NC_ERR_LIMIT, 0, "the source ended at %llu, before its size",
+                              (unsigned long long)(offset + have));
+        else if (errno != EINTR)
+            return nc_err_set(err, NC_ERR_SYSTEM, errno, "reading the source failed");
+    }
+    return NC_ERR_OK;
+}
+
+static int write_at(int fd, const uint8_t *data, size_t size, uint64_t offset, struct nc_err *err)
+{
+    while (size > 0) {
+        ssize_t put = pwrite(fd, data, size, (off_t)offset);
+
+        if (put > 0) {
+            data += put;
+            size -= (size_t)put;
+            offset += (uint64_t)put;
+        } else if (put == 0 || errno != EINTR) {
+            return nc_err_set(err, NC_ERR_SYSTEM, put == 0 ? EIO : errno, "writing failed");
+        }
+    }
+    return NC_ERR_OK;
+}
+
+static bool all_zero(const uint8_t *data, size_t size)
+{
+    static const uint8_t zeros[BLOCK_BYTES];
+
+    return memcmp(data, zeros, size) == 0;
+}
+
+int nc_object_write(const struct nc_amst_object *object, uint64_t offset, size_t size,
+                    const uint8_t *data, struct nc_err *err)
+{
+    size_t start = 0;
+
+    if (object->target != NULL) {
+        memcpy(object->target + offset, data, size);
+        return NC_ERR_OK;
+    }
+    if (!object->sparse)
+        return write_at(object->fd, data, size, offset, err);
+    for (size_t at = 0; at < size; at += BLOCK_BYTES) {
+        size_t block = size - at < BLOCK_BYTES ? size - at : BLOCK_BYTES;
+        int code = NC_ERR_OK;
+
+        if (!all_zero(data + at, block))
+            continue;
+        if (at > start)
+            code = write_at(object->fd, data + start, at - start, offset + start, err);
+        if (code != NC_ERR_OK)
+            return code;
+        start = at + block;
+    }
+    if (start < size)
+        return write_at(object->fd, data + start, size - start, offset + start, err);
+    return NC_ERR_OK;
+}
+
+uint64_t nc_object_next_data(const struct nc_amst_object *object, uint64_t offset)
+{
+    off_t found = lseek(object->fd, (off_t)offset, SEEK_DATA);
+
+    if (found >= 0)
+        return (uint64_t)found;
+    /* ENXIO: nothing but a hole up to the end. Anything else: the file system knows no holes. */
+    return errno == ENXIO ? object->size : offset;
+}

@@ -1,0 +1,262 @@
+/* Which piece a stream sends next.
+ *
+ * Streams pull: a stream that has room asks, and gets the most urgent piece there is, so that a
+ * slow stream takes less by itself. When nothing is left to send, a stream may repeat what another
+ * one has had for too long; where a piece belongs is written on it, so that a second copy does no
+ * harm. */
+#include <stdlib.h>
+
+#include "nc_amst_internal.h"
+
+/* A piece that takes this many times the usual is worth a second copy elsewhere; below the floor a
+ * copy costs more than it can win. */
+#define HEDGE_TIMES 2.0
+#define HEDGE_FLOOR_NS UINT64_C(20000000)
+/* What a frame without content takes of the window. */
+#define SMALL_CREDIT 64
+
+static struct nc_flight *launch(struct nc_stream *stream, struct nc_amst_object *object,
+                                uint8_t frame, uint64_t now_ns)
+{
+    struct nc_flight *flight = calloc(1, sizeof *flight);
+
+    if (flight == NULL)
+        return NULL; /* the piece stays where it was; another turn may have memory */
+    flight->object = object;
+    flight->frame = frame;
+    flight->credit = SMALL_CREDIT;
+    flight->sent_ns = now_ns;
+    flight->building = true;
+    flight->previous = stream->last_flight;
+    if (stream->last_flight != NULL)
+        stream->last_flight->next = flight;
+    else
+        stream->first_flight = flight;
+    stream->last_flight = flight;
+    return flight;
+}
+
+static void settle(struct nc_stream *stream, struct nc_amst_object *object, int64_t bytes)
+{
+    struct nc_amst *engine = stream->link->engine;
+
+    nc_bucket_take(&object->bucket, bytes);
+    nc_bucket_take(&stream->link->bucket, bytes);
+    (void)pthread_mutex_lock(&engine->lock);
+    nc_bucket_take(&engine->bucket, bytes);
+    (void)pthread_mutex_unlock(&engine->lock);
+}
+
+void nc_flight_charge(struct nc_stream *stream, struct nc_flight *flight)
+{
+    stream->link->in_flight += flight->credit;
+    stream->in_flight_bytes += flight->credit;
+    settle(stream, flight->object, (int64_t)flight->bytes);
+}
+
+void nc_flight_recredit(struct nc_stream *stream, struct nc_flight *flight, uint64_t bytes)
+{
+    stream->link->in_flight -= flight->credit - SMALL_CREDIT;
+    stream->in_flight_bytes -= flight->credit - SMALL_CREDIT;
+    flight->credit = SMALL_CREDIT;
+    settle(stream, flight->object, -(int64_t)bytes);
+}
+
+static bool next_todo(struct nc_amst_object *object, uint64_t *ret_index)
+{
+    uint64_t words = (object->chunks + 63) / 64;
+
+    for (; object->cursor < words; object->cursor++) {
+        uint64_t word = object->todo[object->cursor];
+
+        if (word != 0) {
+            *ret_index = object->cursor * 64 + (uint64_t)__builtin_ctzll(word);
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool pick_chunk(struct nc_stream *stream, struct nc_amst_object *object, uint64_t now_ns,
+                       struct nc_work *ret_work)
+{
+    struct nc_flight *flight;
+    uint64_t index;
+
+    if (!next_todo(object, &index))
+        return false;
+    flight = launch(stream, object, NC_FRAME_DATA, now_ns);
+    if (flight == NULL)
+        return false;
+    nc_bit_clear(object->todo, index);
+    flight->first = index;
+    flight->count = 1;
+    flight->offset = index * object->chunk;
+    flight->bytes = nc_object_chunk_size(object, index);
+    flight->credit = flight->bytes;
+    object->users++;
+    nc_flight_charge(stream, flight);
+    *ret_work = (struct nc_work){NC_WORK_CHUNK, object, flight};
+    return true;
+}
+
+static bool pick_pipe(struct nc_stream *stream, struct nc_amst_object *object, uint64_t now_ns,
+                      struct nc_work *ret_work)
+{
+    struct nc_pipe *pipe = object->pipe;
+    struct nc_segment *again = pipe->segments;
+    struct nc_flight *flight;
+
+    if (again == NULL && pipe->end_known) {
+        if (pipe->end_sent)
+            return false;
+        flight = launch(stream, object, NC_FRAME_END, now_ns);
+        if (flight == NULL)
+            return false;
+        pipe->end_sent = true;
+        flight->offset = pipe->end;
+        nc_flight_charge(stream, flight);
+        *ret_work = (struct nc_work){NC_WORK_END, object, flight};
+        return true;
+    }
+    if (again == NULL && (pipe->busy || pipe->waiting || pipe->next - pipe->read >= pipe->window))
+        return false;
+    flight = launch(stream, object, NC_FRAME_SEGMENT, now_ns);
+    if (flight == NULL)
+        return false;
+    if (again != NULL) {
+        pipe->segments = again->next;
+        again->next = NULL;
+        flight->segment = again;
+        flight->offset = again->offset;
+        flight->bytes = flight->credit = again->size;
+        nc_flight_charge(stream, flight);
+    } else {
+        flight->credit = 0;
+        pipe->busy = true; /* and the flight is charged when it is known how much there was */
+    }
+    object->users++;
+    *ret_work = (struct nc_work){NC_WORK_SEGMENT, object, flight};
+    return true;
+}
+
+/* Behind all others of its priority, so that they take turns. */
+static void rotate(struct nc_amst_link *link, struct nc_amst_object *object)
+{
+    struct nc_amst_object **at = &link->outgoing;
+
+    if (object->next == NULL || object->next->priority != object->priority)
+        return;
+    while (*at != object)
+        at = &(*at)->next;
+    *at = object->next;
+    while (*at != NULL && (*at)->priority == object->priority)
+        at = &(*at)->next;
+    object->next = *at;
+    *at = object;
+}
+
+static bool pick_hedge(struct nc_stream *stream, uint64_t now_ns, struct nc_work *ret_work,
+                       uint64_t *ret_wake_ns)
+{
+    struct nc_amst_link *link = stream->link;
+    struct nc_flight *oldest = NULL;
+    struct nc_stream *holder = NULL;
+    struct nc_flight *copy;
+    uint64_t patience = (uint64_t)(link->ack_ns * HEDGE_TIMES);
+
+    if (link->ack_ns == 0)
+        return false;
+    if (patience < HEDGE_FLOOR_NS)
+        patience = HEDGE_FLOOR_NS;
+    for (struct nc_stream *other = link->streams; other != NULL; other = other->next_in_link) {
+        struct nc_flight *flight = other->first_flight;
+
+        if (other == stream)
+            continue;
+        while (flight != NULL &&
+               (flight->hedged || flight->frame != NC_FRAME_DATA || flight->object->finished ||
+                flight->object->paused || nc_bit(flight->object->done, flight->first)))
+            flight = flight->next;
+        if (flight != NULL && (oldest == NULL || flight->sent_ns < oldest->sent_ns)) {
+            oldest = flight;
+            holder = other;
+        }
+    }
+    if (oldest == NULL || holder == NULL)
+        return false;
+    if (now_ns < oldest->sent_ns + patience) {
+        *ret_wake_ns = oldest->sent_ns + patience;
+        return false;
+    }
+    copy = launch(stream, oldest->object, NC_FRAME_DATA, now_ns);
+    if (copy == NULL)
+        return false;
+    oldest->hedged = copy->hedged = true;
+    copy->first = oldest->first;
+    copy->count = 1;
+    copy->offset = oldest->offset;
+    copy->bytes = copy->credit = oldest->bytes;
+    copy->object->users++;
+    copy->object->info.resent_bytes += copy->bytes;
+    link->info.resent_bytes += copy->bytes;
+    link->info.hedged_chunks++;
+    nc_flight_charge(stream, copy);
+    *ret_work = (struct nc_work){NC_WORK_CHUNK, copy->object, copy};
+    return true;
+}
+
+static uint64_t rate_wait(struct nc_amst_link *link, uint64_t now_ns)
+{
+    struct nc_amst *engine = link->engine;
+    uint64_t link_wait = nc_bucket_wait(&link->bucket, now_ns);
+    uint64_t engine_wait;
+
+    (void)pthread_mutex_lock(&engine->lock);
+    engine_wait = nc_bucket_wait(&engine->bucket, now_ns);
+    (void)pthread_mutex_unlock(&engine->lock);
+    return link_wait > engine_wait ? link_wait : engine_wait;
+}
+
+enum nc_idle nc_schedule(struct nc_stream *stream, uint64_t now_ns, struct nc_work *ret_work,
+                         uint64_t *ret_wake_ns)
+{
+    struct nc_amst_link *link = stream->link;
+    enum nc_idle why = NC_IDLE_EMPTY;
+    uint64_t wait;
+
+    *ret_work = (struct nc_work){NC_WORK_NONE, NULL, NULL};
+    *ret_wake_ns = 0;
+    if (atomic_load(&stream->retiring)) {
+        if (stream->first_flight == NULL && !stream->said_bye)
+            ret_work->kind = NC_WORK_BYE;
+        return NC_IDLE_EMPTY;
+    }
+    if (link->in_flight > 0 &&
+        link->in_flight + link->options.max_chunk > link->options.send_window)
+        return NC_IDLE_WINDOW;
+    wait = rate_wait(link, now_ns);
+    if (wait != 0) {
+        *ret_wake_ns = now_ns + wait;
+        return NC_IDLE_LIMITED;
+    }
+    for (struct nc_amst_object *object = link->outgoing; object != NULL; object = object->next) {
+        if (object->paused || object->finished || object->aborted)
+            continue;
+        wait = nc_bucket_wait(&object->bucket, now_ns);
+        if (wait != 0) {
+            if (*ret_wake_ns == 0 || now_ns + wait < *ret_wake_ns)
+                *ret_wake_ns = now_ns + wait;
+            why = NC_IDLE_LIMITED;
+            continue;
+        }
+        if (object->pipe != NULL ? pick_pipe(stream, object, now_ns, ret_work)
+                                 : pick_chunk(stream, object, now_ns, ret_work)) {
+            rotate(link, object);
+            return NC_IDLE_EMPTY;
+        }
+    }
+    if (why == NC_IDLE_EMPTY)
+        (void)pick_hedge(stream, now_ns, ret_work, ret_wake_ns);
+    return why;
+}

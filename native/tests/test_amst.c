@@ -1,0 +1,393 @@
+/* Two engines in one process, joined by real sockets on loopback. */
+#define _GNU_SOURCE
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "nc_amst.h"
+#include "nc_crc.h"
+#include "nc_err.h"
+#include "nc_frame.h"
+
+#define CHUNK (64u * 1024)
+#define PATIENCE_MS 20000
+
+struct end {
+    struct nc_amst *engine;
+    struct nc_amst_link *link;
+    unsigned seen[NC_AMST_EVENT_MAX];
+    int code; /* of the last failure */
+};
+
+struct pair {
+    struct end a; /* initiator */
+    struct end b;
+    int listener;
+    struct sockaddr_in address;
+};
+
+static void open_end(struct end *end, int initiator, int encrypt, uint32_t threads)
+{
+    struct nc_amst_options options = {.threads = threads};
+    struct nc_amst_link_options link = {.tag = 7,
+                                        .initiator = initiator,
+                                        .encrypt = encrypt,
+                                        .max_chunk = 1024 * 1024,
+                                        .send_window = 16u * 1024 * 1024,
+                                        .receive_window = 16u * 1024 * 1024};
+    struct nc_err err;
+
+    memset(end, 0, sizeof *end);
+    memset(link.id, 5, sizeof link.id);
+    memset(link.secret, 6, sizeof link.secret);
+    memset(link.context, 8, sizeof link.context);
+    if (nc_amst_open(&options, &end->engine, &err) != NC_ERR_OK ||
+        nc_amst_link_open(end->engine, &link, &end->link, &err) != NC_ERR_OK) {
+        (void)fprintf(stderr, "no engine: %s\n", err.reason);
+        exit(1);
+    }
+}
+
+static void open_pair(struct pair *pair, int encrypt, uint32_t threads)
+{
+    socklen_t size = sizeof pair->address;
+
+    open_end(&pair->a, 1, encrypt, threads);
+    open_end(&pair->b, 0, encrypt, threads);
+    pair->listener = socket(AF_INET, SOCK_STREAM, 0);
+    memset(&pair->address, 0, sizeof pair->address);
+    pair->address.sin_family = AF_INET;
+    pair->address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    CHECK(bind(pair->listener, (struct sockaddr *)&pair->address, sizeof pair->address) == 0);
+    CHECK(listen(pair->listener, 300) == 0);
+    CHECK(getsockname(pair->listener, (struct sockaddr *)&pair->address, &size) == 0);
+}
+
+static int add_stream(struct pair *pair, uint32_t id)
+{
+    int near = socket(AF_INET, SOCK_STREAM, 0);
+    int far;
+    uint8_t hello[NC_FRAME_HELLO_BYTES];
+    size_t have = 0;
+    struct nc_err err = {0};
+
+    CHECK(connect(near, (struct sockaddr *)&pair->address, sizeof pair->address) == 0);
+    far = accept(pair->listener, NULL, NULL);
+    CHECK(nc_amst_link_dialled(pair->a.link, near, id, &err) == NC_ERR_OK);
+    while (have < sizeof hello) {
+        ssize_t got = read(far, hello + have, sizeof hello - have);
+
+        if (got <= 0)
+            return -1;
+        have += (size_t)got;
+    }
+    CHECK(nc_amst_link_accepted(pair->b.link, far, hello, sizeof hello, &err) == NC_ERR_OK);
+    return far;
+}
+
+/* Takes events until `kind` was seen `count` times; false when it takes too long. */
+static int await(struct end *end, int kind, unsigned count)
+{
+    for (int rounds = 0; rounds < PATIENCE_MS / 100; rounds++) {
+        struct nc_amst_event events[16];
+        struct pollfd ready = {.fd = nc_amst_event_fd(end->engine), .events = POLLIN};
+        size_t got;
+
+        if (end->seen[kind] >= count)
+            return 1;
+        (void)poll(&ready, 1, 100);
+        got = nc_amst_poll(end->engine, events, 16);
+        for (size_t i = 0; i < got; i++) {
+            end->seen[events[i].kind]++;
+            if (events[i].kind == NC_AMST_OBJECT_FAILED)
+                end->code = events[i].code;
+        }
+    }
+    return end->seen[kind] >= count;
+}
+
+static void end_object(struct end *end, struct nc_amst_object *object)
+{
+    unsigned before = end->seen[NC_AMST_OBJECT_ENDED];
+
+    nc_amst_object_abort(object);
+    CHECK(await(end, NC_AMST_OBJECT_ENDED, before + 1));
+    nc_amst_object_free(object);
+}
+
+static void close_pair(struct pair *pair)
+{
+    nc_amst_link_abort(pair->a.link);
+    nc_amst_link_abort(pair->b.link);
+    CHECK(await(&pair->a, NC_AMST_LINK_ENDED, 1));
+    CHECK(await(&pair->b, NC_AMST_LINK_ENDED, 1));
+    nc_amst_link_free(pair->a.link);
+    nc_amst_link_free(pair->b.link);
+    nc_amst_close(pair->a.engine);
+    nc_amst_close(pair->b.engine);
+    (void)close(pair->listener);
+}
+
+static void fill(uint8_t *data, size_t size, uint32_t seed)
+{
+    for (size_t i = 0; i < size; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        data[i] = (uint8_t)(seed >> 24);
+    }
+}
+
+static void move_memory(int encrypt, size_t size, unsigned streams, uint32_t threads, int stable)
+{
+    struct pair pair;
+    uint8_t *from = malloc(size + 1);
+    uint8_t *to = calloc(1, size + 1);
+    struct nc_amst_object *sent;
+    struct nc_amst_object *received;
+    struct nc_amst_object_info info;
+    struct nc_err err = {0};
+    struct nc_amst_target target = {
+        .tag = 1, .number = 3, .fd = -1, .memory = to, .size = size, .chunk = CHUNK};
+    struct nc_amst_source source = {.tag = 1,
+                                    .number = 3,
+                                    .fd = -1,
+                                    .memory = from,
+                                    .size = size,
+                                    .chunk = CHUNK,
+                                    .stable = stable};
+
+    fill(from, size, (uint32_t)size);
+    open_pair(&pair, encrypt, threads);
+    for (unsigned i = 1; i <= streams; i++)
+        (void)add_stream(&pair, i);
+    CHECK(await(&pair.a, NC_AMST_STREAM_UP, streams));
+    CHECK(nc_amst_receive(pair.b.link, &target, &received, &err) == NC_ERR_OK);
+    CHECK(nc_amst_send(pair.a.link, &source, &sent, &err) == NC_ERR_OK);
+    CHECK(await(&pair.a, NC_AMST_OBJECT_DONE, 1));
+    CHECK(await(&pair.b, NC_AMST_OBJECT_DONE, 1));
+    CHECK(memcmp(from, to, size) == 0);
+    nc_amst_object_info(received, &info);
+    CHECK(info.done_bytes == size && info.moved_bytes == size && info.code == NC_ERR_OK);
+    if (size > 0) {
+        uint32_t leaf = 0;
+        uint32_t other = 1;
+
+        CHECK(nc_amst_object_leaves(received, 0, 1, &leaf, &err) == NC_ERR_OK);
+        CHECK(nc_amst_object_leaves(sent, 0, 1, &other, &err) == NC_ERR_OK);
+        CHECK(leaf == other && leaf == nc_crc32(0, from, size < CHUNK ? size : CHUNK));
+    }
+    end_object(&pair.a, sent);
+    end_object(&pair.b, received);
+    close_pair(&pair);
+    free(from);
+    free(to);
+}
+
+static void keep_holes(int encrypt)
+{
+    struct pair pair;
+    size_t size = 40u * 1024 * 1024 + 4096;
+    int from = memfd_create("from", 0);
+    int to = memfd_create("to", 0);
+    uint8_t block[8192];
+    struct nc_amst_object *sent;
+    struct nc_amst_object *received;
+    struct nc_amst_object_info info;
+    struct nc_err err = {0};
+    struct nc_amst_target target = {
+        .number = 1, .fd = to, .size = size, .chunk = CHUNK, .sparse = 1};
+    struct nc_amst_source source = {
+        .number = 1, .fd = from, .size = size, .chunk = CHUNK, .sparse = 1};
+    uint8_t back[8192];
+
+    fill(block, sizeof block, 3);
+    CHECK(ftruncate(from, (off_t)size) == 0 && ftruncate(to, (off_t)size) == 0);
+    CHECK(pwrite(from, block, sizeof block, 10 * 1024 * 1024 + 4096) == sizeof block);
+    open_pair(&pair, encrypt, 2);
+    (void)add_stream(&pair, 1);
+    (void)add_stream(&pair, 2);
+    CHECK(nc_amst_receive(pair.b.link, &target, &received, &err) == NC_ERR_OK);
+    CHECK(nc_amst_send(pair.a.link, &source, &sent, &err) == NC_ERR_OK);
+    CHECK(await(&pair.b, NC_AMST_OBJECT_DONE, 1));
+    CHECK(await(&pair.a, NC_AMST_OBJECT_DONE, 1));
+    CHECK(pread(to, back, sizeof back, 10 * 1024 * 1024 + 4096) == sizeof back);
+    CHECK(memcmp(back, block, sizeof back) == 0);
+    CHECK(lseek(to, 0, SEEK_DATA) == 10 * 1024 * 1024 + 4096);
+    CHECK(lseek(to, 10 * 1024 * 1024 + 3 * 4096, SEEK_DATA) == -1);
+    nc_amst_object_info(sent, &info);
+    CHECK(info.moved_bytes == CHUNK && info.zero_bytes == size - CHUNK);
+    end_object(&pair.a, sent);
+    end_object(&pair.b, received);
+    close_pair(&pair);
+    (void)close(from);
+    (void)close(to);
+}
+
+static void survive_dead_streams(int encrypt)
+{
+    struct pair pair;
+    size_t size = 64u * 1024 * 1024;
+    uint8_t *from = malloc(size);
+    uint8_t *to = calloc(1, size);
+    struct nc_amst_object *sent;
+    struct nc_amst_object *received;
+    struct nc_amst_object_info info;
+    struct nc_err err = {0};
+    struct nc_amst_target target = {
+        .number = 3, .fd = -1, .memory = to, .size = size, .chunk = CHUNK};
+    struct nc_amst_source source = {.number = 3,
+                                    .fd = -1,
+                                    .memory = from,
+                                    .size = size,
+                                    .chunk = CHUNK,
+                                    .limit_bps = 100u * 1024 * 1024};
+    int far[6];
+
+    fill(from, size, 77);
+    open_pair(&pair, encrypt, 2);
+    for (unsigned i = 0; i < 4; i++)
+        far[i] = add_stream(&pair, i + 1);
+    CHECK(nc_amst_receive(pair.b.link, &target, &received, &err) == NC_ERR_OK);
+    CHECK(nc_amst_send(pair.a.link, &source, &sent, &err) == NC_ERR_OK);
+    for (unsigned i = 0; i < 3; i++) {
+        (void)usleep(50000);
+        (void)shutdown(far[i], SHUT_RDWR);
+    }
+    far[4] = add_stream(&pair, 5);
+    CHECK(await(&pair.a, NC_AMST_STREAM_LOST, 3));
+    CHECK(await(&pair.a, NC_AMST_OBJECT_DONE, 1));
+    CHECK(await(&pair.b, NC_AMST_OBJECT_DONE, 1));
+    CHECK(memcmp(from, to, size) == 0);
+    nc_amst_object_info(sent, &info);
+    CHECK(info.done_bytes == size);
+    CHECK(nc_amst_link_retire(pair.a.link, 5, &err) == NC_ERR_OK);
+    CHECK(await(&pair.a, NC_AMST_STREAM_CLOSED, 1));
+    CHECK(await(&pair.b, NC_AMST_STREAM_CLOSED, 1));
+    end_object(&pair.a, sent);
+    end_object(&pair.b, received);
+    close_pair(&pair);
+    free(from);
+    free(to);
+}
+
+static void pipe_through(int encrypt, size_t size, unsigned streams)
+{
+    struct pair pair;
+    int in[2];
+    int out[2];
+    uint8_t *from = malloc(size + 1);
+    uint8_t *to = malloc(size + 1);
+    size_t put = 0;
+    size_t have = 0;
+    struct nc_amst_object *sent;
+    struct nc_amst_object *received;
+    struct nc_err err = {0};
+
+    fill(from, size, 9);
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, in) == 0);
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, out) == 0);
+    open_pair(&pair, encrypt, 2);
+    for (unsigned i = 1; i <= streams; i++)
+        (void)add_stream(&pair, i);
+    CHECK(nc_amst_pipe_receive(pair.b.link, 2, 1, out[1], 1024 * 1024, &received, &err) ==
+          NC_ERR_OK);
+    CHECK(nc_amst_pipe_send(pair.a.link, 2, 1, in[1], 256 * 1024, 0, 1024 * 1024, &sent, &err) ==
+          NC_ERR_OK);
+    (void)close(in[1]);
+    (void)close(out[1]);
+    for (int idle = 0; idle < 400 && have < size;) {
+        struct pollfd ready[2] = {{.fd = in[0], .events = put < size ? POLLOUT : 0},
+                                  {.fd = out[0], .events = POLLIN}};
+        ssize_t got;
+
+        if (poll(ready, 2, 50) == 0)
+            idle++;
+        if (put < size) {
+            got = write(in[0], from + put, size - put);
+            if (got > 0)
+                put += (size_t)got;
+            if (put == size)
+                (void)shutdown(in[0], SHUT_WR);
+        }
+        got = read(out[0], to + have, size - have + 1);
+        if (got > 0)
+            have += (size_t)got;
+    }
+    if (size == 0)
+        (void)shutdown(in[0], SHUT_WR);
+    CHECK(have == size && memcmp(from, to, size) == 0);
+    CHECK(await(&pair.a, NC_AMST_OBJECT_DONE, 1));
+    CHECK(await(&pair.b, NC_AMST_OBJECT_DONE, 1));
+    CHECK(read(out[0], to, 1) == 0);
+    end_object(&pair.a, sent);
+    end_object(&pair.b, received);
+    close_pair(&pair);
+    (void)close(in[0]);
+    (void)close(out[0]);
+    free(from);
+    free(to);
+}
+
+static void refuse_what_cannot_be_written(void)
+{
+    struct pair pair;
+    uint8_t from[4096] = {1};
+    int null = memfd_create("readonly", MFD_ALLOW_SEALING);
+    struct nc_amst_object *sent;
+    struct nc_amst_object *received;
+    struct nc_err err = {0};
+    struct nc_amst_target target = {.number = 1, .fd = null, .size = 4096, .chunk = CHUNK};
+    struct nc_amst_source source = {
+        .number = 1, .fd = -1, .memory = from, .size = 4096, .chunk = CHUNK};
+
+    CHECK(ftruncate(null, 4096) == 0 && fcntl(null, F_ADD_SEALS, F_SEAL_WRITE) == 0);
+    open_pair(&pair, 1, 1);
+    (void)add_stream(&pair, 1);
+    CHECK(nc_amst_receive(pair.b.link, &target, &received, &err) == NC_ERR_OK);
+    CHECK(nc_amst_send(pair.a.link, &source, &sent, &err) == NC_ERR_OK);
+    CHECK(await(&pair.a, NC_AMST_OBJECT_FAILED, 1));
+    CHECK(pair.a.code == NC_ERR_SYSTEM);
+    CHECK(await(&pair.b, NC_AMST_OBJECT_FAILED, 1));
+    end_object(&pair.a, sent);
+    end_object(&pair.b, received);
+    /* Nobody expects this one. */
+    source.number = 2;
+    CHECK(nc_amst_send(pair.a.link, &source, &sent, &err) == NC_ERR_OK);
+    CHECK(await(&pair.a, NC_AMST_OBJECT_FAILED, 2));
+    CHECK(pair.a.code == NC_ERR_NOT_FOUND);
+    end_object(&pair.a, sent);
+    close_pair(&pair);
+    (void)close(null);
+}
+
+int main(void)
+{
+    struct nc_err err;
+
+    if (nc_crypto_load(NULL, &err) != NC_ERR_OK) {
+        (void)fprintf(stderr, "no libcrypto: %s\n", err.reason);
+        return 1;
+    }
+    for (int encrypt = 0; encrypt < 2; encrypt++) {
+        move_memory(encrypt, 0, 1, 1, 0);
+        move_memory(encrypt, 1, 1, 1, 0);
+        move_memory(encrypt, CHUNK, 1, 1, 1);
+        move_memory(encrypt, 10 * CHUNK + 17, 3, 2, 1);
+        move_memory(encrypt, 32u * 1024 * 1024 + 5, 8, 2, 0);
+        move_memory(encrypt, 32u * 1024 * 1024 + 5, 64, 2, 1);
+        keep_holes(encrypt);
+        survive_dead_streams(encrypt);
+        pipe_through(encrypt, 0, 1);
+        pipe_through(encrypt, 5, 2);
+        pipe_through(encrypt, 20u * 1024 * 1024 + 3, 4);
+    }
+    refuse_what_cannot_be_written();
+    return CHECK_RESULT;
+}

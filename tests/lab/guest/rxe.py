@@ -1,0 +1,101 @@
+"""Soft-RoCE devices on a pair of virtual Ethernet devices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.guest.commands import run
+from tests.lab.guest.veth import VethEnd, open_veth_pair
+
+READY_SECONDS = 30.0
+"""The kernel fills the table of addresses from a work queue, which is slow under emulation."""
+
+RDMA = Path("/sys/class/infiniband")
+PORT = 1
+"""An rxe device has one port."""
+
+
+@dataclass(frozen=True)
+class RxeEnd:
+    device: str
+    veth: VethEnd
+    gid_index: int
+    """Of the RoCE v2 entry with the veth's IPv4 address."""
+    port: int = PORT
+
+    @property
+    def address(self) -> str:
+        return self.veth.address
+
+    def exists(self) -> bool:
+        return (RDMA / self.device).exists()
+
+    def remove(self) -> None:
+        """What a driver that is unloaded or a cable that is pulled amounts to: every queue pair of
+        the device breaks. Once."""
+        run("rdma", "link", "delete", self.device)
+
+    def counter(self, name: str) -> int:
+        """One of ``/sys/class/infiniband/DEVICE/ports/1/hw_counters``, such as ``sent_pkts``."""
+        return int((RDMA / self.device / f"ports/{self.port}/hw_counters" / name).read_text())
+
+
+@dataclass(frozen=True)
+class RxePair:
+    left: RxeEnd
+    right: RxeEnd
+
+
+@contextmanager
+def open_rxe_pair() -> Iterator[RxePair]:
+    """Active devices ``rxe0`` and ``rxe1``, connected to each other; removed on leaving, unless the
+    test did. One pair at a time."""
+    run("modprobe", "rdma_rxe")
+    with open_veth_pair() as veths:
+        left = _open_end("rxe0", veths.left)
+        right = _open_end("rxe1", veths.right)
+        # A device goes with the interface below it.
+        yield RxePair(left, right)
+
+
+def _open_end(device: str, veth: VethEnd) -> RxeEnd:
+    run("rdma", "link", "add", device, "type", "rxe", "netdev", veth.interface)
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        index, state = _gid_index(device, veth.address), _state(device)
+        if index is not None and state == "ACTIVE":
+            return RxeEnd(device, veth, index)
+        assert time.monotonic() < deadline, (
+            f"{device} is {state or 'absent'}, with no address {veth.address}"
+            if index is None
+            else f"{device} is {state or 'absent'}"
+        )
+        time.sleep(0.05)
+
+
+def _state(device: str) -> str:
+    """As in ``4: ACTIVE``, without the number; empty where there is no such device."""
+    try:
+        return (RDMA / device / f"ports/{PORT}/state").read_text().split()[-1]
+    except OSError:
+        return ""
+
+
+def _gid_index(device: str, address: str) -> int | None:
+    wanted = "0000:0000:0000:0000:0000:ffff:{:02x}{:02x}:{:02x}{:02x}".format(
+        *map(int, address.split("."))
+    )
+    port = RDMA / device / f"ports/{PORT}"
+    for path in sorted((port / "gids").glob("*"), key=lambda path: int(path.name)):
+        try:
+            gid = path.read_text().strip()
+            kind = (port / "gid_attrs/types" / path.name).read_text().strip()
+        except OSError:  # an entry that is not in use
+            continue
+        if gid == wanted and kind == "RoCE v2":
+            return int(path.name)
+    return None
