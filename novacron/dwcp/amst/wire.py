@@ -37,6 +37,7 @@ HELLO_BYTES: Final = HEADER_BYTES + HELLO_PAYLOAD_BYTES + TAG_BYTES
 ZERO_PAYLOAD_BYTES: Final = 8
 ACK_BYTES: Final = 32
 MAX_ACKS: Final = 127
+MAX_ERRNO: Final = 4095
 EPOCH_FRAMES: Final = 1 << 16
 EPOCH_BYTES: Final = 64 << 30
 """A new key after so many frames, or bytes, in one direction of a stream."""
@@ -78,11 +79,12 @@ class AckKind(enum.IntEnum):
     ZERO = 2
     """The zero run at the offset is noted; the value is its size in bytes."""
     SEGMENT = 3
-    """The segment at the offset arrived; the value is its size in bytes."""
+    """The segment at the offset arrived; the value is its size in bytes, or 0: it is the END."""
     READ = 4
     """Everything of the byte stream before the offset left the receiver."""
     REFUSED = 5
-    """The object failed at the receiver; the value is an :class:`ErrorNumber`."""
+    """The object failed at the receiver; the value is an :class:`ErrorNumber`, the offset an errno of
+    Linux or 0."""
 
 
 class ErrorNumber(enum.IntEnum):
@@ -350,7 +352,13 @@ def check_content(payload: Data) -> memoryview:
 
 
 def write_zero_run(size: int) -> bytes:
-    """The payload of a ZERO frame for *size* bytes."""
+    """The payload of a ZERO frame for *size* bytes.
+
+    Raises:
+      FrameMisuseError: no file can hold that many, or there are none.
+    """
+    if not 0 < size <= END_OF_FILES:
+        raise FrameMisuseError("cannot send a zero run", why=f"it has {size} bytes")
     return _U64.pack(size)
 
 
@@ -409,7 +417,7 @@ def read_acks(payload: Data) -> list[Ack]:
         raise _refused(f"acknowledgements of {len(data)} bytes")
     acks = []
     for kind, reserved, number, generation, reserved_too, offset, value in _ACK.iter_unpack(data):
-        if kind not in AckKind:
+        if not AckKind.CHUNK <= kind <= AckKind.REFUSED:
             raise _refused(f"an acknowledgement of kind {kind}")
         if reserved != _NO_RESERVED_3 or reserved_too != _NO_RESERVED_4:
             raise _refused("an acknowledgement whose reserved bytes are in use")
@@ -422,14 +430,16 @@ def read_acks(payload: Data) -> list[Ack]:
 
 def _fault_of_ack(ack: Ack) -> str:
     match ack.kind:
-        case AckKind.CHUNK | AckKind.SEGMENT:
+        case AckKind.CHUNK:
             possible = 1 <= ack.value <= MAX_CHUNK_BYTES
+        case AckKind.SEGMENT:
+            possible = 0 <= ack.value <= MAX_CHUNK_BYTES
         case AckKind.ZERO:
             possible = 1 <= ack.value <= END_OF_FILES
         case AckKind.READ:
             possible = ack.value == 0
         case AckKind.REFUSED:
-            possible = 1 <= ack.value <= 0xFFFF
+            possible = 1 <= ack.value <= 0xFFFF and ack.offset <= MAX_ERRNO
         case _:
             return f"an acknowledgement of kind {ack.kind}"
     if not ack.object:
