@@ -151,6 +151,12 @@ class NetworkError(NovaCronError):
     code = "network"
 
 
+class DwcpError(NovaCronError):
+    """In moving data between nodes."""
+
+    code = "dwcp"
+
+
 class ApiError(NovaCronError):
     """In the REST interface."""
 

@@ -29,6 +29,10 @@ Pointer = Any
 """A cffi pointer or structure. cffi checks at the call what mypy cannot see."""
 
 
+Bytes = bytes | bytearray | memoryview
+"""What C reads through ``ffi.from_buffer``: no copy, and the owner keeps it alive for the call."""
+
+
 class NativeUnavailableError(NativeError, UnavailableError):
     """The compiled module, or what it needs of the machine, is not there."""
 
@@ -118,6 +122,19 @@ class Library(Protocol):
     NC_TCP_AVAILABLE: int
     NC_TCP_ALLOWED: int
     NC_TCP_DEFAULT: int
+    NC_CRYPTO_KEY_BYTES: int
+    NC_CRYPTO_NONCE_BYTES: int
+    NC_CRYPTO_TAG_BYTES: int
+    NC_CRYPTO_HASH_BYTES: int
+    NC_FRAME_HEADER_BYTES: int
+    NC_FRAME_ACK_BYTES: int
+    NC_FRAME_HELLO_BYTES: int
+    NC_FRAME_MIN_CHUNK: int
+    NC_FRAME_MAX_CHUNK: int
+    NC_FRAME_MAX_CONTROL: int
+    NC_FRAME_MAX_ACKS: int
+    NC_FRAME_EPOCH_FRAMES: int
+    NC_FRAME_EPOCH_BYTES: int
 
     def nc_abi(self, /) -> int: ...
     def nc_err_count(self, /) -> int: ...
@@ -136,6 +153,78 @@ class Library(Protocol):
         self, verbs: Pointer, index: int, ret: Pointer, size: int, count: Pointer, err: Pointer, /
     ) -> int: ...
     def nc_verbs_speed_bps(self, width_code: int, speed_code: int, /) -> int: ...
+    def nc_crc32(self, crc: int, data: Pointer, size: int, /) -> int: ...
+    def nc_crc32_zeros(self, crc: int, size: int, /) -> int: ...
+    def nc_crc32_kernel(self, /) -> Pointer: ...
+    def nc_crc32_tables(self, crc: int, data: Pointer, size: int, /) -> int: ...
+    def nc_crypto_load(self, soname: bytes | Pointer, err: Pointer, /) -> int: ...
+    def nc_crypto_version(self, /) -> Pointer: ...
+    def nc_aead_open(
+        self, key: Pointer, iv: Pointer, seal: int, ret: Pointer, err: Pointer, /
+    ) -> int: ...
+    def nc_aead_close(self, aead: Pointer, /) -> None: ...
+    def nc_aead_seal(
+        self,
+        aead: Pointer,
+        sequence: int,
+        aad: Pointer,
+        aad_size: int,
+        data: Pointer,
+        size: int,
+        out: Pointer,
+        ret_tag: Pointer,
+        err: Pointer,
+        /,
+    ) -> int: ...
+    def nc_aead_unseal(
+        self,
+        aead: Pointer,
+        sequence: int,
+        aad: Pointer,
+        aad_size: int,
+        data: Pointer,
+        size: int,
+        out: Pointer,
+        tag: Pointer,
+        err: Pointer,
+        /,
+    ) -> int: ...
+    def nc_hkdf_expand(
+        self, prk: Pointer, info: Pointer, info_size: int, ret: Pointer, size: int, err: Pointer, /
+    ) -> int: ...
+    def nc_hkdf_extract(
+        self,
+        salt: Pointer,
+        salt_size: int,
+        material: Pointer,
+        size: int,
+        ret: Pointer,
+        err: Pointer,
+        /,
+    ) -> int: ...
+    def nc_crypto_wipe(self, data: Pointer, size: int, /) -> None: ...
+    def nc_frame_write(self, frame: Pointer, seed: int, ret_header: Pointer, /) -> None: ...
+    def nc_frame_read(
+        self, header: Pointer, seed: int, max_chunk: int, ret_frame: Pointer, err: Pointer, /
+    ) -> int: ...
+    def nc_frame_ack_write(self, ack: Pointer, ret_bytes: Pointer, /) -> None: ...
+    def nc_frame_ack_read(self, data: Pointer, ret_ack: Pointer, err: Pointer, /) -> int: ...
+    def nc_frame_error_number(self, code: int, /) -> int: ...
+    def nc_frame_error_code(self, number: int, /) -> int: ...
+    def nc_frame_key(
+        self,
+        secret: Pointer,
+        context: Pointer,
+        direction: int,
+        stream: int,
+        epoch: int,
+        ret_key: Pointer,
+        err: Pointer,
+        /,
+    ) -> int: ...
+    def nc_frame_seed(
+        self, secret: Pointer, context: Pointer, ret_seed: Pointer, err: Pointer, /
+    ) -> int: ...
 
 
 class Native:
@@ -204,3 +293,13 @@ def _unavailable(why: str) -> NativeUnavailableError:
         why=why,
         remedy="run `make install` in the checkout, or install a wheel made for this platform",
     )
+
+
+def exactly(value: Bytes, size: int, what: str) -> None:
+    """Refuse *value* unless it has *size* bytes: the C side reads that many, whatever is there.
+
+    Raises:
+      NativeInvalidError: it has not.
+    """
+    if len(value) != size:
+        raise NativeInvalidError(f"{what} has {size} bytes, not {len(value)}")
