@@ -45,6 +45,7 @@ struct nc_amst_event {
     int kind;
     int code;
     int os_errno;
+    int refused;     /* OBJECT_FAILED: the other side said so, and the code is its */
     uint32_t stream; /* of STREAM_ events */
     uint64_t link;   /* the tag given when it was opened */
     uint64_t object; /* likewise; 0 where it is about no object */

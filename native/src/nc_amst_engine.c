@@ -75,6 +75,9 @@ static void describe(const struct nc_notice *notice, int kind, struct nc_amst_ev
     case NC_SUBJECT_OBJECT:
         ret_event->link = ((const struct nc_amst_object *)(const void *)notice)->link->options.tag;
         ret_event->object = ((const struct nc_amst_object *)(const void *)notice)->tag;
+        ret_event->refused =
+            kind == NC_AMST_OBJECT_FAILED &&
+            atomic_load(&((const struct nc_amst_object *)(const void *)notice)->refused);
         break;
     }
 }

@@ -109,6 +109,7 @@ struct nc_amst_object {
     bool stable;
     bool paused;
     bool finished;
+    _Atomic bool refused;
     bool aborted;
     bool ended;
     unsigned users; /* threads, and frames sent from its memory, that use it outside of the lock */

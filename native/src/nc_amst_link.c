@@ -312,6 +312,8 @@ void nc_link_acknowledge(struct nc_stream *stream, const struct nc_frame_ack *ac
         if (object == NULL)
             return;
         if (ack->kind == NC_ACK_REFUSED) {
+            if (!object->finished)
+                atomic_store(&object->refused, true);
             nc_object_finish(object, nc_frame_error_code(ack->value), (int)ack->offset);
         } else if (object->pipe != NULL && ack->offset > object->pipe->read &&
                    ack->offset <= object->pipe->next) {

@@ -9,34 +9,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "nc_err.h"
-#include "nc_verbs_abi.h"
-
-struct nc_verbs {
-    void *library;
-    struct ibv_device **devices;
-    size_t count;
-#define X(name, type, parameters) type(*name) parameters;
-    NC_VERBS_SYMBOLS(X)
-#undef X
-};
+#include "nc_verbs_private.h"
 
 /* ISO C has no cast from void * to a function pointer; POSIX guarantees the representation. */
 static_assert(sizeof(void *) == sizeof(void (*)(void)), "dlsym");
 
-static int load(void *library, const char *symbol, void *ret_function, struct nc_err *err)
+int nc_verbs_load(void *library, const char *symbol, const char *version, void *ret_function,
+                  struct nc_err *err)
 {
-    void *address = dlvsym(library, symbol, NC_VERBS_VERSION);
+    void *address = dlvsym(library, symbol, version);
 
     if (address == NULL)
-        return nc_err_set(err, NC_ERR_UNAVAILABLE, 0, "libibverbs has no %s@%s", symbol,
-                          NC_VERBS_VERSION);
+        return nc_err_set(err, NC_ERR_UNAVAILABLE, 0, "libibverbs has no %s@%s", symbol, version);
     memcpy(ret_function, &address, sizeof address);
     return NC_ERR_OK;
 }
 
-/* What an errno of libibverbs means for somebody who wants to use RDMA. */
-static enum nc_err_code code_of(int os_errno)
+enum nc_err_code nc_verbs_code(int os_errno)
 {
     switch (os_errno) {
     case ENOSYS: /* the kernel has no RDMA subsystem, or its modules are not loaded */
@@ -76,7 +65,7 @@ int nc_verbs_open(const char *soname, struct nc_verbs **ret_verbs, struct nc_err
         goto fail;
     }
 #define X(name, type, parameters)                                                                  \
-    code = load(verbs->library, "ibv_" #name, &verbs->name, err);                                  \
+    code = nc_verbs_load(verbs->library, "ibv_" #name, NC_VERBS_VERSION, &verbs->name, err);       \
     if (code != NC_ERR_OK)                                                                         \
         goto fail;
     NC_VERBS_SYMBOLS(X)
@@ -87,7 +76,7 @@ int nc_verbs_open(const char *soname, struct nc_verbs **ret_verbs, struct nc_err
     if (verbs->devices == NULL) {
         int saved = errno;
 
-        code = nc_err_set(err, code_of(saved), saved, "ibv_get_device_list failed");
+        code = nc_err_set(err, nc_verbs_code(saved), saved, "ibv_get_device_list failed");
         goto fail;
     }
     if (count <= 0) {
@@ -195,6 +184,12 @@ uint64_t nc_verbs_speed_bps(int width_code, int speed_code)
     return lanes * lane_mbps * 1000000;
 }
 
+int nc_verbs_mtu_bytes(int code)
+{
+    /* 1 is 256 bytes, each next one doubles, 5 is 4096. */
+    return code >= 1 && code <= 5 ? 128 << code : 0;
+}
+
 static int query_port(const struct nc_verbs *verbs, struct ibv_context *context, int number,
                       struct nc_verbs_port *ret_port, struct nc_err *err)
 {
@@ -204,14 +199,12 @@ static int query_port(const struct nc_verbs *verbs, struct ibv_context *context,
     memset(&attributes, 0, sizeof attributes);
     failure = verbs->query_port(context, (uint8_t)number, &attributes);
     if (failure != 0)
-        return nc_err_set(err, code_of(failure), failure, "ibv_query_port %d failed", number);
+        return nc_err_set(err, nc_verbs_code(failure), failure, "ibv_query_port %d failed", number);
     memset(ret_port, 0, sizeof *ret_port);
     ret_port->number = number;
     ret_port->state = attributes.state;
     ret_port->link_layer = attributes.link_layer;
-    /* enum ibv_mtu: 1 is 256 bytes, each next one doubles, 5 is 4096. */
-    if (attributes.active_mtu >= 1 && attributes.active_mtu <= 5)
-        ret_port->active_mtu = 128 << attributes.active_mtu;
+    ret_port->active_mtu = nc_verbs_mtu_bytes(attributes.active_mtu);
     ret_port->speed_bps = nc_verbs_speed_bps(attributes.active_width, attributes.active_speed);
     return NC_ERR_OK;
 }
@@ -232,12 +225,12 @@ int nc_verbs_ports(const struct nc_verbs *verbs, size_t index, struct nc_verbs_p
     if (context == NULL) {
         int saved = errno;
 
-        return nc_err_set(err, code_of(saved), saved, "ibv_open_device failed");
+        return nc_err_set(err, nc_verbs_code(saved), saved, "ibv_open_device failed");
     }
     memset(&attributes, 0, sizeof attributes);
     failure = verbs->query_device(context, &attributes);
     if (failure != 0) {
-        code = nc_err_set(err, code_of(failure), failure, "ibv_query_device failed");
+        code = nc_err_set(err, nc_verbs_code(failure), failure, "ibv_query_device failed");
     } else {
         /* Ports count from 1. */
         for (int number = 1; number <= attributes.phys_port_cnt && code == NC_ERR_OK; number++) {

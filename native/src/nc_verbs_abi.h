@@ -1,9 +1,10 @@
 /* The part of libibverbs' binary interface this extension uses, declared here.
  *
  * The development headers are not needed to build: these shapes are the IBVERBS_1.1 symbols'
- * interface, frozen by the library's symbol versions since 2006. Only what is exported as a real
- * function is used; the calls that verbs.h makes inline through context->ops are not.
- * Private to nc_verbs.c and its tests. */
+ * interface, frozen by the library's symbol versions since 2006. This is what listing devices
+ * takes; what moving data takes besides, the calls through context->ops among it, is in
+ * nc_rdma_abi.h. tests/abi_*.c compare both with the library's own headers where those are
+ * installed. */
 #ifndef NC_VERBS_ABI_H
 #define NC_VERBS_ABI_H
 
