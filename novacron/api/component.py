@@ -15,7 +15,7 @@ import trio
 
 from novacron.api.probes import Front
 from novacron.api.rate import Buckets
-from novacron.api.services import Services
+from novacron.api.services import DataMover, Services
 from novacron.boot.report_store import ReportStore
 from novacron.cache import Cache
 from novacron.component import (
@@ -55,6 +55,7 @@ class Api(ReloadableComponent, ObservableComponent):
         database: Database,
         cache: Cache | None,
         network: Network | None,
+        dwcp: DataMover | None,
         environment: Environment,
         identity: Identity,
         configuration: LoadedConfiguration,
@@ -72,6 +73,7 @@ class Api(ReloadableComponent, ObservableComponent):
             database=database,
             cache=cache,
             network=network,
+            dwcp=dwcp,
             environment=environment,
             configuration=configuration,
             reports=ReportStore(directory),
