@@ -56,23 +56,22 @@ def open_rxe_pair() -> Iterator[RxePair]:
     test did. One pair at a time."""
     run("modprobe", "rdma_rxe")
     with open_veth_pair() as veths:
-        left = _open_end("rxe0", veths.left)
-        right = _open_end("rxe1", veths.right)
+        ends = {"rxe0": veths.left, "rxe1": veths.right}
+        batch = [f"link add {name} type rxe netdev {end.interface}" for name, end in ends.items()]
+        run("rdma", "-b", "-", given="\n".join(batch))
         # A device goes with the interface below it.
-        yield RxePair(left, right)
+        yield RxePair(*(_wait_ready(name, end) for name, end in ends.items()))
 
 
-def _open_end(device: str, veth: VethEnd) -> RxeEnd:
-    run("rdma", "link", "add", device, "type", "rxe", "netdev", veth.interface)
+def _wait_ready(device: str, veth: VethEnd) -> RxeEnd:
     deadline = time.monotonic() + READY_SECONDS
     while True:
         index, state = _gid_index(device, veth.address), _state(device)
         if index is not None and state == "ACTIVE":
             return RxeEnd(device, veth, index)
         assert time.monotonic() < deadline, (
-            f"{device} is {state or 'absent'}, with no address {veth.address}"
-            if index is None
-            else f"{device} is {state or 'absent'}"
+            f"{device} is {state or 'absent'}, its address {veth.address} has "
+            f"{'no index' if index is None else f'index {index}'}"
         )
         time.sleep(0.05)
 
