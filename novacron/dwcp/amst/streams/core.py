@@ -281,9 +281,7 @@ class Controller:
             return
         self._fail(tried, bound, sample)
         self._anchor = 0.0
-        back = (
-            Reason.GROW_TAKEN_BACK if trial.kind is Reason.GROW else Reason.SHRINK_TAKEN_BACK
-        )
+        back = Reason.GROW_TAKEN_BACK if trial.kind is Reason.GROW else Reason.SHRINK_TAKEN_BACK
         self._change(trial.before, back, goodput, why)
 
     def _verdict(self, trial: _Trial) -> bool | None:
@@ -320,9 +318,7 @@ class Controller:
         """Whether a number of that range failed: what twice as many did not bring, four times as many
         will not. One that moved *promising* bytes a second or more does not count."""
         return any(
-            first <= number <= last
-            and failure.until > self._now
-            and failure.goodput < promising
+            first <= number <= last and failure.until > self._now and failure.goodput < promising
             for number, failure in self._failed.items()
         )
 
