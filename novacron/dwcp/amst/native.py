@@ -126,7 +126,7 @@ class NativeEngine:
             send_window=send_window,
             receive_window=receive_window,
         )
-        link = NativeLink(self, tag, handle, peer, encrypt, max_chunk_bytes)
+        link = NativeLink(self, tag, handle, link_id, peer, encrypt, max_chunk_bytes)
         self._links[tag] = link
         return link
 
@@ -172,10 +172,12 @@ class NativeLink:
         engine: NativeEngine,
         tag: int,
         handle: LinkHandle,
+        link_id: bytes,
         peer: str,
         encrypted: bool,
         max_chunk_bytes: int,
     ) -> None:
+        self.id = link_id
         self.peer = peer
         self.encrypted = encrypted
         self.max_chunk_bytes = max_chunk_bytes
