@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install develop packages test lab test-lab bench lint format native-test docs lock wheel clean
+.PHONY: help run install develop packages test lab test-lab bench lint format native-test fuzz docs lock wheel clean
 
 help: ## Show this list.
 	@echo 'Usage: make TARGET [ARGS="…"] [PYTHON=python3.12]'
@@ -62,9 +62,13 @@ format: develop ## Rewrite Python and C in the project's style.
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/clang-format -i $(C_FILES)
 
-native-test: ## Run the C unit tests, plain and under ASan and UBSan.
+native-test: ## Run the C unit tests: plain, under ASan and UBSan, and under TSan.
 	@$(MAKE) -C native/tests test
 	@$(MAKE) -C native/tests sanitize
+	@$(MAKE) -C native/tests thread
+
+fuzz: ## Fuzz the parsers of the C extension with clang. ARGS: make fuzz ARGS="RUNS=10000000".
+	@$(MAKE) -C native/fuzz $(ARGS)
 
 docs: develop ## Rewrite what is generated from the code: references, the schema's snapshot.
 	@$(BIN)/python -m novacron.database.snapshot
@@ -84,7 +88,7 @@ wheel: install ## Build a wheel into dist/.
 
 clean: ## Remove .venv and everything that was built.
 	@rm -rf $(VENV) .lab build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	@rm -rf novacron/_native/*.so native/_nc.c native/*.o native/tests/build
+	@rm -rf novacron/_native/*.so native/_nc.c native/*.o native/tests/build native/fuzz/build
 	@find novacron native tests bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The interpreter the environment was made from may be gone since (an upgrade of the system): then

@@ -19,10 +19,19 @@ def symbols(*options: str) -> list[str]:
     return [line.split()[-1] for line in text.splitlines()]
 
 
-def test_no_symbol_of_libibverbs_has_to_be_there_when_the_module_loads() -> None:
+@pytest.mark.parametrize(
+    ("library", "prefixes"),
+    [
+        ("libibverbs", ("ibv_",)),
+        ("libcrypto", ("EVP_", "HMAC", "ERR_", "OPENSSL_", "OpenSSL_", "CRYPTO_")),
+    ],
+)
+def test_no_symbol_has_to_be_there_when_the_module_loads_of(
+    library: str, prefixes: tuple[str, ...]
+) -> None:
     undefined = symbols("--undefined-only")
-    assert undefined
-    assert not [name for name in undefined if name.startswith("ibv_")]
+    assert "dlopen" in {name.partition("@")[0] for name in undefined}
+    assert not [name for name in undefined if name.startswith(prefixes)]
 
 
 def test_the_module_exports_nothing_but_its_init_function() -> None:
@@ -33,13 +42,13 @@ def test_the_module_keeps_to_the_stable_abi_of_python() -> None:
     assert _nc.__file__.endswith(".abi3.so")
 
 
-def test_the_module_needs_no_library_of_rdma() -> None:
+def test_the_module_needs_no_library_of_rdma_or_cryptography() -> None:
     text = subprocess.run(
         ["readelf", "-d", _nc.__file__], capture_output=True, text=True, check=True, timeout=60
     ).stdout
     needed = re.findall(r"\(NEEDED\).*\[(.*)\]", text)
     assert needed
-    assert not [name for name in needed if "ibverbs" in name or "rdma" in name]
+    assert not [name for name in needed if re.search("ibverbs|rdma|crypto|ssl", name)]
 
 
 def declared_structs() -> list[str]:

@@ -350,7 +350,13 @@ def check_content(payload: Data) -> memoryview:
 
 
 def write_zero_run(size: int) -> bytes:
-    """The payload of a ZERO frame for *size* bytes."""
+    """The payload of a ZERO frame for *size* bytes.
+
+    Raises:
+      FrameMisuseError: no file can hold that many, or there are none.
+    """
+    if not 0 < size <= END_OF_FILES:
+        raise FrameMisuseError("cannot send a zero run", why=f"it has {size} bytes")
     return _U64.pack(size)
 
 
@@ -409,7 +415,7 @@ def read_acks(payload: Data) -> list[Ack]:
         raise _refused(f"acknowledgements of {len(data)} bytes")
     acks = []
     for kind, reserved, number, generation, reserved_too, offset, value in _ACK.iter_unpack(data):
-        if kind not in AckKind:
+        if not AckKind.CHUNK <= kind <= AckKind.REFUSED:
             raise _refused(f"an acknowledgement of kind {kind}")
         if reserved != _NO_RESERVED_3 or reserved_too != _NO_RESERVED_4:
             raise _refused("an acknowledgement whose reserved bytes are in use")
