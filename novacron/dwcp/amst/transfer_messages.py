@@ -403,6 +403,7 @@ class Pull(Message):
         "priority": _priority,
         "limit_bps": _size,
         "deadline_ms": _size,
+        "again": boolean,
     }
     transfer: bytes
     paths: list[str]
@@ -412,6 +413,8 @@ class Pull(Message):
     limit_bps: int
     deadline_ms: int
     """Milliseconds from now; 0: none."""
+    again: bool
+    """Also where that transfer failed before."""
 
 
 class OpenStream(Message):
