@@ -4,7 +4,7 @@ Appended to while the object comes in, and read when the transfer goes on. It ne
 that was not made durable before: the caller syncs the part file first
 (:meth:`novacron.dwcp.amst.targets.PartFile.checkpoint` does both). The format, numbers big-endian::
 
-    head    magic "NCAMSTJ1" | transfer 16 | index 4 | size 8 | chunk_bytes 4 | identity 32 | CRC-32
+    head    magic "NCAMSTJ1" | transfer 16 | position 4 | size 8 | chunk_bytes 4 | identity 32 | CRC-32
     record  size of the body 4 | size of the runs in it 4 | CRC-32 | body: packed runs, their leaves
 
 Each CRC-32 goes on from the one before (the first from zero), over everything of its record but
@@ -47,7 +47,7 @@ class Subject(Record):
 
     transfer: bytes
     """16 bytes."""
-    index: int
+    position: int
     """Of the entry in its transfer."""
     size: int
     chunk_bytes: int
@@ -60,7 +60,7 @@ class Subject(Record):
 
     def packed(self) -> bytes:
         return _HEAD.pack(
-            _MAGIC, self.transfer, self.index, self.size, self.chunk_bytes, self.identity
+            _MAGIC, self.transfer, self.position, self.size, self.chunk_bytes, self.identity
         )
 
 

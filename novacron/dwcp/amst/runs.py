@@ -83,6 +83,18 @@ def runs_of(bits: Bits, chunks: int) -> Iterator[Run]:
         yield first, min(count, chunks - first)
 
 
+def missing_runs(bits: Bits, first: int, count: int) -> Iterator[Run]:
+    """The runs among *count* chunks from *first* on that are not set; costs nothing for the rest."""
+    if not count:
+        return
+    begin, end = first // 8, (first + count - 1) // 8 + 1
+    mask = ((1 << count) - 1) << (first % 8)
+    missing = mask & ~int.from_bytes(bits[begin:end], "little")
+    part = missing.to_bytes(end - begin, "little")
+    for start, length in runs_of(part, (end - begin) * 8):
+        yield begin * 8 + start, length
+
+
 def _stretches(bits: Bits) -> Iterator[tuple[int, int, bool]]:
     """First bit, number of bits, and their value."""
     for found in _STRETCH.finditer(bits):

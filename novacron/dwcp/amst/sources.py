@@ -53,7 +53,7 @@ _FILE: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 class Entry(Record):
     """A file or directory of a transfer."""
 
-    index: int
+    position: int
     """From 0, in the order of the walk."""
     path: str
     """Relative, below the destination."""
@@ -165,12 +165,12 @@ class Sources:
         """
         self.skipped.clear()
         self.skipped_total = 0
-        index = 0
+        position = 0
         for number, root in enumerate(self._roots):
             for path, found in self._walk(root):
                 directory = stat.S_ISDIR(found.st_mode)
                 yield Entry(
-                    index,
+                    position,
                     path,
                     "dir" if directory else "file",
                     0 if directory else found.st_size,
@@ -180,7 +180,7 @@ class Sources:
                     identity_of(found),
                     number,
                 )
-                index += 1
+                position += 1
 
     def open(self, entry: Entry) -> SourceFile:
         """Open a file of the walk, following no symbolic link that was put in its way since.

@@ -101,9 +101,8 @@ class PartFile:
         is received into once more: what came just before the end may lie there, and blocks of
         zeros are not written over it."""
         chunks = -(-self.size // chunk_bytes)
-        missing = runs.difference(runs.bits_of([(0, chunks)], chunks), held)
         with _writing(self.path):
-            for first, count in runs.runs_of(missing, chunks):
+            for first, count in runs.missing_runs(held, 0, chunks):
                 end = min(self.size, (first + count) * chunk_bytes)
                 for begin, size in _data(self.descriptor, first * chunk_bytes, end):
                     _write_zeros(self.descriptor, begin, size)

@@ -37,6 +37,7 @@ HELLO_BYTES: Final = HEADER_BYTES + HELLO_PAYLOAD_BYTES + TAG_BYTES
 ZERO_PAYLOAD_BYTES: Final = 8
 ACK_BYTES: Final = 32
 MAX_ACKS: Final = 127
+MAX_ERRNO: Final = 4095
 EPOCH_FRAMES: Final = 1 << 16
 EPOCH_BYTES: Final = 64 << 30
 """A new key after so many frames, or bytes, in one direction of a stream."""
@@ -78,11 +79,12 @@ class AckKind(enum.IntEnum):
     ZERO = 2
     """The zero run at the offset is noted; the value is its size in bytes."""
     SEGMENT = 3
-    """The segment at the offset arrived; the value is its size in bytes."""
+    """The segment at the offset arrived; the value is its size in bytes, or 0: it is the END."""
     READ = 4
     """Everything of the byte stream before the offset left the receiver."""
     REFUSED = 5
-    """The object failed at the receiver; the value is an :class:`ErrorNumber`."""
+    """The object failed at the receiver; the value is an :class:`ErrorNumber`, the offset an errno of
+    Linux or 0."""
 
 
 class ErrorNumber(enum.IntEnum):
@@ -428,14 +430,16 @@ def read_acks(payload: Data) -> list[Ack]:
 
 def _fault_of_ack(ack: Ack) -> str:
     match ack.kind:
-        case AckKind.CHUNK | AckKind.SEGMENT:
+        case AckKind.CHUNK:
             possible = 1 <= ack.value <= MAX_CHUNK_BYTES
+        case AckKind.SEGMENT:
+            possible = 0 <= ack.value <= MAX_CHUNK_BYTES
         case AckKind.ZERO:
             possible = 1 <= ack.value <= END_OF_FILES
         case AckKind.READ:
             possible = ack.value == 0
         case AckKind.REFUSED:
-            possible = 1 <= ack.value <= 0xFFFF
+            possible = 1 <= ack.value <= 0xFFFF and ack.offset <= MAX_ERRNO
         case _:
             return f"an acknowledgement of kind {ack.kind}"
     if not ack.object:
