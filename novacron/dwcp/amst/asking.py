@@ -60,8 +60,8 @@ class Links(Protocol):
         """
         ...
 
-    def find(self, node: str, link_id: bytes) -> Link | None:
-        """The link with *node* of that id, if it has not ended."""
+    def find(self, link_id: bytes) -> Link | None:
+        """The link of that id, if it has not ended."""
         ...
 
 

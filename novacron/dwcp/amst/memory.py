@@ -71,7 +71,7 @@ class MemoryWire:
 
     def __init__(self, nursery: trio.Nursery, faults: Faults | None = None) -> None:
         self.faults = faults or Faults()
-        self.id = secrets.token_bytes(16)
+        self.link_id = secrets.token_bytes(16)
         self._nursery = nursery
         self._ends: list[MemoryLink] = []
         self._over = trio.Event()
@@ -106,7 +106,7 @@ class MemoryLink:
 
     def __init__(self, wire: MemoryWire, peer: str) -> None:
         self.peer = peer
-        self.id = wire.id
+        self.link_id = wire.link_id
         self._wire = wire
         self._movings: set[_Moving] = set()
         self._receiving: dict[tuple[str, int, int], _Moving] = {}

@@ -164,10 +164,10 @@ class Outgoing(Transfer):
                 "amst.begin",
                 Begin(
                     self.id,
-                    link.id,
+                    link.link_id,
                     record.path,
                     # What has no name of its own cannot be given one, only be put into something.
-                    record.path.endswith("/") or len(record.paths) > 1 or sources.nameless,
+                    record.path.endswith("/") or len(record.paths) > 1 or nameless(record.paths[0]),
                     record.overwrite,
                     record.on_change,
                     PRIORITIES.index(record.priority),
@@ -324,3 +324,10 @@ class Outgoing(Transfer):
 def resolve(paths: tuple[str, ...]) -> list[str]:
     """*paths*, absolute: a transfer goes on in another process, with another working directory."""
     return [path if path.startswith("/") else f"{Path.cwd()}/{path}" for path in paths]
+
+
+def nameless(path: str) -> bool:
+    """Whether *path* gives what is in it, without a directory around; see
+    :mod:`~novacron.dwcp.amst.sources`."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return not parts or parts[-1] == ".." or path.endswith("/.")

@@ -351,9 +351,8 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
 
 def _checked(record: OutgoingRecord | IncomingRecord) -> Iterator[tuple[str, Any]]:
     """The fields that are not of their type."""
-    for name, annotation in type(record).__annotations__.items():
-        value = getattr(record, name)
-        if not isinstance(value, _TYPES[annotation]) or (
-            annotation == "list[str]" and not all(isinstance(item, str) for item in value)
-        ):
+    for name, value in record._asdict().items():
+        kinds = _TYPES[str(type(record).__annotations__[name])]
+        items = value if kinds == (list,) and isinstance(value, list) else []
+        if not isinstance(value, kinds) or not all(isinstance(item, str) for item in items):
             yield name, value

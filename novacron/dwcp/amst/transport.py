@@ -193,13 +193,18 @@ class Link(Protocol):
     """
 
     @property
-    def id(self) -> bytes:
+    def link_id(self) -> bytes:
         """16 bytes, the same at both ends."""
         ...
 
     @property
     def peer(self) -> str:
         """Id of the node at the other end."""
+        ...
+
+    @property
+    def link_id(self) -> bytes:
+        """16 bytes that both ends know it by."""
         ...
 
     @property
