@@ -23,7 +23,6 @@ from novacron.component import (
 from novacron.config.schema import DwcpSettings, NetworkSettings
 from novacron.data_directory import DataDirectory
 from novacron.dwcp.amst.errors import DwcpUnavailableError
-from novacron.dwcp.amst.errors import DwcpUnavailableError
 from novacron.dwcp.amst.service import Amst, Wanted
 from novacron.dwcp.amst.transfers import Transfers
 from novacron.environment import Identity
@@ -66,6 +65,11 @@ class Dwcp(DegradableComponent, ReloadableComponent, ObservableComponent):
         self._fallback: Amst | None = None
         self._why = ""
         self._port = 0
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """Where transfers may read and write without an administrator."""
+        return self._settings.amst.directories or (str(self._directory.root / "transfers"),)
 
     @property
     def transfers(self) -> Transfers:
