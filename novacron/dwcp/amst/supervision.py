@@ -45,7 +45,9 @@ class Supervisor(Protocol):
     """The other node said that it closed the link."""
 
     @property
-    def link(self) -> Link: ...
+    def link(self) -> Link | None:
+        """None until there is a connection, where the link is nothing without one."""
+        ...
 
     def end(self, reason: DwcpError) -> None: ...
 
@@ -73,7 +75,7 @@ class NativeSupervisor:
         start: int,
         congestion: Congestion,
     ) -> None:
-        self.link: NativeLink = link
+        self._link = link
         self.heard_close = False
         self._host = host
         self._port = port
@@ -95,6 +97,10 @@ class NativeSupervisor:
         self._wake = trio.Event()
         self._counted = LinkCounters()
         self._unsent = 0
+
+    @property
+    def link(self) -> NativeLink:
+        return self._link
 
     def end(self, reason: DwcpError) -> None:
         self.link.end(reason)

@@ -1,0 +1,84 @@
+"""The link contract on every implementation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from novacron.dwcp.amst.v1 import open_link
+from novacron.network.memory import memory_stream_pair
+from novacron.network.tcp_tls import TlsDialer, open_tls_listener
+from novacron.network.transport import Stream, split_address
+from tests.contracts.check_link import CASES, MAX_CHUNK, WINDOW, Case, Pair
+from tests.network.authority import Authority, Certificates, node_id
+
+Opener = Callable[[Path], AbstractAsyncContextManager[Pair]]
+
+
+@asynccontextmanager
+async def v1_links(near: Stream, far: Stream) -> AsyncIterator[Pair]:
+    async with trio.open_nursery() as nursery:
+        links = [
+            await open_link(
+                stream,
+                peer=peer,
+                max_chunk_bytes=MAX_CHUNK,
+                send_window=WINDOW,
+                receive_window=WINDOW,
+                nursery=nursery,
+            )
+            for stream, peer in ((near, "far"), (far, "near"))
+        ]
+
+        async def lose() -> None:
+            await near.aclose()
+            await far.aclose()
+
+        try:
+            yield Pair(links[0], links[1], lose)
+        finally:
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as closing:
+                    for link in links:
+                        closing.start_soon(link.aclose)
+
+
+@asynccontextmanager
+async def v1_in_memory(directory: Path) -> AsyncIterator[Pair]:
+    async with v1_links(*memory_stream_pair("near:0", b"near", "far:0", b"far")) as pair:
+        yield pair
+
+
+@asynccontextmanager
+async def v1_over_tls(directory: Path) -> AsyncIterator[Pair]:
+    authority = Authority(directory)
+    server, client = (Certificates(authority, node_id(number)) for number in (1, 2))
+    listener = await open_tls_listener("127.0.0.1", 0, server.server_context)
+    accepted: list[Stream] = []
+
+    async def accept() -> None:
+        accepted.append(await (await listener.accept()).handshake())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept)
+        dialler = TlsDialer(client.client_context)
+        dialled = await dialler.dial(*split_address(listener.address, ""))
+    listener.close()
+    async with v1_links(dialled, accepted[0]) as pair:
+        yield pair
+
+
+LINKS: dict[str, Opener] = {"v1-memory": v1_in_memory, "v1-tls": v1_over_tls}
+
+
+@pytest.mark.usefixtures("no_leaks")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+@pytest.mark.parametrize("link", LINKS)
+async def test_a_link(link: str, case: Case, tmp_path: Path) -> None:
+    with trio.fail_after(60):
+        async with LINKS[link](tmp_path) as pair:
+            await case(pair, tmp_path)
