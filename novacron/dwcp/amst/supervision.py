@@ -34,6 +34,8 @@ DIAL_TIMEOUT: Final = 10.0
 DIALS_AT_ONCE: Final = 32
 FIRST_BACKOFF: Final = 0.2
 LAST_BACKOFF: Final = 5.0
+STABLE: Final = 5.0
+"""Seconds a connection has to last for the next one to be dialled without much of a pause."""
 SHORTEST_INTERVAL: Final = 0.25
 INTERVAL_ROUND_TRIPS: Final = 4
 
@@ -47,6 +49,14 @@ class Supervisor(Protocol):
     @property
     def link(self) -> Link | None:
         """None until there is a connection, where the link is nothing without one."""
+        ...
+
+    async def ready(self) -> Link:
+        """The link, when it can be used.
+
+        Raises:
+          DwcpError: it ended before.
+        """
         ...
 
     def end(self, reason: DwcpError) -> None: ...
@@ -87,20 +97,26 @@ class NativeSupervisor:
             maximum=min(settings.streams_max, max_streams),
             start=start,
         )
-        self._open: set[int] = set()
+        self._open: dict[int, float] = {}
+        """Streams, and since when."""
         self._dialling = 0
         self._greeting: set[int] = set()
         self._retiring: set[int] = set()
         self._next_id = 1
         self._backoff = FIRST_BACKOFF
+        self._dial_at = 0.0
         self._last_failure = ""
         self._wake = trio.Event()
         self._counted = LinkCounters()
         self._unsent = 0
+        self._shown = link.mover, 0
 
     @property
     def link(self) -> NativeLink:
         return self._link
+
+    async def ready(self) -> NativeLink:
+        return self._link  # what is given to it waits for its first connection
 
     def end(self, reason: DwcpError) -> None:
         self.link.end(reason)
@@ -109,7 +125,7 @@ class NativeSupervisor:
         self._count()
         await self.link.aclose()
         self._open.clear()
-        STREAMS.set(0, self.link.mover)
+        self._show_streams()
 
     async def run(self) -> DwcpError:
         async with trio.open_nursery() as nursery:
@@ -150,33 +166,49 @@ class NativeSupervisor:
         async for event in self.link.stream_events:
             self._greeting.discard(event.stream_id)
             if event.kind == "up":
-                self._open.add(event.stream_id)
-                self._backoff = FIRST_BACKOFF
+                self._open[event.stream_id] = trio.current_time()
             else:
-                self._open.discard(event.stream_id)
+                since = self._open.pop(event.stream_id, None)
                 self._retiring.discard(event.stream_id)
                 if event.kind == "lost":
                     STREAMS_LOST.inc()
-                    self._last_failure = event.reason
+                    if since is not None and trio.current_time() - since >= STABLE:
+                        self._backoff = FIRST_BACKOFF
+                    self._fail(event.reason)
                     logger.info(
                         "a data connection with %s was lost: %s",
                         self.link.peer,
                         event.reason,
                         extra={"peer": self.link.peer, "stream": event.stream_id},
                     )
-            STREAMS.set(len(self._open), self.link.mover)
+            self._show_streams()
             self._wake.set()
+
+    def _show_streams(self) -> None:
+        mover, count = self._shown
+        if count:
+            STREAMS.add(-count, mover)
+        self._shown = mover, count = self.link.mover, len(self._open)
+        if count:
+            STREAMS.add(count, mover)
+
+    def _fail(self, why: str) -> None:
+        """Dial no more for a while. Those that fail together are one failure."""
+        self._last_failure = why
+        now = trio.current_time()
+        if now >= self._dial_at:
+            self._dial_at = now + self._backoff
+            self._backoff = min(self._backoff * 2, LAST_BACKOFF)
 
     async def _dial_missing(self) -> None:
         async with trio.open_nursery() as nursery:
             while True:
                 self._wake = trio.Event()
-                here = len(self._open - self._retiring) + len(self._greeting) + self._dialling
-                missing = self._controller.target - here
-                failed_before = self._last_failure and not self._open
-                if missing > 0 and failed_before:
-                    await trio.sleep(self._backoff)
-                    self._backoff = min(self._backoff * 2, LAST_BACKOFF)
+                staying = len(self._open.keys() - self._retiring)
+                missing = self._controller.target - staying - len(self._greeting) - self._dialling
+                if missing > 0 and trio.current_time() < self._dial_at:
+                    await trio.sleep_until(self._dial_at)
+                    continue
                 for _ in range(min(missing, DIALS_AT_ONCE - self._dialling)):
                     self._dialling += 1
                     nursery.start_soon(self._dial)
@@ -192,19 +224,17 @@ class NativeSupervisor:
                 connection = await self._connect()
                 stream_id = self._next_id
                 self._next_id += 1
-                self._greeting.add(stream_id)
                 self.link.add_dialled(connection, stream_id)
+                self._greeting.add(stream_id)
                 failure = ""
         except OSError as exc:
             failure = exc.strerror or str(exc)
-        except LinkLostError:
-            return
+        except LinkLostError as exc:
+            failure = exc.why or exc.what
         finally:
             self._dialling -= 1
         if failure:
-            self._last_failure = failure
-            await trio.sleep(self._backoff)
-            self._backoff = min(self._backoff * 2, LAST_BACKOFF)
+            self._fail(failure)
         self._wake.set()
 
     async def _connect(self) -> socket.socket:
@@ -221,7 +251,7 @@ class NativeSupervisor:
 
     def _retire(self, count: int) -> None:
         """Those that carried least since they were opened go first."""
-        here = [s for s in self.link.streams() if s.id in self._open - self._retiring]
+        here = [s for s in self.link.streams() if s.id in self._open and s.id not in self._retiring]
         here.sort(key=lambda stream: stream.sent_bytes + stream.received_bytes)
         for stream in here[:count]:
             self._retiring.add(stream.id)
@@ -289,7 +319,7 @@ class NativeSupervisor:
         return Sample(
             seconds=seconds,
             moved_bytes=max(0, sent) + received,
-            streams=len(self._open - self._retiring),
+            streams=len(self._open.keys() - self._retiring),
             starved_share=known * (after.starved_ns - before.starved_ns) / stream_ns,
             limited_share=known * (after.limited_ns - before.limited_ns) / stream_ns,
             window_share=known * (after.window_ns - before.window_ns) / stream_ns,
