@@ -31,6 +31,7 @@ TITLES = {
     "cli": "Command line",
     "config": "Configuration",
     "database": "Database",
+    "dwcp": "Transfers",
     "environment": "Environment, identity and resources",
     "http": "HTTP listeners (REST interface and metrics)",
     "log": "Logger",

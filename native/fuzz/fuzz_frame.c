@@ -118,7 +118,8 @@ static void acknowledgement_is_judged(const uint8_t *bytes)
         ALWAYS(ack.value <= NC_FRAME_MAX_CHUNK);
         __attribute__((fallthrough));
     case NC_ACK_ZERO:
-        ALWAYS(ack.value > 0 && ack.value <= INT64_MAX);
+        ALWAYS(ack.value > 0 || ack.kind == NC_ACK_SEGMENT);
+        ALWAYS(ack.value <= INT64_MAX);
         ALWAYS(ack.offset + ack.value <= INT64_MAX);
         break;
     case NC_ACK_READ:
@@ -126,6 +127,7 @@ static void acknowledgement_is_judged(const uint8_t *bytes)
         break;
     default:
         ALWAYS(nc_frame_error_code(ack.value) != NC_ERR_OK);
+        ALWAYS(ack.offset <= NC_ACK_MAX_ERRNO);
     }
     nc_frame_ack_write(&ack, again);
     ALWAYS(memcmp(again, bytes, sizeof again) == 0);

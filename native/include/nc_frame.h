@@ -84,6 +84,9 @@ enum nc_ack_kind {
     NC_ACK_MAX
 };
 
+/* The largest errno of Linux; the refusal of an object carries none above. */
+#define NC_ACK_MAX_ERRNO 4095
+
 /* 32 bytes: kind 1 | reserved 3 (0) | object 4 | generation 4 | reserved 4 (0) | offset 8 | value 8
  */
 struct nc_frame_ack {

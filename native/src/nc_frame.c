@@ -268,7 +268,7 @@ static int value_is_possible(const struct nc_frame_ack *ack)
         return ack->value == 0;
     default:
         /* Numbers that this version does not know are read as SYSTEM. */
-        return ack->value >= 1 && ack->value <= UINT16_MAX;
+        return ack->value >= 1 && ack->value <= UINT16_MAX && ack->offset <= NC_ACK_MAX_ERRNO;
     }
 }
 

@@ -268,7 +268,7 @@ static void acknowledgements_have_their_rules(void)
         CHECK(ACK(.kind = kind, .object = 1, .value = value));
         CHECK(ACK(.kind = kind, .object = UINT32_MAX, .generation = UINT32_MAX, .value = value));
         CHECK(!ACK(.kind = kind, .object = 0, .value = value));
-        CHECK(!ACK(.kind = kind, .object = 1, .value = !value));
+        CHECK(ACK(.kind = kind, .object = 1, .value = !value) == (kind == NC_ACK_SEGMENT));
         CHECK(!ACK(.kind = kind, .object = 1, .value = value, .offset = UINT64_MAX));
     }
     CHECK(ACK(.kind = NC_ACK_CHUNK, .object = 1, .value = NC_FRAME_MAX_CHUNK));
@@ -281,6 +281,9 @@ static void acknowledgements_have_their_rules(void)
     CHECK(ACK(.kind = NC_ACK_READ, .object = 1, .offset = INT64_MAX));
     CHECK(ACK(.kind = NC_ACK_REFUSED, .object = 1, .value = UINT16_MAX));
     CHECK(!ACK(.kind = NC_ACK_REFUSED, .object = 1, .value = UINT16_MAX + 1));
+    CHECK(ACK(.kind = NC_ACK_REFUSED, .object = 1, .value = 1, .offset = 4095));
+    CHECK(!ACK(.kind = NC_ACK_REFUSED, .object = 1, .value = 1, .offset = 4096));
+    CHECK(!ACK(.kind = NC_ACK_SEGMENT, .object = 1, .offset = UINT64_C(1) << 63));
 }
 
 static void error_numbers_of_the_wire_are_not_those_of_a_build(void)

@@ -198,7 +198,6 @@ def test_every_test_directory_mirrors_something() -> None:
         "native",
         "configs",
         "vectors",
-        "lab",
     }
     folders = {
         path.parts[1] for path in files() if path.parts[0] == "tests" and len(path.parts) > 2

@@ -126,7 +126,7 @@ class NativeEngine:
             send_window=send_window,
             receive_window=receive_window,
         )
-        link = NativeLink(self, tag, handle, peer, encrypt, max_chunk_bytes)
+        link = NativeLink(self, tag, handle, peer, link_id, encrypt, max_chunk_bytes)
         self._links[tag] = link
         return link
 
@@ -173,10 +173,12 @@ class NativeLink:
         tag: int,
         handle: LinkHandle,
         peer: str,
+        link_id: bytes,
         encrypted: bool,
         max_chunk_bytes: int,
     ) -> None:
         self.peer = peer
+        self.link_id = link_id
         self.encrypted = encrypted
         self.max_chunk_bytes = max_chunk_bytes
         self.mover = "tcp"
@@ -189,6 +191,11 @@ class NativeLink:
         self._closing = False
         self._reason: DwcpError | None = None
         self._say, self.stream_events = trio.open_memory_channel[StreamEvent](STREAM_EVENTS)
+
+    @property
+    def busy(self) -> bool:
+        """Something is on its way, or was and is not closed."""
+        return bool(self._objects)
 
     # Streams -------------------------------------------------------------------------------
 

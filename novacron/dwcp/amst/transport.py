@@ -198,6 +198,11 @@ class Link(Protocol):
         ...
 
     @property
+    def link_id(self) -> bytes:
+        """16 bytes that both ends know it by."""
+        ...
+
+    @property
     def protocol(self) -> int:
         """3, or 1 for the fall-back."""
         ...

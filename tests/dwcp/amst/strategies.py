@@ -10,7 +10,24 @@ from hypothesis import strategies as st
 from tests.dwcp.amst import reference
 from tests.dwcp.amst.vectors import END_OF_FILES, GOOD, LARGEST_CHUNK, MIB
 
-EDGES = (0, 1, 4, 5, 8, 31, 32, 33, 36, 4064, 4096, MIB, MIB + 4, LARGEST_CHUNK, LARGEST_CHUNK + 4)
+EDGES = (
+    0,
+    1,
+    4,
+    5,
+    8,
+    31,
+    32,
+    33,
+    36,
+    4064,
+    4095,
+    4096,
+    MIB,
+    MIB + 4,
+    LARGEST_CHUNK,
+    LARGEST_CHUNK + 4,
+)
 U32 = st.sampled_from([*EDGES, 2**31, 2**32 - 1]) | st.integers(0, 2**32 - 1)
 U64 = st.sampled_from(
     [*EDGES, END_OF_FILES - MIB, END_OF_FILES - MIB + 1, END_OF_FILES, END_OF_FILES + 1, 2**64 - 1]

@@ -205,9 +205,11 @@ def acks() -> list[Case]:
             {"kind": 2, "object": 3, "generation": 1, "offset": 6 * MIB, "value": 1 << 40},
         ),
         ("SEGMENT", {"kind": 3, "object": 9, "offset": 100, "value": 10}),
+        ("SEGMENT of nothing: the END", {"kind": 3, "object": 9, "offset": 110}),
         ("READ", {"kind": 4, "object": 9, "offset": 110}),
         ("READ of nothing", {"kind": 4, "object": 9}),
         ("REFUSED NOT_FOUND", {"kind": 5, "object": 3, "generation": 2, "value": 6}),
+        ("REFUSED SYSTEM, ENOSPC", {"kind": 5, "object": 3, "offset": 28, "value": 1}),
         ("REFUSED for a reason to come", {"kind": 5, "object": 3, "value": 65535}),
         ("the largest CHUNK", {"kind": 1, "object": 2**32 - 1, "value": LARGEST_CHUNK}),
         ("ZERO of a whole file", {"kind": 2, "object": 1, "value": END_OF_FILES}),
@@ -254,8 +256,9 @@ def invalid_acks() -> list[Case]:
         ("ZERO beyond the end", chunk | {"kind": 2, "value": END_OF_FILES}),
         ("READ with a value", chunk | {"kind": 4, "value": 1}),
         ("READ beyond the end", chunk | {"kind": 4, "value": 0, "offset": END_OF_FILES + 1}),
-        ("REFUSED for no reason", chunk | {"kind": 5, "value": 0}),
-        ("REFUSED with too large a number", chunk | {"kind": 5, "value": 65536}),
+        ("REFUSED for no reason", chunk | {"kind": 5, "offset": 0, "value": 0}),
+        ("REFUSED with too large a number", chunk | {"kind": 5, "offset": 0, "value": 65536}),
+        ("REFUSED with too large an errno", chunk | {"kind": 5, "offset": 4096, "value": 1}),
     ]
     cases += [
         (

@@ -1,0 +1,302 @@
+"""What keeps a link: its connections are dialled, counted, replaced and given up here."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import statistics as figures
+from typing import Any, Final, Protocol
+
+import trio
+
+from novacron.config.schema import AmstSettings
+from novacron.dwcp.amst.congestion import Congestion
+from novacron.dwcp.amst.errors import LinkLostError
+from novacron.dwcp.amst.metrics import (
+    BAD_FRAMES,
+    BYTES,
+    REKEYS,
+    RESENT_BYTES,
+    STREAMS,
+    STREAMS_LOST,
+    WIRE_BYTES,
+)
+from novacron.dwcp.amst.native import NativeLink
+from novacron.dwcp.amst.streams.core import Controller, Sample
+from novacron.dwcp.amst.transport import Link, LinkCounters, StreamStatistics
+from novacron.errors import DwcpError
+
+logger = logging.getLogger("novacron.dwcp")
+
+IDLE_AFTER: Final = 60.0
+"""Seconds without anything on its way after which a link is closed."""
+DIAL_TIMEOUT: Final = 10.0
+DIALS_AT_ONCE: Final = 32
+FIRST_BACKOFF: Final = 0.2
+LAST_BACKOFF: Final = 5.0
+SHORTEST_INTERVAL: Final = 0.25
+INTERVAL_ROUND_TRIPS: Final = 4
+
+
+class Supervisor(Protocol):
+    """Keeps one link; made with it, then run once and closed."""
+
+    heard_close: bool
+    """The other node said that it closed the link."""
+
+    @property
+    def link(self) -> Link: ...
+
+    def end(self, reason: DwcpError) -> None: ...
+
+    async def run(self) -> DwcpError:
+        """Until the link is over; says why."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+    def statistics(self) -> dict[str, Any]: ...
+
+
+class NativeSupervisor:
+    """Of a link of the C engine. The initiator dials; both watch."""
+
+    def __init__(
+        self,
+        link: NativeLink,
+        *,
+        host: str,
+        port: int,
+        initiator: bool,
+        settings: AmstSettings,
+        max_streams: int,
+        start: int,
+        congestion: Congestion,
+    ) -> None:
+        self.link: NativeLink = link
+        self.heard_close = False
+        self._host = host
+        self._port = port
+        self._initiator = initiator
+        self._settings = settings
+        self._congestion = congestion
+        self._controller = Controller(
+            minimum=min(settings.streams_min, max_streams),
+            maximum=min(settings.streams_max, max_streams),
+            start=start,
+        )
+        self._open: set[int] = set()
+        self._dialling = 0
+        self._greeting: set[int] = set()
+        self._retiring: set[int] = set()
+        self._next_id = 1
+        self._backoff = FIRST_BACKOFF
+        self._last_failure = ""
+        self._wake = trio.Event()
+        self._counted = LinkCounters()
+
+    def end(self, reason: DwcpError) -> None:
+        self.link.end(reason)
+
+    async def aclose(self) -> None:
+        self._count()
+        await self.link.aclose()
+        self._open.clear()
+        STREAMS.set(0, self.link.mover)
+
+    async def run(self) -> DwcpError:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_streams)
+            nursery.start_soon(self._watch_life)
+            nursery.start_soon(self._control)
+            if self._initiator:
+                nursery.start_soon(self._dial_missing)
+            reason = await self.link.wait_ended()
+            nursery.cancel_scope.cancel()
+        return reason
+
+    def statistics(self) -> dict[str, Any]:
+        controller = self._controller
+        return {
+            "role": "initiator" if self._initiator else "acceptor",
+            "address": f"{self._host}:{self._port}" if self._initiator else None,
+            "streams_wanted": controller.target if self._initiator else None,
+            "bound_by": controller.bound_by,
+            "decisions": [
+                {
+                    "at": round(d.at, 3),
+                    "streams": d.target,
+                    "reason": str(d.reason),
+                    "goodput_bps": round(d.goodput_bps),
+                }
+                for d in controller.history
+            ],
+            "last_failure": self._last_failure,
+            "counters": self.link.counters()._asdict(),
+            "streams": [stream._asdict() for stream in self.link.streams()],
+        }
+
+    # Connections -------------------------------------------------------------------------------
+
+    async def _watch_streams(self) -> None:
+        async for event in self.link.stream_events:
+            self._greeting.discard(event.stream_id)
+            if event.kind == "up":
+                self._open.add(event.stream_id)
+                self._backoff = FIRST_BACKOFF
+            else:
+                self._open.discard(event.stream_id)
+                self._retiring.discard(event.stream_id)
+                if event.kind == "lost":
+                    STREAMS_LOST.inc()
+                    self._last_failure = event.reason
+                    logger.info(
+                        "a data connection with %s was lost: %s",
+                        self.link.peer,
+                        event.reason,
+                        extra={"peer": self.link.peer, "stream": event.stream_id},
+                    )
+            STREAMS.set(len(self._open), self.link.mover)
+            self._wake.set()
+
+    async def _dial_missing(self) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._wake = trio.Event()
+                here = len(self._open - self._retiring) + len(self._greeting) + self._dialling
+                missing = self._controller.target - here
+                failed_before = self._last_failure and not self._open
+                if missing > 0 and failed_before:
+                    await trio.sleep(self._backoff)
+                    self._backoff = min(self._backoff * 2, LAST_BACKOFF)
+                for _ in range(min(missing, DIALS_AT_ONCE - self._dialling)):
+                    self._dialling += 1
+                    nursery.start_soon(self._dial)
+                if missing < 0:
+                    self._retire(-missing)
+                await self._wake.wait()
+
+    async def _dial(self) -> None:
+        """One connection, handed to the engine; a failure is noted and tried again after a pause."""
+        failure = "no connection in time"
+        try:
+            with trio.move_on_after(DIAL_TIMEOUT):
+                connection = await self._connect()
+                stream_id = self._next_id
+                self._next_id += 1
+                self._greeting.add(stream_id)
+                self.link.add_dialled(connection, stream_id)
+                failure = ""
+        except OSError as exc:
+            failure = exc.strerror or str(exc)
+        except LinkLostError:
+            return
+        finally:
+            self._dialling -= 1
+        if failure:
+            self._last_failure = failure
+            await trio.sleep(self._backoff)
+            self._backoff = min(self._backoff * 2, LAST_BACKOFF)
+        self._wake.set()
+
+    async def _connect(self) -> socket.socket:
+        found = await trio.socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        connection = trio.socket.socket(family, kind, protocol)
+        try:
+            self._congestion.apply(connection.fileno(), str(address[0]))
+            await connection.connect(address)
+        except BaseException:
+            connection.close()
+            raise
+        return socket.socket(fileno=connection.detach())
+
+    def _retire(self, count: int) -> None:
+        """Those that carried least since they were opened go first."""
+        here = [s for s in self.link.streams() if s.id in self._open - self._retiring]
+        here.sort(key=lambda stream: stream.sent_bytes + stream.received_bytes)
+        for stream in here[:count]:
+            self._retiring.add(stream.id)
+            self.link.retire(stream.id)
+
+    # Watching ----------------------------------------------------------------------------------
+
+    async def _watch_life(self) -> None:
+        alone_since = idle_since = trio.current_time()
+        while True:
+            await trio.sleep(0.5)
+            now = trio.current_time()
+            if self._open:
+                alone_since = now
+            if self.link.busy:
+                idle_since = now
+            if now - alone_since >= self._settings.link_timeout:
+                self.end(
+                    LinkLostError(
+                        f"the link with node {self.link.peer} is lost",
+                        why=f"no connection for {self._settings.link_timeout:g} s"
+                        + (f"; the last one: {self._last_failure}" if self._last_failure else ""),
+                        key="dwcp.amst.link_timeout",
+                    )
+                )
+            elif self._initiator and now - idle_since >= IDLE_AFTER:
+                self.end(LinkLostError("the link was closed", why="nothing moved on it"))
+
+    async def _control(self) -> None:
+        before = self.link.counters()
+        at = trio.current_time()
+        while True:
+            streams = self.link.streams()
+            round_trips = [s.rtt_us for s in streams if s.rtt_us]
+            pause = max(
+                SHORTEST_INTERVAL,
+                INTERVAL_ROUND_TRIPS * (figures.median(round_trips) if round_trips else 0) / 1e6,
+            )
+            await trio.sleep(pause)
+            after, now = self.link.counters(), trio.current_time()
+            if self._initiator and self._open:
+                target = self._controller.observe(
+                    self._sample(before, after, now - at, self.link.streams())
+                )
+                if target != len(self._open):
+                    self._wake.set()
+            self._count()
+            before, at = after, now
+
+    def _sample(
+        self,
+        before: LinkCounters,
+        after: LinkCounters,
+        seconds: float,
+        streams: list[StreamStatistics],
+    ) -> Sample:
+        stream_ns = max(len(streams), 1) * seconds * 1e9
+        measured = [s for s in streams if s.min_rtt_us]
+        return Sample(
+            seconds=seconds,
+            acknowledged_bytes=after.sent_bytes
+            - before.sent_bytes
+            + after.received_bytes
+            - before.received_bytes,
+            streams=len(streams),
+            starved_share=(after.starved_ns - before.starved_ns) / stream_ns,
+            limited_share=(after.limited_ns - before.limited_ns) / stream_ns,
+            window_share=(after.window_ns - before.window_ns) / stream_ns,
+            smoothed_rtt=figures.median(s.rtt_us for s in measured) / 1e6 if measured else 0.0,
+            least_rtt=min(s.min_rtt_us for s in measured) / 1e6 if measured else 0.0,
+            chunk_bytes=self.link.max_chunk_bytes,
+        )
+
+    def _count(self) -> None:
+        """What was moved since the last time, into the node's metrics."""
+        now, before = self.link.counters(), self._counted
+        if now.sent_bytes < before.sent_bytes:
+            return  # the link is gone, and its counters with it
+        self._counted = now
+        BYTES.inc("sent", by=now.sent_bytes - before.sent_bytes)
+        BYTES.inc("received", by=now.received_bytes - before.received_bytes)
+        WIRE_BYTES.inc("sent", by=now.wire_sent_bytes - before.wire_sent_bytes)
+        WIRE_BYTES.inc("received", by=now.wire_received_bytes - before.wire_received_bytes)
+        RESENT_BYTES.inc(by=now.resent_bytes - before.resent_bytes)
+        BAD_FRAMES.inc(by=now.bad_frames - before.bad_frames)
+        REKEYS.inc(by=now.rekeys - before.rekeys)
