@@ -78,6 +78,7 @@ class NativeEngine:
         self._tags = itertools.count(1)
         self._links: dict[int, NativeLink] = {}
         self._objects: dict[int, NativeMoving] = {}
+        self._turn = trio.Lock()
         self._pumping = trio.CancelScope()
         self._closed = False
 
@@ -142,14 +143,25 @@ class NativeEngine:
             await trio.to_thread.run_sync(self._engine.close)
 
     async def _pump(self, *, task_status: trio.TaskStatus[None]) -> None:
-        # Shielded: those who close what moves wait for its events, also while all is cancelled.
         with self._pumping:
-            self._pumping.shield = True
             task_status.started()
             while True:
-                await trio.lowlevel.wait_readable(self._engine.event_fd)
-                for event in self._engine.poll():
-                    self._dispatch(event)
+                await self._listen()
+
+    async def _listen(self, said: trio.Event | None = None) -> None:
+        """Pass on what the engine says next, unless *said* was set before it was this one's turn."""
+        async with self._turn:
+            if said is not None and said.is_set():
+                return
+            await trio.lowlevel.wait_readable(self._engine.event_fd)
+            for event in self._engine.poll():
+                self._dispatch(event)
+
+    async def _until(self, said: trio.Event) -> None:
+        """Wait for *said*, which the engine's events set. Those who close what moves wait so, also
+        while everything around them is cancelled, the task that listens for all among it."""
+        while not said.is_set():
+            await self._listen(said)
 
     def _dispatch(self, event: Event) -> None:
         if event.object:
@@ -351,8 +363,7 @@ class NativeLink:
         self._closing = True
         self.end(LinkLostError("the link was closed here"))
         with trio.CancelScope(shield=True):
-            while not self._gone.is_set():
-                await self._gone.wait()
+            await self._engine._until(self._gone)
             for moving in list(self._objects):
                 await moving.aclose()
         self._handle.free()
@@ -441,7 +452,7 @@ class NativeMoving:
             self._closing = True
             self._handle.abort()
         with trio.CancelScope(shield=True):
-            await self._ended.wait()
+            await self._link._engine._until(self._ended)
         if self._freed:
             return
         self.progress()
