@@ -319,23 +319,20 @@ class NativeSupervisor:
         streams: list[StreamStatistics],
     ) -> Sample:
         stream_ns = max(len(streams), 1) * seconds * 1e9
-        unsent = sum(stream.unsent_bytes for stream in streams)
-        moved = (
-            after.wire_sent_bytes
-            - before.wire_sent_bytes
-            + after.wire_received_bytes
-            - before.wire_received_bytes
-            - (unsent - self._unsent)
-        )
-        self._unsent = unsent
         measured = [s for s in streams if s.min_rtt_us]
+        unsent, self._unsent = self._unsent, sum(s.unsent_bytes for s in streams)
+        sent = after.wire_sent_bytes - before.wire_sent_bytes + unsent - self._unsent
+        received = after.wire_received_bytes - before.wire_received_bytes
+        # What holds the sending end is known there alone. Seen from a receiving one its streams
+        # starve, with nothing to send, which says nothing about the path.
+        known = 1.0 if sent >= received else 0.0
         return Sample(
             seconds=seconds,
-            moved_bytes=max(0, moved),
-            streams=len(streams),
-            starved_share=(after.starved_ns - before.starved_ns) / stream_ns,
-            limited_share=(after.limited_ns - before.limited_ns) / stream_ns,
-            window_share=(after.window_ns - before.window_ns) / stream_ns,
+            moved_bytes=max(0, sent) + received,
+            streams=len(self._open - self._retiring),
+            starved_share=known * (after.starved_ns - before.starved_ns) / stream_ns,
+            limited_share=known * (after.limited_ns - before.limited_ns) / stream_ns,
+            window_share=known * (after.window_ns - before.window_ns) / stream_ns,
             smoothed_rtt=figures.median(s.rtt_us for s in measured) / 1e6 if measured else 0.0,
             least_rtt=min(s.min_rtt_us for s in measured) / 1e6 if measured else 0.0,
         )
