@@ -9,7 +9,7 @@ so or asks for a new one, which only a node that lost the old one does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
 
 import trio
@@ -24,16 +24,19 @@ from novacron.dwcp.amst.errors import (
     LinkRefusedError,
     PeerUnreachableError,
 )
-from novacron.dwcp.amst.messages import pack, unpack
+from novacron.dwcp.amst.messages import from_wire, pack, unpack
 from novacron.dwcp.amst.metrics import LINKS, LINKS_ENDED, LINKS_OPENED
-from novacron.dwcp.amst.native import NativeEngine
+from novacron.dwcp.amst.native import NativeEngine, NativeLink
 from novacron.dwcp.amst.negotiation import (
     Abilities,
     Agreement,
     LinkAnswer,
     LinkAsk,
     LinkClose,
+    RdmaAsk,
+    RdmaOffer,
 )
+from novacron.dwcp.amst.rdma import Rdma, connect, offer_of
 from novacron.dwcp.amst.supervision import NativeSupervisor, Supervisor
 from novacron.errors import ConflictError, DwcpError, NetworkError, NovaCronError
 from novacron.network import Network
@@ -95,6 +98,7 @@ class Links:
         engine: NativeEngine | None,
         congestion: Congestion,
         book: AddressBook,
+        rdma: Rdma,
         versions: tuple[int, ...],
         open_v1: Callable[..., Any] | None = None,
     ) -> None:
@@ -104,6 +108,7 @@ class Links:
         self._engine = engine
         self._congestion = congestion
         self._book = book
+        self._rdma = rdma
         self._open_v1 = open_v1
         self._abilities = Abilities(
             versions=versions,
@@ -188,6 +193,7 @@ class Links:
         self._port = port
         self._network.register_handler("amst.link", self._answer)
         self._network.register_handler("amst.close", self._hear_close)
+        self._network.register_handler("amst.rdma", self._answer_rdma)
         nursery.start_soon(self._watch_peers)
 
     async def aclose(self) -> None:
@@ -195,6 +201,7 @@ class Links:
         self._closed = True
         self._network.remove_handler("amst.link")
         self._network.remove_handler("amst.close")
+        self._network.remove_handler("amst.rdma")
         for entry in list(self._by_id.values()):
             entry.keeper.end(LinkLostError("the link was closed", why="the node stops"))
         for entry in list(self._by_id.values()):
@@ -227,7 +234,7 @@ class Links:
         self._check_room()
         done = self._asking[peer] = trio.Event()
         try:
-            asked = negotiation.ask(self._abilities)
+            asked = negotiation.ask(self._able())
             try:
                 body = await session.request("amst.link", pack(asked), within=ASK_TIMEOUT)
             except NetworkError as exc:
@@ -283,10 +290,15 @@ class Links:
             )
             await old.ended.wait()
         self._check_room()
-        answered = negotiation.answer(asked, self._abilities, port=self._port)
+        answered = negotiation.answer(asked, self._able(), port=self._port)
         agreement = negotiation.agreed_by_answerer(asked, answered)
         await self._open(session, asked, answered, agreement, initiator=False)
         return pack(answered)
+
+    def _able(self) -> Abilities:
+        if self._rdma.usable:
+            return self._abilities._replace(movers=("rdma", "tcp"))
+        return self._abilities
 
     def _check_room(self) -> None:
         if len(self._by_id) >= self._settings.max_links:
@@ -377,6 +389,7 @@ class Links:
             max_streams=agreement.max_streams,
             start=self._start_with(host),
             congestion=self._congestion,
+            dial_rdma=self._rdma_dialler(peer, link) if "rdma" in agreement.movers else None,
         )
 
     async def _open_v1_keeper(
@@ -386,6 +399,40 @@ class Links:
             raise DwcpUnavailableError("this node does not speak protocol version 1")
         keeper: Supervisor = await self._open_v1(session.node_id, agreement, host, port, initiator)
         return keeper
+
+    def _rdma_dialler(self, peer: str, link: NativeLink) -> Callable[[int], Awaitable[None]]:
+        async def dial(stream_id: int) -> None:
+            """Raises NovaCronError: RDMA cannot be used with this node."""
+            session = await self.session_with(peer)
+            channel = await self._rdma.open_channel(link.max_chunk_bytes)
+            try:
+                ask = RdmaAsk(link=link.link_id, stream=stream_id, offer=offer_of(channel))
+                body = await session.request("amst.rdma", pack(ask), within=ASK_TIMEOUT)
+                await connect(channel, unpack(RdmaOffer, body))
+            except BaseException:
+                channel.close()
+                raise
+            link.add_rdma(channel, stream_id)
+
+        return dial
+
+    async def _answer_rdma(self, session: PeerSession, body: bytes) -> bytes:
+        asked = unpack(RdmaAsk, body)
+        entry = self._by_id.get(asked.link)
+        link = entry.keeper.link if entry is not None else None
+        if entry is None or entry.peer != session.node_id or not isinstance(link, NativeLink):
+            raise LinkRefusedError("there is no such link")
+        if not self._rdma.usable:
+            raise DwcpUnavailableError("no RDMA", why=self._rdma.why)
+        channel = await self._rdma.open_channel(link.max_chunk_bytes)
+        try:
+            answer = pack(offer_of(channel))
+            await connect(channel, from_wire(RdmaOffer, asked.offer))
+        except BaseException:
+            channel.close()
+            raise
+        link.add_rdma(channel, asked.stream)
+        return answer
 
     def _start_with(self, host: str) -> int:
         if self._settings.streams_start:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import statistics as figures
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
 import trio
@@ -24,7 +25,7 @@ from novacron.dwcp.amst.metrics import (
 from novacron.dwcp.amst.native import NativeLink
 from novacron.dwcp.amst.streams.core import Controller, Sample
 from novacron.dwcp.amst.transport import Link, LinkCounters, StreamStatistics
-from novacron.errors import DwcpError
+from novacron.errors import DwcpError, NovaCronError
 
 logger = logging.getLogger("novacron.dwcp")
 
@@ -84,6 +85,7 @@ class NativeSupervisor:
         max_streams: int,
         start: int,
         congestion: Congestion,
+        dial_rdma: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         self._link = link
         self.heard_close = False
@@ -92,6 +94,9 @@ class NativeSupervisor:
         self._initiator = initiator
         self._settings = settings
         self._congestion = congestion
+        self._dial_rdma = dial_rdma
+        self._rdma_stream: int | None = None
+        self.rdma_why = "" if dial_rdma is not None else "not agreed on"
         self._controller = Controller(
             minimum=min(settings.streams_min, max_streams),
             maximum=min(settings.streams_max, max_streams),
@@ -134,6 +139,8 @@ class NativeSupervisor:
             nursery.start_soon(self._control)
             if self._initiator:
                 nursery.start_soon(self._dial_missing)
+                if self._dial_rdma is not None:
+                    nursery.start_soon(self._try_rdma, self._dial_rdma)
             reason = await self.link.wait_ended()
             nursery.cancel_scope.cancel()
         return reason
@@ -156,25 +163,54 @@ class NativeSupervisor:
                 for d in controller.history
             ],
             "last_failure": self._last_failure,
+            "rdma_why": self.rdma_why,
             "counters": self.link.counters()._asdict(),
             "streams": [stream._asdict() for stream in self.link.streams()],
         }
 
     # Connections -------------------------------------------------------------------------------
 
+    async def _try_rdma(self, dial: Callable[[int], Awaitable[None]]) -> None:
+        """Once in the life of a link, beside the first TCP connections: those carry everything until
+        the greeting came back over RDMA, which is the self-test, and again if RDMA fails later."""
+        stream_id = self._next_id
+        self._next_id += 1
+        self._rdma_stream = stream_id
+        try:
+            await dial(stream_id)
+        except NovaCronError as exc:
+            self._lose_rdma(str(exc))
+
+    def _lose_rdma(self, why: str) -> None:
+        self._rdma_stream = None
+        self.rdma_why = why
+        self.link.mover = "tcp"
+        logger.warning(
+            "RDMA with %s cannot be used, TCP is: %s",
+            self.link.peer,
+            why,
+            extra={"peer": self.link.peer},
+        )
+
     async def _watch_streams(self) -> None:
         async for event in self.link.stream_events:
             self._greeting.discard(event.stream_id)
+            rdma = event.stream_id == self._rdma_stream
             if event.kind == "up":
+                if rdma:
+                    self.link.mover = "rdma"
                 self._open[event.stream_id] = trio.current_time()
             else:
                 since = self._open.pop(event.stream_id, None)
                 self._retiring.discard(event.stream_id)
+                if rdma:
+                    self._lose_rdma(event.reason or "the other node ended it")
                 if event.kind == "lost":
                     STREAMS_LOST.inc()
                     if since is not None and trio.current_time() - since >= STABLE:
                         self._backoff = FIRST_BACKOFF
-                    self._fail(event.reason)
+                    if not rdma:  # TCP takes over, and that at once
+                        self._fail(event.reason)
                     logger.info(
                         "a data connection with %s was lost: %s",
                         self.link.peer,
@@ -205,7 +241,7 @@ class NativeSupervisor:
             while True:
                 self._wake = trio.Event()
                 staying = len(self._open.keys() - self._retiring)
-                missing = self._controller.target - staying - len(self._greeting) - self._dialling
+                missing = self._wanted() - staying - len(self._greeting) - self._dialling
                 if missing > 0 and trio.current_time() < self._dial_at:
                     await trio.sleep_until(self._dial_at)
                     continue
@@ -215,6 +251,10 @@ class NativeSupervisor:
                 if missing < 0:
                     self._retire(-missing)
                 await self._wake.wait()
+
+    def _wanted(self) -> int:
+        """Where RDMA carries, that one is all."""
+        return 1 if self.link.mover == "rdma" else self._controller.target
 
     async def _dial(self) -> None:
         """One connection, handed to the engine; a failure is noted and tried again after a pause."""
@@ -251,7 +291,8 @@ class NativeSupervisor:
 
     def _retire(self, count: int) -> None:
         """Those that carried least since they were opened go first."""
-        here = [s for s in self.link.streams() if s.id in self._open and s.id not in self._retiring]
+        spared = self._retiring | {self._rdma_stream}
+        here = [s for s in self.link.streams() if s.id in self._open.keys() - spared]
         here.sort(key=lambda stream: stream.sent_bytes + stream.received_bytes)
         for stream in here[:count]:
             self._retiring.add(stream.id)
@@ -292,7 +333,7 @@ class NativeSupervisor:
             )
             await trio.sleep(pause)
             after, now = self.link.counters(), trio.current_time()
-            if self._initiator and self._open:
+            if self._initiator and self._open and self.link.mover == "tcp":
                 target = self._controller.observe(
                     self._sample(before, after, now - at, self.link.streams())
                 )
