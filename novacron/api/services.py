@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from novacron.boot.report_store import ReportStore
@@ -16,49 +15,19 @@ from novacron.record import Record
 from novacron.security import Security
 
 if TYPE_CHECKING:
-    from novacron.api.parameters import TransferRequest
-
-
-class TransferDesk(Protocol):
-    """Starts transfers and knows about them. Views are what ``docs/reference/rest.md`` describes.
-
-    *id* may be the first characters of one wherever it is looked up.
-    """
-
-    def views(self) -> Sequence[JsonObject]:
-        """Newest first."""
-        ...
-
-    def view(self, id: str) -> JsonObject:
-        """Raises:
-        TransferUnknownError: no transfer has the id, or several begin so."""
-        ...
-
-    async def start(self, wanted: TransferRequest, *, confined: bool) -> JsonObject:
-        """Put a transfer on record and begin with it; returns its view.
-
-        *confined*: files of this node are opened only within ``dwcp.amst.directories``.
-        """
-        ...
-
-    async def pause(self, id: str) -> JsonObject: ...
-    async def resume(self, id: str) -> JsonObject: ...
-    async def cancel(self, id: str) -> JsonObject: ...
-    async def limit(self, id: str, limit_bps: int) -> JsonObject: ...
+    from novacron.dwcp.amst.transfers import Transfers
 
 
 class DataMover(Protocol):
     """What the API needs of the component that moves data between nodes."""
 
     @property
-    def directories(self) -> Sequence[str]:
-        """Where transfers may read and write without an administrator."""
+    def transfers(self) -> Transfers: ...
+
+    def view(self) -> JsonObject:
+        """``mode``; ``protocol``, ``encryption`` and ``rdma``, each with ``wanted``, ``got`` and
+        ``why``; ``links``, each with its ``streams``."""
         ...
-
-    @property
-    def transfers(self) -> TransferDesk: ...
-
-    def view(self) -> JsonObject: ...
 
 
 class Services(Record):

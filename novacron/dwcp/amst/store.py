@@ -53,6 +53,8 @@ class OutgoingRecord(Record):
     created_at: float
     pulled: bool = False
     """The other node asked for it: confined to the directories this node allows."""
+    confined: bool = False
+    """So is this one, because of who asked for it."""
     deadline_at: float | None = None
     paused: bool = False
     state: str = "waiting"
@@ -73,7 +75,7 @@ class OutgoingRecord(Record):
     @property
     def same(self) -> tuple[object, ...]:
         """Equal for requests that ask for the same thing."""
-        return (self.peer, tuple(self.paths), self.path, self.pulled)
+        return (self.peer, tuple(self.paths), self.path, self.pulled, self.confined)
 
 
 class IncomingRecord(Record):

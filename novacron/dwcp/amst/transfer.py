@@ -52,6 +52,9 @@ class SendRequest(Record):
     on_change: str = "refuse"
     """Where a source changes while it is sent: ``refuse`` it, or ``restart`` it."""
     recursive: bool = True
+    confined: bool = False
+    """*paths* may only lead into the directories this node allows, with no symbolic link on the way:
+    the caller is nobody who may read any file."""
 
 
 class ReceiveRequest(Record):

@@ -239,6 +239,7 @@ class Transfers:
             chunk_bytes=self._settings.chunk_bytes,
             created_at=now,
             deadline_at=now + request.deadline_seconds if request.deadline_seconds else None,
+            confined=request.confined,
         )
         return await self._launch_new(record)
 
