@@ -15,7 +15,7 @@ import trio
 
 from novacron.api.probes import Front
 from novacron.api.rate import Buckets
-from novacron.api.services import DataMover, Services
+from novacron.api.services import Services
 from novacron.boot.report_store import ReportStore
 from novacron.cache import Cache
 from novacron.component import (
@@ -32,6 +32,7 @@ from novacron.config import LoadedConfiguration
 from novacron.config.schema import ApiSettings
 from novacron.data_directory import DataDirectory
 from novacron.database import Database
+from novacron.dwcp import Dwcp
 from novacron.environment import Environment, Identity
 from novacron.http import HttpServer, Limits, listener_address, listener_port, open_listener
 from novacron.network import Network
@@ -55,7 +56,7 @@ class Api(ReloadableComponent, ObservableComponent):
         database: Database,
         cache: Cache | None,
         network: Network | None,
-        dwcp: DataMover | None,
+        dwcp: Dwcp | None,
         environment: Environment,
         identity: Identity,
         configuration: LoadedConfiguration,

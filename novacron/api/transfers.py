@@ -20,8 +20,9 @@ from novacron.api.parameters import (
     read_body,
 )
 from novacron.api.problems import ForbiddenError, InvalidRequestError
-from novacron.api.services import DataMover, Services
+from novacron.api.services import Services
 from novacron.component import JsonObject
+from novacron.dwcp import Dwcp
 from novacron.dwcp.amst.transfer import ReceiveRequest, SendRequest, Transfer, view_as_dict
 from novacron.security import Principal, Role
 
@@ -36,7 +37,7 @@ class TransferRoutes:
     async def dwcp(self) -> JsonObject:
         """What this node moves data with: protocol, encryption and RDMA as wanted and as they are
         and why, and each link with its streams."""
-        return self._dwcp.view()
+        return dict(self._dwcp.statistics())
 
     async def transfers(self, request: Request) -> JsonObject:
         """Transfers under way and those that ended lately, newest first."""
@@ -79,7 +80,7 @@ class TransferRoutes:
         # files follows no link, and so cannot be led outside afterwards.
         started: Transfer
         if wanted.direction == "send":
-            started = await transfers.send(SendRequest(**common, confined=not anywhere))
+            started = await transfers.send(SendRequest(**common, anywhere=anywhere))
         else:
             started = await transfers.receive(ReceiveRequest(**common, anywhere=anywhere))
         request.state.target = started.id.hex()
@@ -124,12 +125,12 @@ class TransferRoutes:
         ]
 
     @property
-    def _dwcp(self) -> DataMover:
+    def _dwcp(self) -> Dwcp:
         dwcp = self._services.dwcp
         if dwcp is None:
             raise NotHereError(
                 "there are no transfers",
-                why="DWCP did not start on this node",
+                why="this node runs without DWCP",
                 remedy="`novacron components` says why",
             )
         return dwcp

@@ -100,7 +100,7 @@ class DwcpStandIn:
             for start, state in (("ab54", "moving"), ("ab53", "done"))
         ]
 
-    def view(self) -> dict[str, Any]:
+    def statistics(self) -> dict[str, Any]:
         return {"mode": "auto", "protocol": {"wanted": "auto", "got": "v3", "why": ""}}
 
     @property

@@ -51,7 +51,7 @@ async def test_an_operator_moves_files_within_the_directories_for_transfers(
     assert sent.json()["state"] == "waiting"
     send, receive = requests(node)
     assert send == SendRequest(
-        node="node-2:7401", paths=(f"{inside}/a",), path="in/", recursive=False, confined=True
+        node="node-2:7401", paths=(f"{inside}/a",), path="in/", recursive=False, anywhere=False
     )
     assert receive == ReceiveRequest(
         node="node-2:7401", paths=("/elsewhere/b",), path=f"{inside}/new/", recursive=False
@@ -72,7 +72,7 @@ async def test_everything_a_request_says_reaches_the_transfer(node: Node, inside
             body = request(direction=direction, path="/in/", **said)
             assert (await client.post("/api/v1/transfers", json=body)).status_code == 201
     send, receive = requests(node)
-    assert send == SendRequest("node-2:7401", ("/srv/a",), "/in/", **said)
+    assert send == SendRequest("node-2:7401", ("/srv/a",), "/in/", **said, anywhere=True)
     assert receive == ReceiveRequest("node-2:7401", ("/srv/a",), "/in/", **said, anywhere=True)
 
 
@@ -94,7 +94,7 @@ async def test_other_files_of_this_node_take_an_administrator(
     async with calling(node, Role.ADMIN) as client:
         assert (await client.post("/api/v1/transfers", json=body)).status_code == 201
     [made] = requests(node)
-    assert made.confined is False if isinstance(made, SendRequest) else made.anywhere
+    assert made.anywhere
 
 
 async def test_one_path_outside_refuses_the_whole_transfer(node: Node, inside: Path) -> None:

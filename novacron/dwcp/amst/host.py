@@ -8,11 +8,15 @@ from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
+from novacron.boot.retry import RetryPolicy
 from novacron.dwcp.amst.asking import Asking, Links
 from novacron.dwcp.amst.errors import DwcpUnavailableError, TransferLimitError
 from novacron.dwcp.amst.paths import Confinement
 from novacron.dwcp.amst.store import IncomingStore, OutgoingStore
 
+RETRY: Final = RetryPolicy(delay=1.0, factor=2.0, max_delay=30.0, jitter=0.25)
+"""Of what was interrupted. A quarter of jitter, so that the transfers of a node that was away do not
+come back in step."""
 MAX_OPEN: Final = 1024
 """Files of transfers that are open at once, whatever the process may have."""
 _ROOM_TIMEOUT: Final = 45.0
@@ -70,6 +74,7 @@ class Host:
         incoming: IncomingStore,
         notify: Callable[[], None],
         random: Callable[[], float],
+        retry: RetryPolicy,
     ) -> None:
         self.asking = asking
         self.links = links
@@ -79,6 +84,7 @@ class Host:
         self.incoming = incoming
         self.notify = notify
         self.random = random
+        self.retry = retry
         self.nursery: trio.Nursery | None = None
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         # A file that is received takes three descriptors: its own, its directory's, its journal's.

@@ -166,8 +166,9 @@ class Links:
             {
                 "peer": entry.peer,
                 "protocol": entry.agreement.version,
-                "encrypted": entry.keeper.link.encrypted,
-                "mover": entry.keeper.link.mover,
+                "encrypted": entry.agreement.version == negotiation.V1
+                or entry.agreement.encryption,
+                "mover": entry.keeper.link.mover if entry.keeper.link is not None else None,
                 "chunk_bytes": entry.agreement.chunk_bytes,
                 "send_window_bytes": entry.agreement.send_window,
                 "why": entry.agreement.why,
@@ -242,7 +243,8 @@ class Links:
         assert self._nursery is not None
         peer = session.node_id
         host = _data_host(session)
-        if agreement.version == negotiation.V1:
+        version_1 = agreement.version == negotiation.V1
+        if version_1:
             keeper = await self._open_v1_keeper(session, agreement, host, answered.port, initiator)
         else:
             keeper = self._open_v3_keeper(
@@ -259,7 +261,7 @@ class Links:
             "link with %s: version %d, %s",
             peer,
             agreement.version,
-            "encrypted" if keeper.link.encrypted else "not encrypted",
+            "encrypted" if version_1 or agreement.encryption else "not encrypted",
             extra={"peer": peer, "why": agreement.why},
         )
         self._nursery.start_soon(self._keep, entry)
@@ -309,9 +311,7 @@ class Links:
     ) -> Supervisor:
         if self._open_v1 is None:
             raise DwcpUnavailableError("this node does not speak protocol version 1")
-        keeper: Supervisor = await self._open_v1(
-            session.node_id, agreement, host, port, initiator, self._settings
-        )
+        keeper: Supervisor = await self._open_v1(session.node_id, agreement, host, port, initiator)
         return keeper
 
     def _start_with(self, host: str) -> int:

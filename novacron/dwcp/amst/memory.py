@@ -84,6 +84,10 @@ class MemoryWire:
         self._ends[0]._other, self._ends[1]._other = self._ends[1], self._ends[0]
         return self._ends[0], self._ends[1]
 
+    @property
+    def ended(self) -> bool:
+        return self._reason is not None
+
     def lose(self, why: str) -> None:
         """End both links at once. Harmless when repeated."""
         if self._reason is not None:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final
 
 import trio
 
-from novacron.boot.retry import Backoff, RetryPolicy
+from novacron.boot.retry import Backoff
 from novacron.dwcp.amst import runs, targets
 from novacron.dwcp.amst.arriving import Arriving
 from novacron.dwcp.amst.asking import error_of, is_passing
@@ -62,8 +62,6 @@ from novacron.errors import NovaCronError
 
 logger = logging.getLogger("novacron.dwcp.transfers")
 
-RETRY: Final = RetryPolicy(delay=1.0, factor=2.0, max_delay=30.0, jitter=0.25)
-"""A quarter of jitter, so that the transfers of a node that was away do not come back in step."""
 MAX_OBJECTS: Final = 256
 """Files of one transfer that are open at once; a sender offers half as many."""
 MAX_DIRECTORIES: Final = 1_000_000
@@ -723,7 +721,7 @@ class Incoming(Transfer):
                 )
 
     async def _ask_until_over(self) -> None:
-        backoff = Backoff(RETRY, self._host.random)
+        backoff = Backoff(self._host.retry, self._host.random)
         interrupted_at: float | None = None
         while not self.ended:
             if self.link is not None:

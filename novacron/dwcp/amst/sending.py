@@ -21,7 +21,6 @@ from novacron.dwcp.amst.errors import (
 )
 from novacron.dwcp.amst.host import Host
 from novacron.dwcp.amst.rates import Bucket
-from novacron.dwcp.amst.receiving import RETRY
 from novacron.dwcp.amst.sources import Sources
 from novacron.dwcp.amst.store import OutgoingRecord
 from novacron.dwcp.amst.transfer import PRIORITIES, Transfer
@@ -115,7 +114,7 @@ class Outgoing(Transfer):
         )
 
     async def _try_until_done(self) -> None:
-        backoff = Backoff(RETRY, self.host.random)
+        backoff = Backoff(self.host.retry, self.host.random)
         interrupted_at: float | None = None
         while True:
             await self._wait_unpaused()

@@ -54,7 +54,7 @@ class OutgoingRecord(Record):
     pulled: bool = False
     """The other node asked for it: confined to the directories this node allows."""
     confined: bool = False
-    """So is this one, because of who asked for it."""
+    """Likewise, because who asked for it here may not read elsewhere."""
     deadline_at: float | None = None
     paused: bool = False
     state: str = "waiting"
@@ -75,7 +75,7 @@ class OutgoingRecord(Record):
     @property
     def same(self) -> tuple[object, ...]:
         """Equal for requests that ask for the same thing."""
-        return (self.peer, tuple(self.paths), self.path, self.pulled, self.confined)
+        return (self.peer, tuple(self.paths), self.path, self.pulled)
 
 
 class IncomingRecord(Record):

@@ -52,9 +52,8 @@ class SendRequest(Record):
     on_change: str = "refuse"
     """Where a source changes while it is sent: ``refuse`` it, or ``restart`` it."""
     recursive: bool = True
-    confined: bool = False
-    """*paths* may only lead into the directories this node allows, with no symbolic link on the way:
-    the caller is nobody who may read any file."""
+    anywhere: bool = True
+    """*paths* may be outside of the directories this node allows."""
 
 
 class ReceiveRequest(Record):

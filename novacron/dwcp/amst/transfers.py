@@ -28,6 +28,7 @@ from typing import Any, Final
 
 import trio
 
+from novacron.boot.retry import RetryPolicy
 from novacron.dwcp.amst.asking import Asking, BusyError, Links, Sessions
 from novacron.dwcp.amst.byte_streams import (
     DEFAULT_WINDOW,
@@ -41,7 +42,7 @@ from novacron.dwcp.amst.errors import (
     TransferRefusedError,
     TransferUnknownError,
 )
-from novacron.dwcp.amst.host import Host, TransferSettings
+from novacron.dwcp.amst.host import RETRY, Host, TransferSettings
 from novacron.dwcp.amst.messages import Message
 from novacron.dwcp.amst.paths import Confinement
 from novacron.dwcp.amst.receiving import Incoming
@@ -108,6 +109,7 @@ class Transfers:
       data: The node's data directory; state is kept in ``dwcp`` below.
       settings: ``dwcp.amst``.
       random: In [0, 1); spreads retries.
+      retry: When an interrupted transfer tries again.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class Transfers:
         settings: TransferSettings,
         *,
         random: Callable[[], float] = _random.random,
+        retry: RetryPolicy = RETRY,
     ) -> None:
         self._network = network
         self._settings = settings
@@ -132,6 +135,7 @@ class Transfers:
             IncomingStore(data / "dwcp" / "incoming"),
             self._changed,
             random,
+            retry,
         )
         self._transfers: dict[bytes, Transfer] = {}
         self._streams = ByteStreams(self._host)
@@ -238,8 +242,8 @@ class Transfers:
             recursive=request.recursive,
             chunk_bytes=self._settings.chunk_bytes,
             created_at=now,
+            confined=not request.anywhere,
             deadline_at=now + request.deadline_seconds if request.deadline_seconds else None,
-            confined=request.confined,
         )
         return await self._launch_new(record)
 

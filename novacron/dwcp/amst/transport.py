@@ -193,11 +193,6 @@ class Link(Protocol):
     """
 
     @property
-    def link_id(self) -> bytes:
-        """16 bytes, the same at both ends."""
-        ...
-
-    @property
     def peer(self) -> str:
         """Id of the node at the other end."""
         ...
