@@ -133,6 +133,13 @@ class Amst:
         if self._engine is not None:
             await self._engine.aclose()
 
+    def _encryption(self, version: int) -> dict[str, str]:
+        wanted = self._settings.encryption
+        if wanted == "off" and version == V1:
+            return {"wanted": wanted, "got": "on", "why": "protocol version 1 is TLS"}
+        why = "with nodes that have it off as well" if wanted == "off" else ""
+        return {"wanted": wanted, "got": wanted, "why": why}
+
     def statistics(self) -> dict[str, Any]:
         settings = self._settings
         got = max(self._versions())
@@ -145,8 +152,8 @@ class Amst:
                 "got": f"v{got}",
                 "why": self._wanted.why,
             },
-            "encryption": {"wanted": settings.encryption, "why": ""},
-            "rdma": {"wanted": settings.rdma, "got": False, "why": "not tried"},
+            "encryption": self._encryption(got),
+            "rdma": {"wanted": settings.rdma, "got": "off", "why": "not tried"},
             "congestion": congestion._asdict() if congestion is not None else None,
             "links": self._links.statistics() if self._links is not None else [],
         }
