@@ -8,6 +8,7 @@ import trio
 
 from novacron.config.schema import AmstSettings
 from novacron.data_directory import DataDirectory
+from novacron.dwcp.amst.address_book import AddressBook
 from novacron.dwcp.amst.congestion import Congestion
 from novacron.dwcp.amst.links import Links
 from novacron.dwcp.amst.listener import DataListener, open_data_listener
@@ -96,6 +97,7 @@ class Amst:
             node_id=self._node_id,
             engine=self._engine,
             congestion=self._congestion,
+            book=AddressBook(self._directory.root / "dwcp" / "peers.json"),
             versions=self._versions(),
             open_v1=v1.keeper,
         )
