@@ -12,7 +12,7 @@ import trio
 
 from novacron.dwcp.amst import runs
 from novacron.dwcp.amst.chunks import batches, sample, wrong_chunks
-from novacron.dwcp.amst.errors import IntegrityError, JournalError
+from novacron.dwcp.amst.errors import IntegrityError, JournalError, LinkLostError
 from novacron.dwcp.amst.journal import Journal, Subject, create_journal, open_journal
 from novacron.dwcp.amst.store import journal_index, journal_path
 from novacron.dwcp.amst.targets import PartFile
@@ -144,6 +144,16 @@ class Arriving:
                             self.failure = exc
                         nursery.cancel_scope.cancel()
         finally:
+            self.arrived.set()
+
+    def interrupt(self) -> None:
+        """Those who wait for its arrival are told that it will not come. :meth:`stop` is next."""
+        if self.arrived.is_set():
+            return
+        if self.failure is None:
+            self.failure = LinkLostError(f"{self.path} did not arrive", why="it was interrupted")
+        self._attending.cancel()
+        if self.moving is None:
             self.arrived.set()
 
     async def _keep_journal(self, moving: Moving) -> None:

@@ -6,7 +6,6 @@ from typing import Final, Protocol, TypeVar
 
 from novacron.dwcp.amst import errors
 from novacron.dwcp.amst.errors import (
-    DwcpUnavailableError,
     PeerUnreachableError,
     TransferRefusedError,
 )
@@ -33,11 +32,17 @@ class BusyError(DwcpError, TransientError):
     code = "dwcp.busy"
 
 
+class StoppingError(DwcpError, TransientError):
+    """The node, this or the other one, stops; it may be back soon."""
+
+    code = "dwcp.stopping"
+
+
 _KNOWN: Final = {
     found.code: found
     for found in vars(errors).values()
     if isinstance(found, type) and issubclass(found, DwcpError)
-} | {BusyError.code: BusyError}
+} | {kind.code: kind for kind in (BusyError, StoppingError)}
 
 
 class Sessions(Protocol):
@@ -80,7 +85,7 @@ class Asking:
     ) -> A:
         """Raises:
         PeerUnreachableError: no session, or no answer; may work later.
-        DwcpUnavailableError, TransferRefusedError, MessageError: it will not.
+        TransferRefusedError, MessageError: it will not.
         """
         try:
             session = self._sessions.session(peer) or await self._sessions.reach(peer)
@@ -94,9 +99,10 @@ class Asking:
 
 def _refusal(peer: str, exc: RequestFailedError) -> DwcpError:
     if exc.status == STATUS_UNKNOWN_METHOD:
-        return DwcpUnavailableError(
+        # As a node does whose network is up already, and its DWCP not yet.
+        return PeerUnreachableError(
             f"node {peer} takes no transfers",
-            why="its DWCP component does not run, or is of another version",
+            why="its DWCP component does not run",
             remedy="look at its status and log",
         )
     if exc.status == STATUS_FAILED:

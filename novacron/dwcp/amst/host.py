@@ -9,8 +9,8 @@ from typing import Any, Final, Protocol, TypeVar
 import trio
 
 from novacron.boot.retry import RetryPolicy
-from novacron.dwcp.amst.asking import Asking, Links
-from novacron.dwcp.amst.errors import DwcpUnavailableError, TransferLimitError
+from novacron.dwcp.amst.asking import Asking, Links, StoppingError
+from novacron.dwcp.amst.errors import TransferLimitError
 from novacron.dwcp.amst.paths import Confinement
 from novacron.dwcp.amst.store import IncomingStore, OutgoingStore
 
@@ -94,9 +94,9 @@ class Host:
         """Threads that read files back: more would only make disks seek."""
 
     def start(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        """Raises DwcpUnavailableError: the node stops."""
+        """Raises StoppingError: the node stops."""
         if self.nursery is None:
-            raise DwcpUnavailableError("no transfers are taken", why="the node stops")
+            raise StoppingError("no transfers are taken", why="the node stops")
         self.nursery.start_soon(function, *args)
 
     async def shelter(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
@@ -119,7 +119,7 @@ class Host:
         if failure:
             raise failure[0]
         if not result:
-            raise DwcpUnavailableError("no transfers are taken", why="the node stops")
+            raise StoppingError("no transfers are taken", why="the node stops")
         return result[0]
 
     async def take_files(self, count: int) -> None:

@@ -170,15 +170,17 @@ class Incoming(Transfer):
     async def _suspend(self, *, record: bool) -> None:
         """With the turn: nothing of this transfer is written any more, and its files are closed."""
         self._epoch += 1
+        self.leave_link()  # from here on no request is let in
         with trio.CancelScope(shield=True):
-            # First what moves, so that those who wait for an arrival get their answer.
-            async with trio.open_nursery() as nursery:
-                for arriving in list(self._objects.values()):
-                    nursery.start_soon(self._stop, arriving, record)
+            for arriving in self._objects.values():
+                arriving.interrupt()
+            # Requests that are being served may be about to give a whole file its name.
             while self._serving:
                 await self._served.park()
+            async with trio.open_nursery() as nursery:
+                for arriving in self._objects.values():
+                    nursery.start_soon(self._stop, arriving, record)
             await self._let_go()
-        self.leave_link()
 
     async def _stop(self, arriving: Arriving, record: bool) -> None:
         await arriving.stop(record=record)

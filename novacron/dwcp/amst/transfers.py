@@ -175,6 +175,7 @@ class Transfers:
                 self._launch(Outgoing(self._host, kept))
         for method, handler in self._methods().items():
             self._network.register_handler(method, handler)
+        self._host.start(self._sweep)
 
     def _load(self) -> tuple[list[OutgoingRecord], list[IncomingRecord]]:
         if self._own_directory is not None:
@@ -188,7 +189,6 @@ class Transfers:
                 self._scope = nursery.cancel_scope
                 self._host.nursery = nursery
                 nursery.start_soon(self._tick)
-                nursery.start_soon(self._sweep)
                 task_status.started()
         finally:
             self._host.nursery = None
