@@ -27,8 +27,7 @@ struct nc_amst_object *nc_object_find(struct nc_amst_object *list, uint32_t numb
     return list;
 }
 
-/* --- States
- * --------------------------------------------------------------------------------------- */
+/* --- States --- */
 
 void nc_object_finish(struct nc_amst_object *object, int code, int os_errno)
 {
@@ -161,8 +160,7 @@ void nc_link_drop_objects(struct nc_amst_link *link)
     }
 }
 
-/* --- Making
- * ---------------------------------------------------------------------------------------- */
+/* --- Making --- */
 
 /* An object, or NULL with *err set. `have` and `leaves` are of what is done already. */
 static struct nc_amst_object *make(struct nc_amst_link *link, enum nc_object_role role,
@@ -309,8 +307,7 @@ int nc_amst_receive(struct nc_amst_link *link, const struct nc_amst_target *targ
     return NC_ERR_OK;
 }
 
-/* --- Changing and asking
- * ----------------------------------------------------------------------------- */
+/* --- Changing and asking --- */
 
 void nc_amst_object_pause(struct nc_amst_object *object, int paused)
 {
@@ -381,8 +378,7 @@ int nc_amst_object_leaves(struct nc_amst_object *object, uint64_t first, size_t 
     return NC_ERR_OK;
 }
 
-/* --- Bytes
- * ----------------------------------------------------------------------------------------- */
+/* --- Bytes --- */
 
 int nc_object_read(const struct nc_amst_object *object, uint64_t offset, size_t size, uint8_t *area,
                    struct nc_err *err)

@@ -261,8 +261,9 @@ static int choose_device(struct nc_rdma *rdma, const struct nc_rdma_options *opt
         }
         if (code == NC_ERR_OK)
             return NC_ERR_OK;
-        /* A device that is forbidden says more than another one that is down. */
-        if (failure.code == NC_ERR_NOT_FOUND || failure.code == NC_ERR_UNAVAILABLE)
+        /* A device that is forbidden says more than another one that is down; else the first. */
+        if (failure.code == NC_ERR_NOT_FOUND ||
+            (failure.code == NC_ERR_UNAVAILABLE && one.code != NC_ERR_UNAVAILABLE))
             failure = one;
     }
     if (err != NULL)

@@ -158,6 +158,12 @@ static int open_queue(struct nc_rdma_channel *channel, struct nc_err *err)
         rdma->create_cq(rdma->context, (int)(sends + receives), channel, channel->events, 0);
     if (channel->cq == NULL)
         return locked_error(channel, "ibv_create_cq", (size_t)(sends + receives) * 64, errno, err);
+    /* Before anything can complete, so that the descriptor can be trusted from the beginning. */
+    failure = rdma->context->ops.req_notify_cq(channel->cq, 0);
+    if (failure != 0)
+        return nc_err_set(err, nc_verbs_code(failure), failure, "ibv_req_notify_cq failed on %s",
+                          rdma->device.name);
+    channel->armed = 1;
     wanted.send_cq = channel->cq;
     wanted.recv_cq = channel->cq;
     errno = 0;

@@ -3,7 +3,7 @@
  * The development headers are not needed to build: these shapes are the IBVERBS_1.1 symbols'
  * interface, frozen by the library's symbol versions since 2006. This is what listing devices
  * takes; what moving data takes besides, the calls through context->ops among it, is in
- * nc_rdma_abi.h. tests/abi_*.c compare both with the library's own headers where those are
+ * nc_rdma_abi.h. tests/verbs_abi_*.c compare both with the library's own headers where those are
  * installed. */
 #ifndef NC_VERBS_ABI_H
 #define NC_VERBS_ABI_H

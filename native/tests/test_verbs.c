@@ -62,7 +62,7 @@ static void devices_and_ports_are_described(void)
 
     CHECK(setenv("FAKE_VERBS", "", 1) == 0);
     CHECK(nc_verbs_open(FAKE, &verbs, &err) == NC_ERR_OK);
-    CHECK(nc_verbs_count(verbs) == 2);
+    CHECK(nc_verbs_count(verbs) == 3);
     CHECK(nc_verbs_device(verbs, 0, &device, &err) == NC_ERR_OK);
     CHECK_TEXT(device.name, "mlx5_0");
     CHECK_TEXT(device.sysfs_path, "/sys/class/infiniband/mlx5_0");
@@ -78,8 +78,8 @@ static void devices_and_ports_are_described(void)
     CHECK(nc_verbs_ports(verbs, 0, ports, 1, &count, &err) == NC_ERR_OK);
     CHECK(count == 2 && ports[1].number == 0);
 
-    CHECK(nc_verbs_device(verbs, 2, &device, &err) == NC_ERR_INVALID);
-    CHECK(nc_verbs_ports(verbs, 2, ports, 2, &count, &err) == NC_ERR_INVALID);
+    CHECK(nc_verbs_device(verbs, 3, &device, &err) == NC_ERR_INVALID);
+    CHECK(nc_verbs_ports(verbs, 3, ports, 2, &count, &err) == NC_ERR_INVALID);
     nc_verbs_close(verbs);
 }
 

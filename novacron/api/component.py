@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import trio
 
+from novacron.api.mover import Mover
 from novacron.api.probes import Front
 from novacron.api.rate import Buckets
 from novacron.api.services import Services
@@ -32,6 +33,7 @@ from novacron.config import LoadedConfiguration
 from novacron.config.schema import ApiSettings
 from novacron.data_directory import DataDirectory
 from novacron.database import Database
+from novacron.dwcp import Dwcp
 from novacron.environment import Environment, Identity
 from novacron.http import HttpServer, Limits, listener_address, listener_port, open_listener
 from novacron.network import Network
@@ -55,6 +57,7 @@ class Api(ReloadableComponent, ObservableComponent):
         database: Database,
         cache: Cache | None,
         network: Network | None,
+        dwcp: Dwcp | None,
         environment: Environment,
         identity: Identity,
         configuration: LoadedConfiguration,
@@ -72,6 +75,7 @@ class Api(ReloadableComponent, ObservableComponent):
             database=database,
             cache=cache,
             network=network,
+            dwcp=Mover(dwcp) if dwcp is not None else None,
             environment=environment,
             configuration=configuration,
             reports=ReportStore(directory),

@@ -104,7 +104,21 @@ class NodeClient:
         Raises:
           ApiError: not reachable, not allowed, refused, or not understood.
         """
-        status, body = self._request("GET", f"/api/v1/{path}")
+        return self._call("GET", path, None, f"the node refused to answer {path}")
+
+    def post(self, path: str, content: Any, doing: str) -> Any:
+        """The JSON answer to ``POST /api/v1/<path>`` with *content* as its body, None for none.
+
+        *doing* completes "the node refused to", for whoever reads the error.
+
+        Raises:
+          ApiError: as :meth:`get`. The node may have done it, if it was lost while it answered.
+        """
+        body = b"" if content is None else json.dumps(content).encode()
+        return self._call("POST", path, body, f"the node refused to {doing}")
+
+    def _call(self, method: str, path: str, content: bytes | None, refused: str) -> Any:
+        status, body = self._request(method, f"/api/v1/{path}", content)
         try:
             answer = json.loads(body)
         except ValueError as exc:
@@ -114,12 +128,11 @@ class NodeClient:
                 remedy="check that --address names a NovaCron node's REST interface",
             ) from exc
         if status >= 400:
-            raise self._refusal(path, status, answer if isinstance(answer, dict) else {})
+            raise self._refusal(refused, status, answer if isinstance(answer, dict) else {})
         return answer
 
-    def _refusal(self, path: str, status: int, problem: dict[str, Any]) -> ApiError:
+    def _refusal(self, what: str, status: int, problem: dict[str, Any]) -> ApiError:
         """What a problem document (RFC 9457) says, as an error."""
-        what = f"the node refused to answer {path}"
         why = str(problem.get("detail") or problem.get("title") or f"status {status}")
         remedy, key = str(problem.get("remedy") or ""), str(problem.get("key") or "")
         if status in (401, 403):
@@ -138,16 +151,18 @@ class NodeClient:
             return NodeUnreachableError(what, why=why, remedy=remedy or "try again later", key=key)
         return NodeRefusedError(what, why=why, remedy=remedy or "see the node's log", key=key)
 
-    def _request(self, method: str, target: str) -> tuple[int, bytes]:
+    def _request(self, method: str, target: str, content: bytes | None) -> tuple[int, bytes]:
         import http.client
         import ssl
 
         headers = {"Accept": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
+        if content:
+            headers["Content-Type"] = "application/json"
         connection = self._connection()
         try:
-            connection.request(method, target, headers=headers)
+            connection.request(method, target, content, headers)
             answer = connection.getresponse()
             body = answer.read(MAX_ANSWER + 1)
             if len(body) > MAX_ANSWER:

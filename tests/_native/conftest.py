@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 
-def _built(repository: Path, folder: Path, name: str, *flags: str) -> str:
+def _built(repository: Path, folder: Path, name: str, *more: str) -> str:
+    """*more*: further sources, and what the linker is told."""
     library = folder / f"lib{name}.so"
     compiler = os.environ.get("CC", "cc")
     subprocess.run(
-        [compiler, "-std=gnu11", "-fPIC", "-shared", f"{name}.c", "-o", str(library), *flags],
+        [compiler, "-std=gnu11", "-fPIC", "-shared", f"{name}.c", *more, "-o", str(library)],
         cwd=repository / "native" / "tests",
         check=True,
         timeout=60,
@@ -23,7 +24,8 @@ def _built(repository: Path, folder: Path, name: str, *flags: str) -> str:
 def fake_verbs(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A libibverbs that needs no hardware; FAKE_VERBS in the environment says what goes wrong."""
     folder = tmp_path_factory.mktemp("verbs")
-    return _built(repository, folder, "fake_verbs", "-Wl,--version-script=fake_verbs.map")
+    version_script = "-Wl,--version-script=fake_verbs.map"
+    return _built(repository, folder, "fake_verbs", "fake_rdma.c", "fake_queue.c", version_script)
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def test_devices_are_described_with_their_ports(
     fake_verbs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_VERBS", "")
-    first, second = verbs.devices(fake_verbs)
+    first, second, third = verbs.devices(fake_verbs)
     assert first.name == "mlx5_0"
     assert first.guid == "0002:c903:002f:f0a0"
     assert first.node_type == "ca"
@@ -48,7 +48,8 @@ def test_devices_are_described_with_their_ports(
         verbs.RdmaPort(1, "active", "infiniband", 4096, 100_000_000_000),
         verbs.RdmaPort(2, "down", "infiniband", 4096, 100_000_000_000),
     )
-    assert (second.name, second.node_type) == ("rxe0", "rnic")
+    assert (second.name, second.node_type) == ("rxe0", "ca")
+    assert (third.name, third.node_type) == ("siw0", "rnic")
     assert [port.link_layer for port in second.ports] == ["ethernet"]
 
 
@@ -61,5 +62,5 @@ def test_a_device_that_does_not_open_is_listed_with_the_reason(
 ) -> None:
     monkeypatch.setenv("FAKE_VERBS", fault)
     devices = verbs.devices(fake_verbs)
-    assert [device.name for device in devices] == ["mlx5_0", "rxe0"]
+    assert [device.name for device in devices] == ["mlx5_0", "rxe0", "siw0"]
     assert all(device.ports == () and reason in device.ports_reason for device in devices)

@@ -16,6 +16,7 @@ import trio
 
 from novacron.config.schema import AmstSettings
 from novacron.dwcp.amst import negotiation
+from novacron.dwcp.amst.address_book import AddressBook
 from novacron.dwcp.amst.congestion import Congestion, is_same_host
 from novacron.dwcp.amst.errors import (
     DwcpUnavailableError,
@@ -36,6 +37,7 @@ from novacron.dwcp.amst.negotiation import (
 from novacron.dwcp.amst.supervision import NativeSupervisor, Supervisor
 from novacron.errors import ConflictError, DwcpError, NetworkError, NovaCronError
 from novacron.network import Network
+from novacron.network.errors import PeerUnknownError
 from novacron.network.session import PeerSession
 from novacron.network.transport import split_address
 
@@ -43,6 +45,7 @@ logger = logging.getLogger("novacron.dwcp")
 
 ASK_TIMEOUT: Final = 15.0
 """Seconds for the other node to answer an ask."""
+NODE_ID_LENGTH: Final = 36
 CLOSE_TIMEOUT: Final = 1.0
 """For telling it that a link is closed, which it would find out anyway."""
 
@@ -76,6 +79,7 @@ class Links:
         node_id: str,
         engine: NativeEngine | None,
         congestion: Congestion,
+        book: AddressBook,
         versions: tuple[int, ...],
         open_v1: Callable[..., Any] | None = None,
     ) -> None:
@@ -84,6 +88,7 @@ class Links:
         self._node_id = node_id
         self._engine = engine
         self._congestion = congestion
+        self._book = book
         self._open_v1 = open_v1
         self._abilities = Abilities(
             versions=versions,
@@ -106,9 +111,25 @@ class Links:
         """The session with *node*: an id, a unique prefix of one, or ``host:port``.
 
         Raises:
+          PeerUnreachableError: there is none with that node now; there may be later.
           NetworkError: see :meth:`novacron.network.Network.reach`.
         """
-        return await self._network.reach(node)
+        try:
+            return await self._network.reach(node)
+        except PeerUnknownError as exc:
+            address = self._book.find(node)
+            if len(node) != NODE_ID_LENGTH:
+                raise
+            if address is None:
+                # A whole id is not mistyped: it is a node that is not here at the moment.
+                raise PeerUnreachableError(f"no session with node {node}", why=exc.why) from exc
+        session = await self._network.reach(address)
+        if session.node_id != node:
+            raise PeerUnreachableError(
+                f"no session with node {node}",
+                why=f"where it was last, at {address}, is node {session.node_id} now",
+            )
+        return session
 
     async def link_to(self, node: str) -> Any:
         """The link with *node*, agreed on now if there is none. It stays this registry's.
@@ -146,6 +167,7 @@ class Links:
 
     async def start(self, nursery: trio.Nursery, port: int) -> None:
         """From now on other nodes may ask for links, to the data listener on *port*."""
+        await trio.to_thread.run_sync(self._book.load)
         self._nursery = nursery
         self._port = port
         self._network.register_handler("amst.link", self._answer)
@@ -166,8 +188,9 @@ class Links:
             {
                 "peer": entry.peer,
                 "protocol": entry.agreement.version,
-                "encrypted": entry.keeper.link.encrypted,
-                "mover": entry.keeper.link.mover,
+                "encrypted": entry.agreement.version == negotiation.V1
+                or entry.agreement.encryption,
+                "mover": entry.keeper.link.mover if entry.keeper.link is not None else None,
                 "chunk_bytes": entry.agreement.chunk_bytes,
                 "send_window_bytes": entry.agreement.send_window,
                 "why": entry.agreement.why,
@@ -242,7 +265,8 @@ class Links:
         assert self._nursery is not None
         peer = session.node_id
         host = _data_host(session)
-        if agreement.version == negotiation.V1:
+        version_1 = agreement.version == negotiation.V1
+        if version_1:
             keeper = await self._open_v1_keeper(session, agreement, host, answered.port, initiator)
         else:
             keeper = self._open_v3_keeper(
@@ -259,10 +283,15 @@ class Links:
             "link with %s: version %d, %s",
             peer,
             agreement.version,
-            "encrypted" if keeper.link.encrypted else "not encrypted",
+            "encrypted" if version_1 or agreement.encryption else "not encrypted",
             extra={"peer": peer, "why": agreement.why},
         )
         self._nursery.start_soon(self._keep, entry)
+        if self._book.note(peer, _dialled_at(session)):
+            try:
+                await trio.to_thread.run_sync(self._book.save)
+            except OSError as exc:
+                logger.warning("the address of node %s cannot be kept: %s", peer, exc)
         return entry
 
     def _open_v3_keeper(
@@ -309,9 +338,7 @@ class Links:
     ) -> Supervisor:
         if self._open_v1 is None:
             raise DwcpUnavailableError("this node does not speak protocol version 1")
-        keeper: Supervisor = await self._open_v1(
-            session.node_id, agreement, host, port, initiator, self._settings
-        )
+        keeper: Supervisor = await self._open_v1(session.node_id, agreement, host, port, initiator)
         return keeper
 
     def _start_with(self, host: str) -> int:
@@ -366,11 +393,15 @@ class Links:
             LINKS.set(count, version)
 
 
-def _data_host(session: PeerSession) -> str:
+def _dialled_at(session: PeerSession) -> str:
     """Where this node reaches the other one: how it dialled it, or what the other says of itself."""
-    address = session.stream.peer_address
     if session.role == "acceptor" and session.peer is not None and session.peer.address:
-        address = session.peer.address
+        return session.peer.address
+    return session.stream.peer_address
+
+
+def _data_host(session: PeerSession) -> str:
+    address = _dialled_at(session)
     try:
         return split_address(address, "network.advertise_address")[0]
     except NetworkError:

@@ -208,7 +208,7 @@ class Outgoing(Transfer):
         return Sources(
             record.paths,
             recursive=record.recursive,
-            confinement=self.host.confinement if record.pulled else None,
+            confinement=self.host.confinement if record.pulled or record.confined else None,
         )
 
     async def _finish(self) -> None:

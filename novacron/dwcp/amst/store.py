@@ -53,6 +53,8 @@ class OutgoingRecord(Record):
     created_at: float
     pulled: bool = False
     """The other node asked for it: confined to the directories this node allows."""
+    confined: bool = False
+    """Likewise, because who asked for it here may not read elsewhere."""
     deadline_at: float | None = None
     paused: bool = False
     state: str = "waiting"

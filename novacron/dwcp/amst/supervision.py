@@ -45,7 +45,9 @@ class Supervisor(Protocol):
     """The other node said that it closed the link."""
 
     @property
-    def link(self) -> Link: ...
+    def link(self) -> Link | None:
+        """None until there is a connection, where the link is nothing without one."""
+        ...
 
     def end(self, reason: DwcpError) -> None: ...
 
@@ -73,7 +75,7 @@ class NativeSupervisor:
         start: int,
         congestion: Congestion,
     ) -> None:
-        self.link: NativeLink = link
+        self._link = link
         self.heard_close = False
         self._host = host
         self._port = port
@@ -94,6 +96,11 @@ class NativeSupervisor:
         self._last_failure = ""
         self._wake = trio.Event()
         self._counted = LinkCounters()
+        self._unsent = 0
+
+    @property
+    def link(self) -> NativeLink:
+        return self._link
 
     def end(self, reason: DwcpError) -> None:
         self.link.end(reason)
@@ -128,6 +135,7 @@ class NativeSupervisor:
                     "streams": d.target,
                     "reason": str(d.reason),
                     "goodput_bps": round(d.goodput_bps),
+                    "why": d.why,
                 }
                 for d in controller.history
             ],
@@ -272,19 +280,21 @@ class NativeSupervisor:
     ) -> Sample:
         stream_ns = max(len(streams), 1) * seconds * 1e9
         measured = [s for s in streams if s.min_rtt_us]
+        unsent, self._unsent = self._unsent, sum(s.unsent_bytes for s in streams)
+        sent = after.wire_sent_bytes - before.wire_sent_bytes + unsent - self._unsent
+        received = after.wire_received_bytes - before.wire_received_bytes
+        # What holds the sending end is known there alone. Seen from a receiving one its streams
+        # starve, with nothing to send, which says nothing about the path.
+        known = 1.0 if sent >= received else 0.0
         return Sample(
             seconds=seconds,
-            acknowledged_bytes=after.sent_bytes
-            - before.sent_bytes
-            + after.received_bytes
-            - before.received_bytes,
-            streams=len(streams),
-            starved_share=(after.starved_ns - before.starved_ns) / stream_ns,
-            limited_share=(after.limited_ns - before.limited_ns) / stream_ns,
-            window_share=(after.window_ns - before.window_ns) / stream_ns,
+            moved_bytes=max(0, sent) + received,
+            streams=len(self._open - self._retiring),
+            starved_share=known * (after.starved_ns - before.starved_ns) / stream_ns,
+            limited_share=known * (after.limited_ns - before.limited_ns) / stream_ns,
+            window_share=known * (after.window_ns - before.window_ns) / stream_ns,
             smoothed_rtt=figures.median(s.rtt_us for s in measured) / 1e6 if measured else 0.0,
             least_rtt=min(s.min_rtt_us for s in measured) / 1e6 if measured else 0.0,
-            chunk_bytes=self.link.max_chunk_bytes,
         )
 
     def _count(self) -> None:

@@ -52,6 +52,8 @@ class SendRequest(Record):
     on_change: str = "refuse"
     """Where a source changes while it is sent: ``refuse`` it, or ``restart`` it."""
     recursive: bool = True
+    anywhere: bool = True
+    """*paths* may be outside of the directories this node allows."""
 
 
 class ReceiveRequest(Record):

@@ -243,6 +243,7 @@ class Transfers:
             recursive=request.recursive,
             chunk_bytes=self._settings.chunk_bytes,
             created_at=now,
+            confined=not request.anywhere,
             deadline_at=now + request.deadline_seconds if request.deadline_seconds else None,
         )
         return await self._launch_new(record)

@@ -63,6 +63,7 @@ async def open_link(
     stream: ByteStream,
     *,
     peer: str,
+    link_id: bytes = bytes(16),
     max_chunk_bytes: int,
     send_window: int,
     receive_window: int,
@@ -85,7 +86,15 @@ async def open_link(
       patience: Seconds without progress after which the link is lost.
     """
     link = V1Link(
-        stream, peer, max_chunk_bytes, send_window, receive_window, received, limits, patience
+        stream,
+        peer,
+        link_id,
+        max_chunk_bytes,
+        send_window,
+        receive_window,
+        received,
+        limits,
+        patience,
     )
     await nursery.start(link._run)
     return link
@@ -102,6 +111,7 @@ class V1Link:
         self,
         stream: ByteStream,
         peer: str,
+        link_id: bytes,
         max_chunk_bytes: int,
         send_window: int,
         receive_window: int,
@@ -110,6 +120,7 @@ class V1Link:
         patience: float,
     ) -> None:
         self.peer = peer
+        self.link_id = link_id
         self.max_chunk_bytes = max_chunk_bytes
         self._stream = stream
         self._patience = patience
@@ -122,6 +133,11 @@ class V1Link:
         self._over = trio.Event()
         self._gone = trio.Event()
         self._bad_frames = 0
+
+    @property
+    def busy(self) -> bool:
+        """Something is on its way, or was and is not closed."""
+        return bool(self._out.moving or self._in.moving)
 
     # The seam ------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ are slower than the path) and nothing else.
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass, field
 
@@ -75,7 +76,7 @@ class Link:
     def interval(self) -> Sample:
         """As long as the supervisor's are."""
         seconds = max(0.25, 4 * self.rtt)
-        step = max(0.002, min(self.path.rtt / 2, 0.01))
+        step = max(0.005, min(self.path.rtt / 2, 0.02))
         moved = idle = 0.0
         round_trips = []
         why = ""
@@ -164,7 +165,7 @@ class Run:
     def changes(self, start: float, end: float = float("inf")) -> int:
         """How often the number of streams changed."""
         counts = [target for at, target in self.targets if start < at <= end]
-        return sum(one != other for one, other in zip(counts, counts[1:], strict=False))
+        return sum(one != other for one, other in itertools.pairwise(counts))
 
 
 def run(path: Path, controller: Controller | int, seconds: float, *, seed: int = 1) -> Run:
