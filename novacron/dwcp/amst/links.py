@@ -165,6 +165,9 @@ class Links:
         peer = session.node_id
         while True:
             entry = self._by_peer.get(peer)
+            if entry is not None and entry.keeper.over:
+                await entry.ended.wait()
+                continue
             if entry is not None and self._current(entry, session):
                 return await entry.keeper.ready()
             pending = self._asking.get(peer)
