@@ -111,7 +111,7 @@ async def the_statistics_say_what_was_moved(pair: Pair, directory: Path) -> None
     # A chunk that was sent twice, because a stream was slow, may still be under way.
     await until(lambda: not pair.near.statistics().counters.in_flight_bytes)
     near, far = pair.near.statistics(), pair.far.statistics()
-    assert near.counters.sent_bytes == far.counters.received_bytes == len(data)
+    assert near.counters.sent_bytes >= far.counters.received_bytes == len(data)
     assert near.counters.wire_sent_bytes >= len(data)
     assert far.counters.wire_received_bytes >= len(data)
     assert near.counters.streams == len(near.streams) >= 1

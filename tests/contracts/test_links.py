@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from novacron.dwcp.amst.errors import LinkLostError
+from novacron.dwcp.amst.memory import MemoryWire
 from novacron.dwcp.amst.native import NativeEngine
 from novacron.dwcp.amst.v1 import open_link
 from novacron.dwcp.amst.wire import HELLO_BYTES
@@ -126,7 +127,29 @@ async def native(directory: Path) -> AsyncIterator[Pair]:
             nursery.cancel_scope.cancel()
 
 
-LINKS: dict[str, Opener] = {"v1-memory": v1_in_memory, "v1-tls": v1_over_tls, "native": native}
+@asynccontextmanager
+async def memory(directory: Path) -> AsyncIterator[Pair]:
+    async with trio.open_nursery() as nursery:
+        wire = MemoryWire(nursery, max_chunk_bytes=MAX_CHUNK)
+        near, far = wire.links("near", "far")
+
+        async def lose() -> None:
+            wire.lose("the test wants it")
+            await trio.lowlevel.checkpoint()
+
+        try:
+            yield Pair(near, far, lose)
+        finally:
+            await near.aclose()
+            await far.aclose()
+
+
+LINKS: dict[str, Opener] = {
+    "memory": memory,
+    "v1-memory": v1_in_memory,
+    "v1-tls": v1_over_tls,
+    "native": native,
+}
 
 
 @pytest.mark.usefixtures("no_leaks")
