@@ -31,7 +31,7 @@ from novacron.dwcp.amst.errors import (
 from novacron.dwcp.amst.host import Room
 from novacron.dwcp.amst.rates import shares
 from novacron.dwcp.amst.sources import Entry, SourceFile, Sources
-from novacron.dwcp.amst.transfer import PRIORITIES
+from novacron.dwcp.amst.transfer import PRIORITIES, remedy_of
 from novacron.dwcp.amst.transfer_messages import (
     MAX_ENTRIES,
     MAX_RUNS_BYTES,
@@ -287,7 +287,7 @@ class Attempt:
         the others either."""
         transfer = self._transfer
         if not transfer.errors_total:
-            transfer.attempt_remedy = exc.remedy
+            transfer.attempt_remedy = remedy_of(exc)
         transfer.add_error(each.entry.path, exc)
         if exc.code in ("dwcp.no_space", "dwcp.target_write", "dwcp.transfer_limit"):
             raise exc
