@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "nc_amst_internal.h"
+#include "nc_rdma.h"
 
 /* A greeting is two small frames; whoever needs longer is not there. */
 #define GREETING_NS UINT64_C(10000000000)
@@ -171,6 +172,35 @@ int nc_amst_link_accepted(struct nc_amst_link *link, int fd, const uint8_t *hell
 
 refuse:
     (void)close(fd);
+    return code;
+}
+
+int nc_amst_link_rdma(struct nc_amst_link *link, struct nc_rdma_channel *channel,
+                      uint32_t stream_id, struct nc_err *err)
+{
+    struct nc_stream *stream = new_stream(link, nc_rdma_channel_fd(channel), stream_id, err);
+    int code = NC_ERR_DENIED;
+
+    if (stream == NULL) {
+        nc_rdma_channel_close(channel);
+        return NC_ERR_MEMORY;
+    }
+    stream->channel = channel;
+    stream->readable = true; /* what came before the descriptor was watched */
+    if (!link->options.initiator) {
+        (void)pthread_mutex_lock(&link->lock);
+        if (stream_id > link->last_stream)
+            code = NC_ERR_OK;
+        (void)pthread_mutex_unlock(&link->lock);
+        if (code != NC_ERR_OK)
+            (void)nc_err_set(err, NC_ERR_DENIED, 0, "stream %u was used before", stream_id);
+    } else {
+        code = NC_ERR_OK;
+    }
+    if (code == NC_ERR_OK)
+        code = enlist(stream, err);
+    if (code != NC_ERR_OK)
+        nc_stream_free(stream);
     return code;
 }
 

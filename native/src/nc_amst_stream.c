@@ -112,10 +112,20 @@ static void opened(struct nc_stream *stream)
     (void)pthread_mutex_unlock(&link->lock);
 }
 
+/* Over TCP the greeting was read before there was a stream; over RDMA it is the first message. */
+static bool awaits_hello(const struct nc_stream *stream)
+{
+    return stream->channel != NULL && stream->link->options.initiator == 0 &&
+           stream->receiving.sequence == 0;
+}
+
 void nc_stream_start(struct nc_stream *stream)
 {
     bool initiator = stream->link->options.initiator != 0;
 
+    nc_thread_timer(stream->thread, stream->deadline_ns);
+    if (awaits_hello(stream))
+        return;
     if (nc_stream_greet(stream, initiator ? NC_FRAME_HELLO : NC_FRAME_HELLO_ACK,
                         stream->out.small) != NC_ERR_OK) {
         nc_stream_break(stream, NC_ERR_SYSTEM, EIO);
@@ -125,7 +135,6 @@ void nc_stream_start(struct nc_stream *stream)
         (struct iovec){.iov_base = stream->out.small, .iov_len = NC_FRAME_HELLO_BYTES};
     stream->out.parts = 1;
     stream->out.active = true;
-    nc_thread_timer(stream->thread, stream->deadline_ns);
     if (!initiator)
         opened(stream);
 }
@@ -210,7 +219,8 @@ int nc_stream_expect(struct nc_stream *stream)
     in->want = in->frame.wire_size;
     if (greeting || stream->link->options.encrypt != 0)
         in->want += NC_CRYPTO_TAG_BYTES;
-    if (greeting != (in->frame.type == NC_FRAME_HELLO_ACK) || in->frame.type == NC_FRAME_HELLO ||
+    if (greeting != (in->frame.type == NC_FRAME_HELLO_ACK || in->frame.type == NC_FRAME_HELLO) ||
+        (in->frame.type == NC_FRAME_HELLO) != awaits_hello(stream) ||
         in->frame.stream != stream->id)
         return bad(stream, NC_ERR_PROTOCOL);
     if (in->frame.epoch == receiving->epoch && in->frame.sequence == receiving->sequence)
@@ -278,12 +288,15 @@ int nc_stream_take(struct nc_stream *stream, const uint8_t *header, uint8_t *pay
     uint32_t checksum;
     int code;
 
-    if (frame->type == NC_FRAME_HELLO_ACK) {
+    if (frame->type == NC_FRAME_HELLO || frame->type == NC_FRAME_HELLO_ACK) {
         memcpy(greeting, header, NC_FRAME_HEADER_BYTES);
         memcpy(greeting + NC_FRAME_HEADER_BYTES, payload, GREETING_PAYLOAD + NC_CRYPTO_TAG_BYTES);
-        if (nc_stream_check_greeting(stream, greeting, NC_FRAME_HELLO_ACK, NULL) != NC_ERR_OK)
+        if (nc_stream_check_greeting(stream, greeting, frame->type, NULL) != NC_ERR_OK)
             return bad(stream, NC_ERR_DENIED);
-        opened(stream);
+        if (frame->type == NC_FRAME_HELLO)
+            nc_stream_start(stream);
+        else
+            opened(stream);
         return NC_ERR_OK;
     }
     code = unseal(stream, header, payload);

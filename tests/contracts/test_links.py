@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from novacron.dwcp.amst.memory import MemoryWire
 from novacron.dwcp.amst.v1 import open_link
 from novacron.network.memory import memory_stream_pair
 from novacron.network.tcp_tls import TlsDialer, open_tls_listener
@@ -72,7 +73,24 @@ async def v1_over_tls(directory: Path) -> AsyncIterator[Pair]:
         yield pair
 
 
-LINKS: dict[str, Opener] = {"v1-memory": v1_in_memory, "v1-tls": v1_over_tls}
+@asynccontextmanager
+async def memory(directory: Path) -> AsyncIterator[Pair]:
+    async with trio.open_nursery() as nursery:
+        wire = MemoryWire(nursery, max_chunk_bytes=MAX_CHUNK)
+        near, far = wire.links("near", "far")
+
+        async def lose() -> None:
+            wire.lose("the test wants it")
+            await trio.lowlevel.checkpoint()
+
+        try:
+            yield Pair(near, far, lose)
+        finally:
+            await near.aclose()
+            await far.aclose()
+
+
+LINKS: dict[str, Opener] = {"memory": memory, "v1-memory": v1_in_memory, "v1-tls": v1_over_tls}
 
 
 @pytest.mark.usefixtures("no_leaks")

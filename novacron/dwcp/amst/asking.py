@@ -118,7 +118,10 @@ def error_of(trouble: Trouble, peer: str) -> DwcpError:
         trouble.what,
         why=trouble.why,
         remedy=trouble.remedy,
-        key=f"{trouble.key} of node {peer}" if trouble.key else "",
+        # It may have come round: a sender tells the receiver why it failed.
+        key=f"{trouble.key} of node {peer}"
+        if trouble.key and " of node " not in trouble.key
+        else trouble.key,
     )
 
 

@@ -39,6 +39,8 @@ MAX_WINDOW: Final = 64 << 20
 DEFAULT_WINDOW: Final = 4 << 20
 _CHUNK_BYTES: Final = 1 << 18
 """Of what is read at once at most: large enough to be cheap, small enough to come soon."""
+_REASON_TIMEOUT: Final = 1.0
+"""Seconds for what moves a stream to say why it broke."""
 _backs = itertools.count(0)
 _BACK: Final = 1 << 31
 _SERVICE: Final = re.compile(r"[a-z][a-z0-9.-]{0,63}")
@@ -69,13 +71,22 @@ class ByteStream(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Empty at the end: everything that was sent was read. A stream that breaks does not look
         like one that ended: raises trio.BrokenResourceError then."""
-        data = await self._stream.receive_some(max_bytes)
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except trio.BrokenResourceError:
+            with trio.move_on_after(_REASON_TIMEOUT):
+                await self._settled.wait()
+            self._raise_failure()
+            raise
         if not data:
             # The socket says the same where the link broke; what moved it knows.
             await self._settled.wait()
-            if self._failure is not None:
-                raise trio.BrokenResourceError(str(self._failure)) from self._failure
+            self._raise_failure()
         return data
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise trio.BrokenResourceError(str(self._failure)) from self._failure
 
     async def send_eof(self) -> None:
         await self._stream.send_eof()

@@ -20,7 +20,8 @@ import secrets
 import socket
 import stat
 from array import array
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final
 from zlib import crc32
 
@@ -33,6 +34,7 @@ from novacron.dwcp.amst.errors import (
     SourceReadError,
     TargetWriteError,
 )
+from novacron.dwcp.amst.rates import Bucket
 from novacron.dwcp.amst.transport import (
     MAX_CHUNK_BYTES,
     Have,
@@ -44,9 +46,11 @@ from novacron.dwcp.amst.transport import (
     Target,
     chunk_count,
 )
+from novacron.dwcp.amst.tree import zero_leaf
 from novacron.errors import DwcpError
 
 _PIPE_READ: Final = 65536
+_BLOCK_BYTES: Final = 4096
 
 
 class Faults:
@@ -69,8 +73,15 @@ class Faults:
 class MemoryWire:
     """What joins a pair of links; their tasks live in *nursery*."""
 
-    def __init__(self, nursery: trio.Nursery, faults: Faults | None = None) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        faults: Faults | None = None,
+        *,
+        max_chunk_bytes: int = MAX_CHUNK_BYTES,
+    ) -> None:
         self.faults = faults or Faults()
+        self.max_chunk_bytes = max_chunk_bytes
         self.link_id = secrets.token_bytes(16)
         self._nursery = nursery
         self._ends: list[MemoryLink] = []
@@ -105,16 +116,16 @@ class MemoryLink:
     protocol: int = 3
     mover: str = "memory"
     encrypted: bool = False
-    max_chunk_bytes: int = MAX_CHUNK_BYTES
     _other: MemoryLink
 
     def __init__(self, wire: MemoryWire, peer: str) -> None:
         self.peer = peer
         self.link_id = wire.link_id
+        self.max_chunk_bytes = wire.max_chunk_bytes
         self._wire = wire
         self._movings: set[_Moving] = set()
         self._receiving: dict[tuple[str, int, int], _Moving] = {}
-        self._limit = 0
+        self._turns = _Turns()
         self.sent_bytes = 0
         self.received_bytes = 0
         self.resent_bytes = 0
@@ -132,6 +143,7 @@ class MemoryLink:
     ) -> _ObjectMoving:
         self._check_open()
         moving = _ObjectMoving(self, source.size, chunk_bytes, have)
+        moving.prioritise(priority)
         moving.limit(limit_bps)
         moving._start(lambda: self._send(moving, number, generation, source))
         return moving
@@ -149,7 +161,7 @@ class MemoryLink:
         moving = _ObjectMoving(self, target.size, chunk_bytes, have)
         moving._target = target
         self._expect(("object", number, generation), moving)
-        moving._finish_if_whole()
+        moving._end_if_whole()
         return moving
 
     def send_pipe(
@@ -173,7 +185,7 @@ class MemoryLink:
         return moving
 
     def limit(self, bytes_per_second: int) -> None:
-        self._limit = bytes_per_second
+        self._turns.limit(bytes_per_second)
 
     def statistics(self) -> LinkStatistics:
         counters = LinkCounters(
@@ -231,17 +243,28 @@ class MemoryLink:
     ) -> None:
         there = self._find(("object", number, generation))
         assert isinstance(there, _ObjectMoving)
-        for index in range(moving.chunks):
+        index = 0
+        while index < moving.chunks:
             if runs.is_set(moving._bits, index):
+                index += 1
+                continue
+            holes = _hole_chunks(source, there._target, index, moving)
+            if holes:
+                await trio.lowlevel.checkpoint()
+                there._mark_holes(index, holes)
+                moving._mark_holes(index, holes)
+                index += holes
                 continue
             await moving._wait_allowed()
             offset = index * moving.chunk_bytes
             size = min(moving.chunk_bytes, moving.size - offset)
-            data = _read(source, offset, size)
-            while not await self._carry(moving, there, index, data, source.sparse):
-                moving._resent += size
-                self.resent_bytes += size
-            await moving._pay(size, self._limit)
+            async with self._turns.take(moving, size):
+                data = _read(source, offset, size)
+                while not await self._carry(moving, there, index, data, source.sparse):
+                    moving._resent += size
+                    self.resent_bytes += size
+            await moving._pay(size)
+            index += 1
         # Acknowledged means written: the other end's task may not have said so yet.
         await moving._whole.wait()
 
@@ -326,9 +349,12 @@ class _Moving:
         self._failure: DwcpError | None = None
         self._moved = 0
         self._resent = 0
+        self._priority = 1
+        self._served = 0
         self._paused = False
         self._may_go = trio.Event()
         self._limit = 0
+        self._limit_changed = trio.lowlevel.ParkingLot()
         self._key: tuple[str, int, int] | None = None
         self._push: trio.MemorySendChannel[bytes] | None = None
         link._movings.add(self)
@@ -349,9 +375,10 @@ class _Moving:
 
     def limit(self, bytes_per_second: int) -> None:
         self._limit = bytes_per_second
+        self._limit_changed.unpark_all()
 
     def prioritise(self, priority: int) -> None:
-        """One after another as the scheduler likes: nothing to prefer here."""
+        self._priority = priority
 
     def bitmap(self) -> bytes:
         return b""
@@ -399,10 +426,56 @@ class _Moving:
         while self._paused:
             await self._may_go.wait()
 
-    async def _pay(self, size: int, link_limit: int) -> None:
-        limits = [limit for limit in (self._limit, link_limit) if limit]
-        if limits:
-            await trio.sleep(size / min(limits))
+    async def _pay(self, size: int) -> None:
+        begun = trio.current_time()
+        while self._limit and trio.current_time() < begun + size / self._limit:
+            with trio.move_on_at(begun + size / self._limit):
+                await self._limit_changed.park()
+
+
+class _Turns:
+    """Who sends next on a link: the most urgent, and of those whoever had the fewest turns."""
+
+    def __init__(self) -> None:
+        self._bucket = Bucket(0.0, 0.0)
+        self._limit_changed = trio.lowlevel.ParkingLot()
+        self._waiting: dict[_Moving, trio.Event] = {}
+        self._busy = False
+
+    def limit(self, bytes_per_second: int) -> None:
+        self._bucket.change(float(bytes_per_second), trio.current_time())
+        self._limit_changed.unpark_all()
+
+    @asynccontextmanager
+    async def take(self, moving: _Moving, size: int) -> AsyncIterator[None]:
+        turn = self._waiting[moving] = trio.Event()
+        self._next()
+        try:
+            await turn.wait()
+        except trio.Cancelled:
+            if self._waiting.pop(moving, None) is None:
+                self._end()  # it was this one's turn in the same moment
+            raise
+        try:
+            moving._served += 1
+            until = trio.current_time() + self._bucket.take(size, trio.current_time())
+            while self._bucket.rate and trio.current_time() < until:
+                with trio.move_on_at(until):
+                    await self._limit_changed.park()
+            yield
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._busy = False
+        self._next()
+
+    def _next(self) -> None:
+        if self._busy or not self._waiting:
+            return
+        chosen = min(self._waiting, key=lambda moving: (moving._priority, moving._served))
+        self._busy = True
+        self._waiting.pop(chosen).set()
 
 
 class _ObjectMoving(_Moving):
@@ -437,11 +510,6 @@ class _ObjectMoving(_Moving):
     def leaves(self, first: int, count: int) -> array[int]:
         return self._leaves[first : first + count]
 
-    def _finish_if_whole(self) -> None:
-        if self._set == self.chunks:
-            self._whole.set()
-            self._over.set()
-
     def _mark(self, index: int, leaf: int, size: int, hole: bool) -> None:
         if hole:
             self._zero += size
@@ -449,8 +517,24 @@ class _ObjectMoving(_Moving):
             self._moved += size
         self._leaves[index] = leaf
         self._set += runs.set_run(self._bits, index, 1)
+        self._end_if_whole()
+
+    def _mark_holes(self, first: int, count: int) -> None:
+        end = min(self.size, (first + count) * self.chunk_bytes)
+        self._zero += end - first * self.chunk_bytes
+        last = end - (first + count - 1) * self.chunk_bytes
+        self._leaves[first : first + count - 1] = array("I", [zero_leaf(self.chunk_bytes)]) * (
+            count - 1
+        )
+        self._leaves[first + count - 1] = zero_leaf(last)
+        self._set += runs.set_run(self._bits, first, count)
+        self._end_if_whole()
+
+    def _end_if_whole(self) -> None:
         if self._set == self.chunks:
             self._whole.set()
+            if self._target is not None:
+                self._over.set()
 
     def _take(self, index: int, data: bytes, hole: bool) -> None:
         """At the receiving end: write a chunk."""
@@ -478,8 +562,6 @@ class _ObjectMoving(_Moving):
                 ) from exc
         self._link.received_bytes += 0 if hole else len(data)
         self._mark(index, crc32(data), len(data), hole)
-        if self._whole.is_set():
-            self._over.set()
 
 
 _FdStream = trio.SocketStream | trio.lowlevel.FdStream
@@ -508,13 +590,40 @@ def _read(source: Source, offset: int, size: int) -> bytes:
     return data
 
 
+def _hole_chunks(source: Source, target: Target | None, first: int, moving: _ObjectMoving) -> int:
+    """How many chunks from *first* on are one hole that neither end has to touch."""
+    if source.fd is None or not source.sparse or target is None or not target.sparse:
+        return 0
+    begin = first * moving.chunk_bytes
+    try:
+        data = os.lseek(source.fd, begin, os.SEEK_DATA)
+    except OSError as exc:
+        if exc.errno != errno.ENXIO:
+            return 0
+        data = moving.size
+    end = moving.chunks if data >= moving.size else data // moving.chunk_bytes
+    for index in range(first, end) if runs.count_set(moving._bits) else ():
+        if runs.is_set(moving._bits, index):
+            return index - first
+    return end - first
+
+
 def _write(target: Target, offset: int, data: bytes) -> None:
     if target.memory is not None:
         area: Any = memoryview(target.memory).cast("B")
         area[offset : offset + len(data)] = data
         return
     assert target.fd is not None
-    view = memoryview(data)
+    if not target.sparse:
+        _write_all(target.fd, memoryview(data), offset)
+        return
+    for at in range(0, len(data), _BLOCK_BYTES):
+        block = data[at : at + _BLOCK_BYTES]
+        if any(block):
+            _write_all(target.fd, memoryview(block), offset + at)
+
+
+def _write_all(fd: int, view: memoryview, offset: int) -> None:
     while view:
-        count = os.pwrite(target.fd, view, offset)
+        count = os.pwrite(fd, view, offset)
         view, offset = view[count:], offset + count

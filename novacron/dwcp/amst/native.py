@@ -19,6 +19,7 @@ from typing import Any, Final
 import trio
 
 from novacron._native.amst import Engine, Event, LinkHandle, ObjectHandle
+from novacron._native.rdma import Channel
 from novacron.dwcp.amst.errors import (
     LinkLostError,
     ObjectRefusedError,
@@ -240,6 +241,21 @@ class NativeLink:
             self._handle.accepted(fd, hello)
         except NativeError as exc:
             raise StreamDeniedError("a connection was refused", why=exc.why) from exc
+
+    def add_rdma(self, channel: Channel, stream_id: int) -> None:
+        """Take over a connected RDMA channel; the initiator's end says its greeting on it.
+
+        Raises:
+          LinkLostError: the link has ended, or the stream's id was used before. The channel is closed
+            all the same.
+        """
+        if self._closing:
+            channel.close()
+            raise self._lost()
+        try:
+            self._handle.rdma(channel, stream_id)
+        except NativeError as exc:
+            raise LinkLostError("an RDMA channel cannot be used", why=exc.why) from exc
 
     def retire(self, stream_id: int) -> None:
         """Let a stream end when what it carries has arrived; one that is gone already is no error."""

@@ -69,6 +69,7 @@ MAX_DIRECTORIES: Final = 1_000_000
 _ARRIVAL_TIMEOUT: Final = 60.0
 """Seconds between what the sender says was acknowledged and what this end saw written."""
 _GOODBYE_TIMEOUT: Final = 10.0
+_DEADLINE_GRACE: Final = 5.0
 
 
 class Incoming(Transfer):
@@ -118,10 +119,10 @@ class Incoming(Transfer):
                 raise TransferRefusedError("the transfer is done already")
             resumed = self.known
             await self._suspend(record=True)
-            self.known = True
             self.priority = PRIORITIES[min(message.priority, len(PRIORITIES) - 1)]
             self.forget_done()
             await self._open_place()
+            self.known = True
             await self._save(state="moving", priority=self.priority)
             self.use_link(link)
             self.change("moving")
@@ -705,7 +706,9 @@ class Incoming(Transfer):
         remaining = None if record.deadline_at is None else record.deadline_at - time.time()
         with trio.CancelScope() as scope:
             if remaining is not None:
-                scope.deadline = trio.current_time() + remaining
+                # The sender has the same deadline and tells when it has passed; this is for one
+                # that is not there.
+                scope.deadline = trio.current_time() + remaining + _DEADLINE_GRACE
             try:
                 await self._ask_until_over()
             except NovaCronError as exc:
@@ -714,8 +717,6 @@ class Incoming(Transfer):
                     if not self.ended:
                         await self.fail(exc)
         if scope.cancelled_caught and not self.ended:
-            with contextlib.suppress(NovaCronError):
-                await self._control("cancel", within=_GOODBYE_TIMEOUT)
             async with self._turn:
                 await self._suspend(record=True)
                 await self.fail(
@@ -750,7 +751,7 @@ class Incoming(Transfer):
 
     async def _ask(self) -> None:
         record = self.record
-        left = 0 if record.deadline_at is None else max(1, record.deadline_at - time.time())
+        left = 0 if record.deadline_at is None else max(0.001, record.deadline_at - time.time())
         answer = await self._host.asking.ask(
             self.peer,
             "amst.pull",

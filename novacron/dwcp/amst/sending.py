@@ -63,6 +63,8 @@ class Outgoing(Transfer):
         self._may_go = trio.lowlevel.ParkingLot()
         self._running = trio.CancelScope()
         self._cancelled = False
+        self.leaving = False
+        """It is as good as over."""
         self._all_there = record.state == "finishing"
 
     @classmethod
@@ -101,6 +103,7 @@ class Outgoing(Transfer):
                 remedy="send it again with a later one; it goes on from there",
             )
         state = "cancelled" if self._cancelled else "failed" if error is not None else "done"
+        self.leaving = True
         await self._say_end(state, error)
         self.end(state, error)
         await self.save()

@@ -14,6 +14,7 @@ from novacron.dwcp.amst.links import Links
 from novacron.dwcp.amst.listener import DataListener, open_data_listener
 from novacron.dwcp.amst.native import NativeEngine
 from novacron.dwcp.amst.negotiation import V1, V3
+from novacron.dwcp.amst.rdma import Rdma
 from novacron.dwcp.amst.transfers import Transfers
 from novacron.dwcp.amst.v1_connections import V1Connections, only_native
 from novacron.network import Network
@@ -56,6 +57,9 @@ class Amst:
         self._engine: NativeEngine | None = None
         self._listener: DataListener | None = None
         self._congestion = Congestion(settings.congestion)
+        self._rdma = Rdma(
+            wanted=settings.rdma == "auto" and not wanted.v1_only, device=settings.rdma_device
+        )
         self._links: Links | None = None
         self._transfers: Transfers | None = None
         self.listening = False
@@ -82,6 +86,8 @@ class Amst:
             self._engine = await NativeEngine.open(
                 nursery, threads=self._threads, limit_bps=self._settings.limit_bps
             )
+            # Beside the rest: drivers can take long, and links that come meanwhile use TCP.
+            nursery.start_soon(self._rdma.open)
 
     async def open(self, nursery: trio.Nursery, *, again: int) -> None:
         """Raises what :func:`~novacron.dwcp.amst.listener.open_data_listener` does."""
@@ -98,6 +104,7 @@ class Amst:
             engine=self._engine,
             congestion=self._congestion,
             book=AddressBook(self._directory.root / "dwcp" / "peers.json"),
+            rdma=self._rdma,
             versions=self._versions(),
             open_v1=v1.keeper,
         )
@@ -134,6 +141,7 @@ class Amst:
             await self._links.aclose()
         if self._engine is not None:
             await self._engine.aclose()
+        await self._rdma.aclose()
 
     def _encryption(self, version: int) -> dict[str, str]:
         wanted = self._settings.encryption
@@ -155,7 +163,11 @@ class Amst:
                 "why": self._wanted.why,
             },
             "encryption": self._encryption(got),
-            "rdma": {"wanted": settings.rdma, "got": "off", "why": "not tried"},
+            "rdma": {
+                "wanted": settings.rdma,
+                "got": self._rdma.device or "off",
+                "why": self._rdma.why,
+            },
             "congestion": congestion._asdict() if congestion is not None else None,
             "links": self._links.statistics() if self._links is not None else [],
         }

@@ -217,9 +217,8 @@ class Sources:
     # Roots ---------------------------------------------------------------------------------
 
     def _open_root(self, path: str) -> _Root:
-        named = [part for part in path.split("/") if part not in ("", ".")]
-        bare = not named or named[-1] == ".." or path.endswith("/.")
-        name = "" if bare else named[-1]
+        named = [part for part in path.split("/") if part]
+        name = "" if not named or named[-1] in (".", "..") else named[-1]
         if not path or "\0" in path:
             raise _invalid(path, "it is no path")
         if name and (fault := fault_of_name(name)):

@@ -214,6 +214,10 @@ class Transfer:
         if self._error is not None:
             raise self._error
 
+    async def wait_ended(self) -> None:
+        """Return when it is over, however that came."""
+        await self._over.wait()
+
     async def wait_changed(self) -> None:
         """Return when there is something new to see: at once where the state changes, every half
         a second while bytes move. Returns at once when it is over."""

@@ -18,6 +18,7 @@ trying again is of no use. One that this node sends goes on by itself after the 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random as _random
 import secrets
@@ -55,6 +56,7 @@ from novacron.dwcp.amst.store import (
     OutgoingStore,
 )
 from novacron.dwcp.amst.transfer import (
+    ENDED,
     PRIORITIES,
     ReceiveRequest,
     SendRequest,
@@ -143,7 +145,6 @@ class Transfers:
         self._changes = trio.lowlevel.ParkingLot()
         self._scope: trio.CancelScope | None = None
         self._stopped = trio.Event()
-        self._began = trio.Lock()
 
     # Start and stop --------------------------------------------------------------------------
 
@@ -266,7 +267,7 @@ class Transfers:
             if not request.anywhere or not path.startswith("/"):
                 # Raises with the reason.
                 await trio.to_thread.run_sync(self._open_and_close, path)
-            root = path if path.endswith("/") else str(Path(path).parent)
+            root = await trio.to_thread.run_sync(_existing_directory, path)
         now = time.time()
         record = IncomingRecord(
             id=secrets.token_hex(16),
@@ -535,9 +536,19 @@ class Transfers:
             raise LinkLostError(
                 "the transfer cannot begin", why="its link has ended at the receiver"
             )
-        async with self._began:
-            incoming = self._admit(peer, message)
-        return await incoming.begin(link, message)
+        incoming = self._admit(peer, message)
+        try:
+            return await incoming.begin(link, message)
+        except NovaCronError as exc:
+            if incoming.known or incoming.record.paths:
+                if incoming.link is None:
+                    incoming.change("waiting", str(exc))
+            else:
+                self._transfers.pop(incoming.id, None)
+                with contextlib.suppress(OSError):
+                    await trio.to_thread.run_sync(self._host.incoming.remove, incoming.record.id)
+                self._changed()
+            raise
 
     def _admit(self, peer: str, message: Begin) -> Incoming:
         found = self._transfers.get(message.transfer)
@@ -551,7 +562,7 @@ class Transfers:
             raise TransferRefusedError("the transfer's id is that of another, which was asked for")
         if found is None or (found.state == "failed" and not found.record.paths):
             running = sum(
-                isinstance(each, Incoming) and each.link is not None
+                isinstance(each, Incoming) and each.state not in ("waiting", *ENDED)
                 for each in self._transfers.values()
             )
             if running >= self._settings.max_transfers:
@@ -574,6 +585,7 @@ class Transfers:
                 Incoming(self._host, record, known=False) if found is None else found.revive(record)
             )
             self._transfers[found.id] = found
+            found.change("connecting")  # it counts from now on
         return found
 
     async def _take_pause(self, peer: str, message: Pause) -> Message:
@@ -597,6 +609,8 @@ class Transfers:
         found = self._transfers.get(message.transfer)
         if found is not None and (not isinstance(found, Outgoing) or found.peer != peer):
             raise TransferRefusedError("the transfer's id is another one's")
+        if found is not None and found.leaving:
+            await found.wait_ended()
         if found is not None and not (found.ended and message.again):
             if found.ended and found.state != "done":
                 raise found._error or TransferRefusedError("the sender gave the transfer up")
@@ -649,6 +663,14 @@ def _check_request(priority: str, on_change: str, path: str) -> None:
             "the destination is no path",
             why=f"it is empty, longer than {MAX_PATH_BYTES} bytes or not UTF-8",
         )
+
+
+def _existing_directory(path: str) -> str:
+    """The nearest one above *path*."""
+    found = Path(path).parent
+    while not found.is_dir():
+        found = found.parent
+    return str(found)
 
 
 def _is_node_id(text: str) -> bool:

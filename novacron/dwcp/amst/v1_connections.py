@@ -56,11 +56,12 @@ class V1Connections:
         port: int,
         initiator: bool,
     ) -> V1Supervisor:
-        """The supervisor of a new link, whose connection is made when it is first needed by
-        :meth:`V1Supervisor.ready`.
+        """The supervisor of a new link. The initiator's is connected; the other one's is when the
+        initiator has dialled, see :meth:`V1Supervisor.ready`.
 
         Raises:
           NetworkError: the initiator found nobody there.
+          LinkLostError: nobody who knows the link, or not in time.
         """
         supervisor = V1Supervisor(peer, agreement, initiator, self._nursery)
         if initiator:
@@ -117,12 +118,21 @@ class V1Connections:
 
     async def _dial(self, host: str, port: int, link_id: bytes) -> Stream:
         dialer = TlsDialer(self._certificates.client_context)
-        with trio.fail_after(CONNECT_TIMEOUT):
-            stream = await dialer.dial(host, port)
-            await stream.send_all(PREAMBLE + link_id)
-            if await stream.receive_some() != WELCOME:
-                await stream.aclose()
-                raise LinkLostError("the other node does not know the link")
+        stream: Stream | None = None
+        welcome = b""
+        try:
+            with trio.move_on_after(CONNECT_TIMEOUT) as scope:
+                stream = await dialer.dial(host, port)
+                await stream.send_all(PREAMBLE + link_id)
+                welcome = await stream.receive_some()
+        finally:
+            if stream is not None and welcome != WELCOME:
+                with trio.CancelScope(shield=True):
+                    await stream.aclose()
+        if stream is None or welcome != WELCOME:
+            late = f"no connection within {CONNECT_TIMEOUT:g} s"
+            why = late if scope.cancelled_caught else "the other node does not know it"
+            raise LinkLostError("the link was lost", why=why)
         return stream
 
     async def _check(self, stream: Stream, peer: str) -> None:
@@ -179,6 +189,16 @@ class V1Supervisor:
         )
         self._connected.set()
 
+    async def ready(self) -> Link:
+        while self._link is None and self._reason is None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_then_cancel, self._connected, nursery.cancel_scope)
+                nursery.start_soon(_then_cancel, self._over, nursery.cancel_scope)
+        if self._link is None:
+            assert self._reason is not None
+            raise self._reason
+        return self._link
+
     def end(self, reason: DwcpError) -> None:
         if self._reason is None:
             self._reason = reason
@@ -222,6 +242,11 @@ class V1Supervisor:
             found["counters"] = counters._asdict()
             found["streams"] = [stream._asdict() for stream in streams]
         return found
+
+
+async def _then_cancel(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
 
 
 def only_native(find: Callable[[bytes], Any | None]) -> Callable[[bytes], NativeLink | None]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import stat
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 import trio
@@ -41,8 +42,9 @@ class V1Pipe(V1Moving):
             os.close(self._descriptor)
             self._release()
 
+    @abstractmethod
     async def _pump(self) -> None:
-        raise NotImplementedError
+        """Move bytes until the end."""
 
     def abort(self) -> None:
         super().abort()

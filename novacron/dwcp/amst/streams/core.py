@@ -19,6 +19,9 @@ from novacron.record import Record
 
 GROW_GAIN: Final = 0.10
 """What more streams have to bring; less is noise, or was bought with queueing."""
+GROW_SIGMAS: Final = 2
+"""Standard deviations by which a gain has to be beyond doubt before it is believed at once. All other
+early verdicts need one: what they can get wrong is put right within the next trials."""
 SHRINK_LOSS: Final = 0.05
 """What fewer may cost, however many steps down it took."""
 LINEAR: Final = 0.8
@@ -29,10 +32,11 @@ FORGET_AFTER: Final = 30.0
 """Seconds a number that failed is not tried again; a path does not change much faster. Twice as long
 each time it fails again, up to :data:`LONGEST_MEMORY`: a trial of too few streams costs goodput."""
 LONGEST_MEMORY: Final = 240.0
-QUEUE_MEMORY: Final = 4
+QUEUE_MEMORY: Final = 2
 """Times as long for a number that failed while there was a queue: the path was full."""
-BOUND_MEMORY: Final = 10.0
-"""Seconds for one that could not be judged, because something else held the link meanwhile."""
+SHORT_MEMORY: Final = 10.0
+"""Seconds for a verdict that is in doubt: something else held the link meanwhile, or the gain was small
+enough to be noise after all."""
 BOUND_SHARE: Final = 0.5
 """Of the streams' time spent waiting for something, above which that something is the bottleneck."""
 QUEUE_RATIO: Final = 2.5
@@ -48,10 +52,12 @@ MEASURE_LIMIT: Final = 12
 """Intervals after which a trial is judged by what there is."""
 RISING: Final = 0.03
 """Growth within a measurement that is taken for streams still finding their rate."""
-FIRST_NOISE: Final = 0.05
+FIRST_NOISE: Final = 0.1
 """Standard deviation of an interval's goodput, relative to it, before any was measured."""
 NOISE_WEIGHT: Final = 0.2
 """Of the newest interval in the noise."""
+SHORTEST: Final = 0.01
+"""Seconds of an interval that says anything."""
 OTHER_PATH: Final = 1.5
 """A goodput so many times larger or smaller, with the same streams, is another path: what was learned
 about the old one is forgotten."""
@@ -170,7 +176,8 @@ class Controller:
         self._noise = FIRST_NOISE
         self._linear = False
         self._anchor = 0.0
-        """Goodput before the first of several steps down; 0 when the last step was none."""
+        """Goodput before the first step down after the last step up; 0 where there was none. Each
+        step is held against it, so that several small losses cannot add up."""
         self._resting = 0.0
         """Goodput when there was nothing more to try; 0 while there is."""
         self._record(Reason.START, 0.0, f"a link begins with {self.target}")
@@ -180,7 +187,7 @@ class Controller:
         self.bound_by = _bound(sample)
         measured = self._measured
         measured.intervals += 1
-        if sample.streams == 0 or sample.seconds <= 0:
+        if sample.streams == 0 or sample.seconds < SHORTEST:
             self._measured = _Measurement()  # what comes after a loss of all has to settle again
         elif measured.intervals > SETTLE and (
             sample.streams == self.target or measured.intervals > SETTLE_LIMIT
@@ -220,17 +227,17 @@ class Controller:
         if self._resting and not 1 / other < goodput / self._resting < other:
             self._failed.clear()
             self._failures.clear()
-            self._resting = 0.0
+            self._anchor = self._resting = 0.0
         more = self._more(goodput)
         fewer = max(self.target // 2, self.minimum)
         if more > self.target:
-            self._anchor = 0.0
             self._begin(Reason.GROW, more, goodput, goodput)
         elif fewer < self.target and not self._fails(fewer, self.target - 1):
+            if goodput < self._anchor * (1 - SHRINK_LOSS):
+                self._anchor = 0.0  # not for want of streams: with so few it would not have stayed
             self._anchor = self._anchor or goodput
             self._begin(Reason.SHRINK, fewer, self._anchor, goodput)
         elif not self._resting:
-            self._anchor = 0.0
             self._resting = goodput
 
     def _more(self, goodput: float) -> int:
@@ -271,16 +278,19 @@ class Controller:
         if trial.kind is Reason.GROW:
             self._linear = verdict and ratio - 1 >= LINEAR * (tried / trial.before - 1)
         if verdict:
+            if trial.kind is Reason.GROW:
+                self._anchor = 0.0
             self._failures.pop(tried, None)
             # The way back is known to be worse, for a while.
-            self._failed[trial.before] = _Failure(self._now + FORGET_AFTER, trial.baseline)
+            sure = self._linear or trial.kind is Reason.SHRINK
+            memory = FORGET_AFTER if sure else SHORT_MEMORY
+            self._failed[trial.before] = _Failure(self._now + memory, trial.baseline)
             kept = Reason.GROW_KEPT if trial.kind is Reason.GROW else Reason.SHRINK_KEPT
             self._record(kept, goodput, why)
             # It is measured already, and so the baseline of whatever is tried next.
             self._plan(sample)
             return
         self._fail(tried, bound, sample)
-        self._anchor = 0.0
         back = Reason.GROW_TAKEN_BACK if trial.kind is Reason.GROW else Reason.SHRINK_TAKEN_BACK
         self._change(trial.before, back, goodput, why)
 
@@ -294,7 +304,7 @@ class Controller:
             # Streams that wait are as many as needed: fewer are welcome, and more were of no use.
             return not grows or ratio >= threshold
         margin = self._noise * sqrt(1 / measured.counted + 1 / trial.counted)
-        if ratio - margin >= threshold:
+        if ratio - margin * (GROW_SIGMAS if grows else 1) >= threshold:
             return True
         if len(measured.rates) >= MEASURE_LIMIT:
             return ratio >= threshold
@@ -304,14 +314,13 @@ class Controller:
         return False if settled and ratio + margin < threshold else None
 
     def _fail(self, number: int, bound: str, sample: Sample) -> None:
-        memory = BOUND_MEMORY
+        memory = SHORT_MEMORY
         if not bound:
             times = self._failures.get(number, 0)
-            self._failures[number] = times + 1
-            memory = min(FORGET_AFTER * 2**times, LONGEST_MEMORY)
+            self._failures[number] = min(times + 1, 8)
             queue = sample.least_rtt > 0 and sample.smoothed_rtt > QUEUE_RATIO * sample.least_rtt
-            if queue:
-                memory *= QUEUE_MEMORY
+            memory = FORGET_AFTER * 2**times * (QUEUE_MEMORY if queue else 1)
+            memory = min(memory, LONGEST_MEMORY)
         self._failed[number] = _Failure(self._now + memory, self._measured.goodput())
 
     def _fails(self, first: int, last: int, promising: float = float("inf")) -> bool:

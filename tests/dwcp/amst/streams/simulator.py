@@ -76,7 +76,7 @@ class Link:
     def interval(self) -> Sample:
         """As long as the supervisor's are."""
         seconds = max(0.25, 4 * self.rtt)
-        step = max(0.002, min(self.path.rtt / 2, 0.01))
+        step = max(0.005, min(self.path.rtt / 2, 0.02))
         moved = idle = 0.0
         round_trips = []
         why = ""
