@@ -31,7 +31,7 @@ from novacron.dwcp.amst.errors import (
 from novacron.dwcp.amst.host import Room
 from novacron.dwcp.amst.rates import shares
 from novacron.dwcp.amst.sources import Entry, SourceFile, Sources
-from novacron.dwcp.amst.transfer import PRIORITIES
+from novacron.dwcp.amst.transfer import PRIORITIES, remedy_of
 from novacron.dwcp.amst.transfer_messages import (
     MAX_ENTRIES,
     MAX_RUNS_BYTES,
@@ -122,6 +122,7 @@ class Attempt:
         self._objects: set[_Object] = set()
         self._naming: list[_Naming] = []
         self._finishers = 0
+        self._offered_files = self._offered_bytes = 0
         self._failure: NovaCronError | None = None
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -241,13 +242,18 @@ class Attempt:
     async def _ask_entries(self, objects: list[_Object]) -> dict[int, EntryState]:
         transfer = self._transfer
         size = sum(each.entry.size for each in objects)
+        for each in objects:
+            if each.entry.position >= self._offered_files:  # not one that is offered anew
+                self._offered_files = each.entry.position + 1
+                self._offered_bytes += each.entry.size
         answer = await self._host.asking.ask(
             transfer.peer,
             "amst.entries",
             Entries(
                 transfer.id,
-                transfer.files_total,
-                transfer.bytes_total,
+                # The count may still be at it; of a few files all are offered before it is done.
+                max(transfer.files_total, self._offered_files),
+                max(transfer.bytes_total, self._offered_bytes),
                 [self._offer_of(each) for each in objects],
             ),
             EntriesTaken,
@@ -287,7 +293,7 @@ class Attempt:
         the others either."""
         transfer = self._transfer
         if not transfer.errors_total:
-            transfer.attempt_remedy = exc.remedy
+            transfer.attempt_remedy = remedy_of(exc)
         transfer.add_error(each.entry.path, exc)
         if exc.code in ("dwcp.no_space", "dwcp.target_write", "dwcp.transfer_limit"):
             raise exc

@@ -340,7 +340,7 @@ class Transfer:
         self.change(
             state,
             "" if error is None else _said(error),
-            "" if error is None else error.remedy,
+            "" if error is None else remedy_of(error),
         )
         TRANSFERS.inc(self.role, state)
         self._over.set()
@@ -392,6 +392,11 @@ class Transfer:
 
 def _said(error: NovaCronError) -> str:
     return f"{error.what}: {error.why}" if error.why else error.what
+
+
+def remedy_of(error: NovaCronError) -> str:
+    """What to do, with the key concerned: a view has no other place for that."""
+    return f"{error.remedy} [{error.key}]".lstrip() if error.key else error.remedy
 
 
 def count_states(transfers: Iterator[Transfer]) -> None:
