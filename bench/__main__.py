@@ -15,6 +15,7 @@ SUBJECTS = {
     "parallel": "what the schedules get out of a graph, against what the graph allows",
     "stress": "the engine's own cost with many components",
     "amst": "AMST through the loopback, memory to memory, against iperf3",
+    "amst-files": "AMST from file to file, against GridFTP, rsync and cp",
 }
 
 

@@ -24,7 +24,8 @@ from bench.amst_pair import (
     write_certificate,
     write_random,
 )
-from bench.harness import BenchError, interleaved, percentile, say
+from bench.harness import BenchError, interleaved, say
+from bench.series import Series
 
 _WARM_UP = 1
 _SAME_HOST = "cubic"
@@ -54,42 +55,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-class Series:
-    """What was measured with one congestion control, round by round; the warm-up's at the front."""
+def figures(series: Series, counts: tuple[int, ...]) -> dict[str, Any]:
+    """What stands under one congestion control."""
 
-    def __init__(self) -> None:
-        self.gbps: dict[_Key, list[float]] = {}
-        self.cpu: dict[_Key, list[float]] = {}
-
-    def add(self, key: _Key, gbps: float, cpu_s_per_gib: float) -> None:
-        self.gbps.setdefault(key, []).append(gbps)
-        self.cpu.setdefault(key, []).append(cpu_s_per_gib)
-
-    def figures(self, counts: tuple[int, ...]) -> dict[str, Any]:
-        speeds = {key: values[_WARM_UP:] for key, values in self.gbps.items()}
-        costs = {key: values[_WARM_UP:] for key, values in self.cpu.items()}
-
-        def by_streams(subject: str, of: dict[_Key, list[float]], figure: Any, digits: int) -> Any:
-            return {str(n): round(figure(of[subject, n]), digits) for n in counts}
-
-        medians = {name: by_streams(name, speeds, _median, 3) for name in _NAMES}
-        best = {name: max(counts, key=lambda n: _median(speeds[name, n])) for name in _NAMES}
-        cost = {name: _median(costs[name, best[name]]) for name in _NAMES}
-        top = _median(speeds[_IPERF3, best[_IPERF3]])
+    def by_streams(value: Callable[[str, object], float], name: str, digits: int) -> Any:
         return {
-            "iperf3_gbps": medians[_IPERF3],
-            "amst_raw_gbps": medians[_RAW],
-            "amst_aead_gbps": medians[_AEAD],
-            "ratio_raw": round(_median(speeds[_RAW, best[_RAW]]) / top, 4),
-            "ratio_aead": round(_median(speeds[_AEAD, best[_AEAD]]) / top, 4),
-            "cpu_s_per_gib": {name: round(value, 4) for name, value in cost.items()},
-            "cpu_ratio_raw": round(cost[_RAW] / cost[_IPERF3], 4),
-            "best_streams": best,
-            "iqr_gbps": {name: by_streams(name, speeds, _iqr, 3) for name in _NAMES},
-            "cpu_s_per_gib_by_streams": {
-                name: by_streams(name, costs, _median, 4) for name in _NAMES
-            },
+            subject: {str(n): round(value(name, (subject, n)), digits) for n in counts}
+            for subject in _NAMES
         }
+
+    speeds = by_streams(series.median, "gbps", 3)
+    best = {
+        subject: max(counts, key=lambda n: series.median("gbps", (subject, n)))
+        for subject in _NAMES
+    }
+    top = {name: series.median("gbps", (name, best[name])) for name in _NAMES}
+    cost = {name: series.median("cpu", (name, best[name])) for name in _NAMES}
+    return {
+        "iperf3_gbps": speeds[_IPERF3],
+        "amst_raw_gbps": speeds[_RAW],
+        "amst_aead_gbps": speeds[_AEAD],
+        "ratio_raw": round(top[_RAW] / top[_IPERF3], 4),
+        "ratio_aead": round(top[_AEAD] / top[_IPERF3], 4),
+        "cpu_s_per_gib": {name: round(value, 4) for name, value in cost.items()},
+        "cpu_ratio_raw": round(cost[_RAW] / cost[_IPERF3], 4),
+        "best_streams": best,
+        "iqr_gbps": by_streams(series.iqr, "gbps", 3),
+        "cpu_s_per_gib_by_streams": by_streams(series.median, "cpu", 4),
+    }
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -106,7 +99,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         v1, why = run.v1(args.rounds)
     say("\n")
     result: dict[str, Any] = {"rounds": args.rounds, **by_congestion[algorithms[0]]}
-    result["v1_gbps"] = None if v1 is None else round(_median(v1), 3)
+    result["v1_gbps"] = None if v1 is None else round(v1, 3)
     if why:
         result["v1_skipped"] = why
     return result | {
@@ -140,7 +133,7 @@ class _Measurement:
 
     def series(self, congestion: str, counts: tuple[int, ...], rounds: int) -> dict[str, Any]:
         say(f"\n{congestion} ")
-        series = Series()
+        series = Series(_WARM_UP)
         subjects: list[Callable[[], None]] = []
         for streams in counts:
             subjects.append(partial(self._iperf3, series, congestion, streams))
@@ -154,39 +147,31 @@ class _Measurement:
                 )
                 subjects.append(partial(self._amst, series, (name, streams), setup))
         interleaved(subjects, rounds, _WARM_UP, lambda done, of: say("."))
-        return series.figures(counts)
+        return figures(series, counts)
 
     def _iperf3(self, series: Series, congestion: str, streams: int) -> None:
         moved = iperf3.measure(streams, total_bytes=self.size, congestion=congestion)
-        series.add((_IPERF3, streams), moved.gbps, moved.cpu_s_per_gib)
+        series.add((_IPERF3, streams), gbps=moved.gbps, cpu=moved.cpu_s_per_gib)
 
     def _amst(self, series: Series, key: _Key, setup: Setup) -> None:
         with joined(setup, self.source, self.target) as ends:
             if setup.protocol == 3 and ends.congestion != setup.congestion:
                 raise BenchError(f"congestion control {setup.congestion} cannot be used here")
             moved = transfer(ends, self.source)
-        series.add(key, moved.gbps, moved.cpu_s_per_gib)
+        series.add(key, gbps=moved.gbps, cpu=moved.cpu_s_per_gib)
 
-    def v1(self, rounds: int) -> tuple[list[float] | None, str]:
+    def v1(self, rounds: int) -> tuple[float | None, str]:
         """One TLS stream in Python, which no congestion control bounds; or why it was left out."""
         if importlib.util.find_spec("novacron.dwcp.amst.v1") is None:
             return None, "novacron.dwcp.amst.v1 does not exist"
         say("\nv1 ")
         write_certificate(self.certificate)
         setup = Setup(protocol=1, chunk_bytes=self.chunk, certificate=str(self.certificate))
-        series = Series()
+        series = Series(_WARM_UP)
         for _ in range(_WARM_UP + min(rounds, 3)):
             self._amst(series, (_V1, 1), setup)
             say(".")
-        return series.gbps[_V1, 1][_WARM_UP:], ""
-
-
-def _median(values: list[float]) -> float:
-    return percentile(values, 0.5)
-
-
-def _iqr(values: list[float]) -> float:
-    return percentile(values, 0.75) - percentile(values, 0.25)
+        return series.median("gbps", (_V1, 1)), ""
 
 
 def as_text(result: dict[str, Any]) -> str:

@@ -61,6 +61,8 @@ class Transfer:
     congestion: str
     durable_seconds: float | None = None
     """The same, until the file was durable and had its name."""
+    tail_seconds: float | None = None
+    """What the last hundredth of the bytes took; where it was asked for."""
 
     @property
     def gbps(self) -> float:
@@ -194,28 +196,37 @@ def joined(
 
 
 def transfer(
-    ends: Ends, source: Path, *, timeout: float = 300.0, rename: Path | None = None
+    ends: Ends,
+    source: Path,
+    *,
+    timeout: float = 300.0,
+    rename: Path | None = None,
+    interval: float = 0.0,
 ) -> Transfer:
-    """Move everything once, and compare what arrived, outside of what is timed.
+    """Move everything once, and compare what arrived, outside of what is timed. With *interval* the
+    sender looks every so many seconds how far it is, for ``tail_seconds``.
 
     Raises:
       BenchError: it took more than *timeout* seconds, or bytes were changed.
     """
     ends.receiver.do("expect")
     ends.receiver.ask("finish", within=timeout, rename=None if rename is None else str(rename))
-    ends.sender.ask("send", within=timeout)
+    ends.sender.ask("send", within=timeout, interval=interval)
     sent = ends.sender.answer(timeout + 1)
     received = ends.receiver.answer(timeout + 1)
     if not ends.receiver.do("compare", timeout, path=str(source))["same"]:
         raise BenchError(f"AMST changed bytes: what was received differs from {source}")
     durable = received.get("durable")
+    late = [moment for moment, done in sent["moments"] if done >= 0.99 * ends.size]
+    end = max(sent["ended"], received["ended"])
     return Transfer(
         size=ends.size,
-        seconds=max(sent["ended"], received["ended"]) - sent["began"],
+        seconds=end - sent["began"],
         sender_cpu_seconds=sent["cpu_seconds"],
         receiver_cpu_seconds=received["cpu_seconds"],
         congestion=ends.congestion,
         durable_seconds=None if durable is None else durable - sent["began"],
+        tail_seconds=end - min(late, default=end) if interval else None,
     )
 
 

@@ -148,8 +148,9 @@ class Worker:
             if adaptive:
                 await self._supervise(host, port, streams)
             else:
-                for number in range(1, streams + 1):
-                    link.add_dialled(await self._dial(host, port), number)
+                async with trio.open_nursery() as nursery:
+                    for number in range(1, streams + 1):
+                        nursery.start_soon(self._dial, host, port, number)
                 up = 0
                 async for event in link.stream_events:
                     if event.kind != "up":
@@ -161,11 +162,11 @@ class Worker:
         choice = self._congestion.last
         return {"congestion": "" if choice is None else choice.got}
 
-    async def _dial(self, host: str, port: int) -> socket.socket:
+    async def _dial(self, host: str, port: int, number: int) -> None:
         connection = trio.socket.socket()
         self._congestion.apply(connection.fileno(), host)
         await connection.connect((host, port))
-        return socket.socket(fileno=connection.detach())
+        self._native.add_dialled(socket.socket(fileno=connection.detach()), number)
 
     async def _supervise(self, host: str, port: int, start: int) -> None:
         supervisor = self._supervisor = NativeSupervisor(
@@ -258,18 +259,24 @@ class Worker:
         finally:
             os.close(directory)
 
-    async def send(self, within: float) -> Answer:
-        """Send everything, and wait until it was acknowledged."""
+    async def send(self, within: float, interval: float = 0.0) -> Answer:
+        """Send everything, and wait until it was acknowledged; with an *interval* also how much was
+        so far, at many moments."""
         assert self._link is not None
+        moments: list[tuple[float, int]] = []
         began, cpu = time.monotonic(), cpu_seconds()
         moving = self._link.send_object(
             _NUMBER, 0, self._content.source(), chunk_bytes=self._request["chunk_bytes"]
         )
         with trio.fail_after(within):
-            await moving.wait()
+            async with trio.open_nursery() as nursery:
+                if interval:
+                    nursery.start_soon(_note, moving, interval, moments)
+                await moving.wait()
+                nursery.cancel_scope.cancel()
         ended, used = time.monotonic(), cpu_seconds() - cpu
         await moving.aclose()
-        return {"began": began, "ended": ended, "cpu_seconds": used}
+        return {"began": began, "ended": ended, "cpu_seconds": used, "moments": moments}
 
     async def send_for(self, seconds: float) -> Answer:
         """Send for a time, and leave the rest; with the number of streams and why."""
@@ -310,6 +317,12 @@ class Worker:
     async def compare(self, path: str) -> Answer:
         """Whether what was received is what is in *path*, byte for byte."""
         return {"same": await trio.to_thread.run_sync(self._content.same_as, path)}
+
+
+async def _note(moving: Moving, interval: float, moments: list[tuple[float, int]]) -> None:
+    while True:
+        moments.append((time.monotonic(), moving.progress().done_bytes))
+        await trio.sleep(interval)
 
 
 async def _lines() -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench import __main__ as entry
-from bench import amst
+from bench import amst, amst_files
 from bench.amst_pair import (
     Setup,
     Worker,
@@ -23,6 +23,7 @@ from bench.amst_pair import (
     write_random,
 )
 from bench.harness import BenchError
+from bench.series import Series
 
 MIB = 1024**2
 SIZE = 8 * MIB + 4096 + 17
@@ -140,6 +141,25 @@ def test_amst_prints_one_json_object_with_its_figures(
     amst.plot(result, tmp_path / "amst.svg")
 
 
+def test_amst_files_prints_one_json_object_with_its_figures(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    result = run(capsys, "amst-files", "--rounds", "1", "--size", "4M", "--streams", "2")
+    assert (result["rounds"], result["verified"], result["size_bytes"]) == (1, True, 4 * MIB)
+    assert list(result["gridftp_gbps"]) == ["1", "4", "16"]
+    for name in ("amst_raw", "amst_aead", "amst_raw_durable", "amst_aead_durable"):
+        assert list(result[f"{name}_gbps"]) == ["2"]
+    assert result["amst_raw_durable_gbps"]["2"] <= result["amst_raw_gbps"]["2"]
+    best = max(result["gridftp_gbps"].values())
+    assert result["ratio_gridftp"] == pytest.approx(result["amst_raw_gbps"]["2"] / best, rel=0.02)
+    assert result["ratio_cp"] > 0
+    text = amst_files.as_text(result)
+    assert "GridFTP -p 16" in text
+    assert f"best of GridFTP: {result['ratio_gridftp']:.3f}" in text
+    amst_files.plot(result, tmp_path / "files.svg")
+
+
+@pytest.mark.parametrize("subject", ["amst", "amst-files"])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -150,9 +170,9 @@ def test_amst_prints_one_json_object_with_its_figures(
     ],
 )
 def test_a_bench_that_cannot_measure_says_why(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    subject: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert entry.main(["amst", *arguments]) == 1
+    assert entry.main([subject, *arguments]) == 1
     assert message in capsys.readouterr().err
 
 
@@ -161,4 +181,4 @@ def test_an_algorithm_that_cannot_be_used_is_told(
 ) -> None:
     run_ = amst._Measurement(tmp_path, MIB, 65536, 1)
     with pytest.raises(BenchError, match="nonesuch cannot be used here"):
-        run_._amst(amst.Series(), ("raw", 1), Setup(congestion="nonesuch"))
+        run_._amst(Series(0), ("raw", 1), Setup(congestion="nonesuch"))
