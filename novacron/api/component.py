@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import trio
 
-from novacron.api.mover import Mover
 from novacron.api.probes import Front
 from novacron.api.rate import Buckets
 from novacron.api.services import Services
@@ -75,7 +74,7 @@ class Api(ReloadableComponent, ObservableComponent):
             database=database,
             cache=cache,
             network=network,
-            dwcp=Mover(dwcp) if dwcp is not None else None,
+            dwcp=dwcp,
             environment=environment,
             configuration=configuration,
             reports=ReportStore(directory),

@@ -184,6 +184,7 @@ class Routes:
             services.database,
             services.cache,
             services.network,
+            services.dwcp,
             services.environment,
             services.api,
         )

@@ -5,10 +5,8 @@ Who may move which files is decided here: the policy knows routes, and the path 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from typing import Any
 
-import trio
 from fastapi import Request
 
 from novacron.api.entry import Entry, NotHereError
@@ -22,12 +20,11 @@ from novacron.api.parameters import (
     read_body,
 )
 from novacron.api.problems import ForbiddenError, InvalidRequestError
-from novacron.api.services import DataMover, Services
+from novacron.api.services import Services
 from novacron.component import JsonObject
+from novacron.dwcp import Dwcp
+from novacron.dwcp.amst.transfer import ReceiveRequest, SendRequest, Transfer, view_as_dict
 from novacron.security import Principal, Role
-
-ENDED = frozenset({"done", "failed", "cancelled"})
-"""States in which a transfer moves nothing any more."""
 
 MAX_PATH_BYTES = 4095
 """PATH_MAX of Linux, without the zero at the end."""
@@ -40,53 +37,79 @@ class TransferRoutes:
     async def dwcp(self) -> JsonObject:
         """What this node moves data with: protocol, encryption and RDMA as wanted and as they are
         and why, and each link with its streams."""
-        return self._dwcp.view()
+        return dict(self._dwcp.statistics())
 
     async def transfers(self, request: Request) -> JsonObject:
         """Transfers under way and those that ended lately, newest first."""
         state = TRANSFER_STATE.read(request)
-        found = self._dwcp.transfers.views()
+        found = self._dwcp.transfers.transfers()
         if state != "all":
-            found = [view for view in found if (view["state"] in ENDED) == (state == "ended")]
-        return {"transfers": found}
+            found = [transfer for transfer in found if transfer.ended == (state == "ended")]
+        return {"transfers": [_view(transfer) for transfer in found]}
 
     async def transfer(self, request: Request) -> JsonObject:
         """One transfer: how far it is, how fast, and what went wrong."""
-        return self._dwcp.transfers.view(TRANSFER_ID.read(request))
+        return _view(self._dwcp.transfers.find(TRANSFER_ID.read(request)))
 
     async def start(self, request: Request) -> JsonObject:
         """Send files to another node, or have it send some here. Answers once the transfer is on
-        record, before it has moved anything. Files of this node outside of dwcp.amst.directories
-        take the role admin."""
+        record, before it has moved anything; with one that is under way already if it was asked for
+        the same. Files of this node outside of dwcp.amst.directories take the role admin."""
         wanted = read_body(TransferRequest, await request.body())
         _check_paths(wanted)
+        transfers = self._dwcp.transfers
         principal: Principal = request.state.principal
-        local = wanted.paths if wanted.direction == "send" else [wanted.path]
         anywhere = principal.role.allows(Role.ADMIN)
         if not anywhere:
-            directories = self._dwcp.directories
-            await trio.to_thread.run_sync(check_confined, local, directories)
-        view = await self._dwcp.transfers.start(wanted, confined=not anywhere)
-        request.state.target = view["id"]
-        return view
+            local = wanted.paths if wanted.direction == "send" else [wanted.path]
+            for path in local:
+                if not transfers.allows(path):
+                    raise _outside(path)
+        common: dict[str, Any] = {
+            "node": wanted.node,
+            "paths": tuple(wanted.paths),
+            "path": wanted.path,
+            "priority": wanted.priority,
+            "limit_bps": wanted.limit_bps,
+            "deadline_seconds": wanted.deadline_seconds or 0.0,
+            "overwrite": wanted.overwrite,
+            "on_change": wanted.on_change,
+            "recursive": wanted.recursive,
+        }
+        # That the path reads as one inside is no more than a good answer early: what opens the
+        # files follows no link, and so cannot be led outside afterwards.
+        started: Transfer
+        if wanted.direction == "send":
+            started = await transfers.send(SendRequest(**common, anywhere=anywhere))
+        else:
+            started = await transfers.receive(ReceiveRequest(**common, anywhere=anywhere))
+        request.state.target = started.id.hex()
+        return _view(started)
 
     async def pause(self, request: Request) -> JsonObject:
         """Stop moving data, and keep what is there."""
-        return await self._dwcp.transfers.pause(self._named(request))
+        transfer = self._named(request)
+        await transfer.pause()
+        return _view(transfer)
 
     async def resume(self, request: Request) -> JsonObject:
         """Go on with a paused transfer."""
-        return await self._dwcp.transfers.resume(self._named(request))
+        transfer = self._named(request)
+        await transfer.resume()
+        return _view(transfer)
 
     async def cancel(self, request: Request) -> JsonObject:
         """End a transfer for good. Partial files are removed, complete ones stay."""
-        return await self._dwcp.transfers.cancel(self._named(request))
+        transfer = self._named(request)
+        await transfer.cancel()
+        return _view(transfer)
 
     async def limit(self, request: Request) -> JsonObject:
         """Set how fast a transfer may be, from now on."""
-        id = self._named(request)
+        transfer = self._named(request)
         wanted = read_body(LimitRequest, await request.body())
-        return await self._dwcp.transfers.limit(id, wanted.limit_bps)
+        await transfer.limit(wanted.limit_bps)
+        return _view(transfer)
 
     def table(self) -> list[Entry]:
         by_id = (TRANSFER_ID,)
@@ -102,21 +125,34 @@ class TransferRoutes:
         ]
 
     @property
-    def _dwcp(self) -> DataMover:
+    def _dwcp(self) -> Dwcp:
         dwcp = self._services.dwcp
         if dwcp is None:
             raise NotHereError(
                 "there are no transfers",
-                why="DWCP did not start on this node",
+                why="this node runs without DWCP",
                 remedy="`novacron components` says why",
             )
         return dwcp
 
-    def _named(self, request: Request) -> str:
-        """The whole id of the transfer a call names, which from here on is the call's target."""
-        id = str(self._dwcp.transfers.view(TRANSFER_ID.read(request))["id"])
-        request.state.target = id
-        return id
+    def _named(self, request: Request) -> Transfer:
+        """The transfer a call names; its whole id is the call's target from here on."""
+        transfer = self._dwcp.transfers.find(TRANSFER_ID.read(request))
+        request.state.target = transfer.id.hex()
+        return transfer
+
+
+def _view(transfer: Transfer) -> JsonObject:
+    return view_as_dict(transfer.view())
+
+
+def _outside(path: str) -> ForbiddenError:
+    return ForbiddenError(
+        f"{path[:200]!r} may not be moved by the role operator",
+        why="it leads outside of the directories for transfers",
+        remedy="use a token with the role admin, or name its directory in the configuration",
+        key="dwcp.amst.directories",
+    )
 
 
 def _check_paths(wanted: TransferRequest) -> None:
@@ -134,24 +170,3 @@ def _check_paths(wanted: TransferRequest) -> None:
             faults.append((where, "a path of this node is absolute"))
     if faults:
         raise InvalidRequestError(faults)
-
-
-def check_confined(paths: Sequence[str], directories: Sequence[str]) -> None:
-    """Whether all *paths* lead into *directories*, links followed. Blocks on the disk.
-
-    A first look that gives a good answer early: what opens the files holds them to the same
-    directories again, since links can change in between.
-
-    Raises:
-      ForbiddenError: one does not.
-    """
-    roots = [os.path.realpath(directory) for directory in directories]
-    for path in paths:
-        found = os.path.realpath(path)
-        if not any(os.path.commonpath((root, found)) == root for root in roots):
-            raise ForbiddenError(
-                f"{path[:200]} may not be moved by the role operator",
-                why="it leads outside of the directories for transfers",
-                remedy="use a token with the role admin, or name its directory in the configuration",
-                key="dwcp.amst.directories",
-            )

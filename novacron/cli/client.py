@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 DEADLINE = 10.0
 """Seconds for one answer; a full health check takes up to five."""
 
+CHANGE_DEADLINE = 35.0
+"""Seconds for the answer to a change, for which the node may have to reach another one first:
+``api.request_timeout`` and a little."""
+
 MAX_ANSWER = 16 * 1024 * 1024
 """Bytes. The longest honest answer, a boot report of a large node, is far below."""
 
@@ -160,7 +164,7 @@ class NodeClient:
             headers["Authorization"] = f"Bearer {self._token}"
         if content:
             headers["Content-Type"] = "application/json"
-        connection = self._connection()
+        connection = self._connection(DEADLINE if method == "GET" else CHANGE_DEADLINE)
         try:
             connection.request(method, target, content, headers)
             answer = connection.getresponse()
@@ -191,7 +195,7 @@ class NodeClient:
         except TimeoutError as exc:
             raise NodeUnreachableError(
                 f"the node at {self.address} does not answer",
-                why=f"nothing came within {DEADLINE:g} s",
+                why=f"nothing came within {connection.timeout:g} s",
                 remedy="look at its log; `--address` asks another node",
             ) from exc
         except OSError as exc:
@@ -209,12 +213,12 @@ class NodeClient:
         finally:
             connection.close()
 
-    def _connection(self) -> http.client.HTTPConnection:
+    def _connection(self, deadline: float) -> http.client.HTTPConnection:
         import http.client
 
         host, port = split_address(self.address)
         if not self.tls:
-            return http.client.HTTPConnection(host, port, timeout=DEADLINE)
+            return http.client.HTTPConnection(host, port, timeout=deadline)
         import ssl
 
         try:
@@ -226,7 +230,7 @@ class NodeClient:
                 remedy="name the right file with --ca-file",
             ) from exc
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        return http.client.HTTPSConnection(host, port, timeout=DEADLINE, context=context)
+        return http.client.HTTPSConnection(host, port, timeout=deadline, context=context)
 
 
 def split_address(address: str) -> tuple[str, int]:

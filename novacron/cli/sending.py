@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from novacron.cli import EXIT_INTERRUPTED
@@ -176,9 +174,15 @@ def _run(args: argparse.Namespace, request: dict[str, Any]) -> int:
 
 def _run_on(screen: Screen, args: argparse.Namespace, request: dict[str, Any]) -> int:
     follower = Follower(args, screen.say)
-    with _unasked_interrupts_wait():
-        # An interrupt in here would leave a transfer whose id nobody was told.
+    try:
         view = follower.client.post("transfers", request, f"{request['direction']} the files")
+    except KeyboardInterrupt:
+        print(
+            "novacron: interrupted before the node told the transfer's id; see `novacron transfers` "
+            "whether it began",
+            file=sys.stderr,
+        )
+        return EXIT_INTERRUPTED
     if args.detach:
         if not args.quiet:
             print(as_json(view) if args.json else view["id"])
@@ -233,15 +237,3 @@ def raise_failure(view: View) -> None:
         why="\n".join(why),
         remedy=cell(view["remedy"]) if view["remedy"] else "",
     )
-
-
-@contextmanager
-def _unasked_interrupts_wait() -> Iterator[None]:
-    """Ctrl-C takes effect at the end of the block."""
-    import signal
-
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

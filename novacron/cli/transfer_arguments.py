@@ -65,18 +65,21 @@ def split_sources(texts: list[str]) -> tuple[str, list[str]]:
 
 
 def local_path(text: str) -> str:
-    """*text* as this process would find it: absolute, for a node that stands elsewhere. The last
-    part is left alone, so that the node sees whether it is a link; a ``/`` at the end is kept."""
+    """*text* as this process would find it: absolute, for a node that stands elsewhere.
+
+    The last part is left alone, so that the node sees whether it is a link, and a ``/`` at the end is
+    kept. What has no name of its own (``.``, ``..``, ``a/.``) ends in ``/.``: to a node that sends it,
+    what is in the directory; to one that receives, the directory to put things in.
+    """
     if not text:
         raise TransferArgumentError(
             "cannot use an empty path", why="it names nothing", remedy="write . for this directory"
         )
     directory, name = os.path.split(text.rstrip("/") or "/")
     if name in ("", ".", ".."):
-        path = os.path.realpath(text)
-    else:
-        path = os.path.join(os.path.realpath(directory or "."), name)
-    return path + "/" if text.endswith("/") and path != "/" else path
+        return os.path.realpath(text).rstrip("/") + "/."
+    path = os.path.join(os.path.realpath(directory or "."), name)
+    return path + "/" if text.endswith("/") else path
 
 
 def rate(text: str) -> int:

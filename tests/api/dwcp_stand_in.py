@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from novacron.dwcp.amst.errors import TransferUnknownError
+from novacron.dwcp.amst.paths import Confinement
+from novacron.dwcp.amst.transfer import (
+    ReceiveRequest,
+    SendRequest,
+    Transfer,
+    TransferError,
+    TransferView,
+    view_as_dict,
+)
+
+PEER = "7669cb21-1172-4075-8681-64e18d2a00f6"
 
 
 def transfer_view(id: str, **changes: Any) -> dict[str, Any]:
+    """A view as the node sends it; it has the members of a real one, and no others."""
+    errors = [TransferError(**error) for error in changes.pop("errors", ())]
     view: dict[str, Any] = {
         "id": id,
         "direction": "send",
         "role": "sender",
-        "peer": "7669cb21-1172-4075-8681-64e18d2a00f6",
+        "peer": PEER,
         "state": "moving",
         "why": "",
         "remedy": "",
@@ -40,56 +56,83 @@ def transfer_view(id: str, **changes: Any) -> dict[str, Any]:
         "limit_bps": 0,
         "deadline_at": None,
         "current": "/srv/images/a.qcow2",
-        "errors": [],
+        "errors": errors,
     }
-    return view | changes
+    return view_as_dict(TransferView(**view | changes))
+
+
+class TransferStandIn(Transfer):
+    role = "sender"
+
+    def __init__(self, id: bytes, told: list[tuple[Any, ...]], state: str = "waiting") -> None:
+        super().__init__(id, PEER, created_at=1_700_000_000.0, notify=lambda: None)
+        self.state = state
+        self._told = told
+
+    async def pause(self) -> None:
+        await self._tell("pause", "paused")
+
+    async def resume(self) -> None:
+        await self._tell("resume", "moving")
+
+    async def cancel(self) -> None:
+        await self._tell("cancel", "cancelled")
+
+    async def limit(self, bytes_per_second: int) -> None:
+        self.limit_bps = bytes_per_second
+        await self._tell("limit", self.state)
+
+    async def _tell(self, action: str, state: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self._told.append((action, self.id.hex()))
+        self.state = state
 
 
 class DwcpStandIn:
     name = "dwcp"
 
     def __init__(self, directory: Path) -> None:
-        self.directories = (str(directory),)
+        self.directory = directory
+        self._confinement = Confinement([directory])
         self.told: list[tuple[Any, ...]] = []
         self.known = [
-            transfer_view("ab54" + "0" * 28),
-            transfer_view("ab53" + "0" * 28, state="done", finished_at=1_700_000_016.0),
+            TransferStandIn(bytes.fromhex(start + "0" * 28), self.told, state)
+            for start, state in (("ab54", "moving"), ("ab53", "done"))
         ]
 
+    def statistics(self) -> dict[str, Any]:
+        return {"mode": "auto", "protocol": {"wanted": "auto", "got": "v3", "why": ""}}
+
     @property
-    def transfers(self) -> DwcpStandIn:
-        return self
+    def transfers(self) -> TransfersStandIn:
+        return TransfersStandIn(self)
 
-    def views(self) -> list[dict[str, Any]]:
-        return self.known
 
-    def view(self, id: str | None = None) -> dict[str, Any]:
-        if id is None:
-            return {"mode": "auto", "protocol": {"wanted": "auto", "got": "v3", "why": ""}}
-        found = [view for view in self.known if view["id"].startswith(id)]
+class TransfersStandIn:
+    def __init__(self, dwcp: DwcpStandIn) -> None:
+        self._dwcp = dwcp
+
+    def transfers(self) -> list[TransferStandIn]:
+        return self._dwcp.known
+
+    def find(self, id: str) -> TransferStandIn:
+        found = [transfer for transfer in self._dwcp.known if transfer.id.hex().startswith(id)]
         if len(found) != 1:
-            raise TransferUnknownError(f"there is no transfer {id}")
+            raise TransferUnknownError(f"no transfer {id!r}")
         return found[0]
 
-    async def start(self, wanted: Any, *, confined: bool) -> dict[str, Any]:
-        self.told.append(("start", wanted, confined))
-        self.known.insert(0, transfer_view(f"{len(self.told):032x}", state="waiting"))
-        return self.known[0]
+    def allows(self, path: str) -> bool:
+        return self._dwcp._confinement.contains(path)
 
-    async def pause(self, id: str) -> dict[str, Any]:
-        return self._tell("pause", id, state="paused")
+    async def send(self, request: SendRequest) -> TransferStandIn:
+        return await self._start(request)
 
-    async def resume(self, id: str) -> dict[str, Any]:
-        return self._tell("resume", id, state="moving")
+    async def receive(self, request: ReceiveRequest) -> TransferStandIn:
+        return await self._start(request)
 
-    async def cancel(self, id: str) -> dict[str, Any]:
-        return self._tell("cancel", id, state="cancelled")
-
-    async def limit(self, id: str, limit_bps: int) -> dict[str, Any]:
-        return self._tell("limit", id, limit_bps=limit_bps)
-
-    def _tell(self, action: str, id: str, **changes: Any) -> dict[str, Any]:
-        self.told.append((action, id, changes))
-        view = self.view(id)
-        view.update(changes)
-        return view
+    async def _start(self, request: SendRequest | ReceiveRequest) -> TransferStandIn:
+        await trio.lowlevel.checkpoint()
+        self._dwcp.told.append(("start", request))
+        transfer = TransferStandIn(secrets.token_bytes(16), self._dwcp.told)
+        self._dwcp.known.insert(0, transfer)
+        return transfer

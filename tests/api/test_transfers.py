@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from novacron.dwcp.amst.transfer import ReceiveRequest, SendRequest
 from novacron.errors import DwcpError, UnavailableError
 from novacron.security import Role
 from tests.api.calling import calling, records
@@ -30,16 +30,17 @@ def request(**changes: Any) -> dict[str, Any]:
 def inside(node: Node) -> Path:
     """A directory that the node's configuration gives to transfers."""
     assert node.dwcp is not None
-    directory = Path(node.dwcp.directories[0])
-    directory.mkdir()
-    return directory
+    return node.dwcp.directory
+
+
+def requests(node: Node) -> list[SendRequest | ReceiveRequest]:
+    assert node.dwcp is not None
+    return [told[1] for told in node.dwcp.told if told[0] == "start"]
 
 
 async def test_an_operator_moves_files_within_the_directories_for_transfers(
     node: Node, inside: Path
 ) -> None:
-    assert node.dwcp is not None
-    (inside / "a").touch()
     async with calling(node, Role.OPERATOR) as client:
         sent = await client.post("/api/v1/transfers", json=request(paths=[f"{inside}/a"]))
         fetched = await client.post(
@@ -48,19 +49,38 @@ async def test_an_operator_moves_files_within_the_directories_for_transfers(
         )
     assert (sent.status_code, fetched.status_code) == (201, 201)
     assert sent.json()["state"] == "waiting"
-    assert [confined for _, _, confined in node.dwcp.told] == [True, True]
-    wanted = node.dwcp.told[0][1]
-    assert (wanted.node, wanted.priority, wanted.limit_bps) == ("node-2:7401", "normal", 0)
-    assert (wanted.on_change, wanted.overwrite, wanted.deadline_seconds) == ("refuse", False, None)
+    send, receive = requests(node)
+    assert send == SendRequest(
+        node="node-2:7401", paths=(f"{inside}/a",), path="in/", recursive=False, anywhere=False
+    )
+    assert receive == ReceiveRequest(
+        node="node-2:7401", paths=("/elsewhere/b",), path=f"{inside}/new/", recursive=False
+    )
+
+
+async def test_everything_a_request_says_reaches_the_transfer(node: Node, inside: Path) -> None:
+    said: dict[str, Any] = {
+        "priority": "urgent",
+        "limit_bps": 10_000_000,
+        "deadline_seconds": 60.5,
+        "overwrite": True,
+        "on_change": "restart",
+        "recursive": True,
+    }
+    async with calling(node, Role.ADMIN) as client:
+        for direction in ("send", "receive"):
+            body = request(direction=direction, path="/in/", **said)
+            assert (await client.post("/api/v1/transfers", json=body)).status_code == 201
+    send, receive = requests(node)
+    assert send == SendRequest("node-2:7401", ("/srv/a",), "/in/", **said, anywhere=True)
+    assert receive == ReceiveRequest("node-2:7401", ("/srv/a",), "/in/", **said, anywhere=True)
 
 
 @pytest.mark.parametrize("direction", ["send", "receive"])
-@pytest.mark.parametrize("path", ["/etc/shadow", "{}/../x", "{}/link/x", "{}-other/x"])
+@pytest.mark.parametrize("path", ["/etc/shadow", "{}/../x", "{}/a\n", "{}-other/x", "/"])
 async def test_other_files_of_this_node_take_an_administrator(
     node: Node, inside: Path, direction: str, path: str
 ) -> None:
-    assert node.dwcp is not None
-    os.symlink("/etc", inside / "link")
     path = path.format(inside)
     changes = {"paths": [path]} if direction == "send" else {"paths": ["/x"], "path": path}
     body = request(direction=direction, **changes)
@@ -70,19 +90,19 @@ async def test_other_files_of_this_node_take_an_administrator(
     problem = refused.json()
     assert (problem["code"], problem["key"]) == ("api.forbidden", "dwcp.amst.directories")
     assert "admin" in problem["remedy"]
-    assert node.dwcp.told == []
+    assert requests(node) == []
     async with calling(node, Role.ADMIN) as client:
         assert (await client.post("/api/v1/transfers", json=body)).status_code == 201
-    assert [confined for _, _, confined in node.dwcp.told] == [False]
+    [made] = requests(node)
+    assert made.anywhere
 
 
 async def test_one_path_outside_refuses_the_whole_transfer(node: Node, inside: Path) -> None:
-    assert node.dwcp is not None
     body = request(paths=[f"{inside}/a", "/etc/hosts"])
     async with calling(node, Role.OPERATOR) as client:
         refused = await client.post("/api/v1/transfers", json=body)
     assert "/etc/hosts" in refused.json()["detail"]
-    assert node.dwcp.told == []
+    assert requests(node) == []
 
 
 @pytest.mark.parametrize(
@@ -159,7 +179,7 @@ async def test_every_change_is_audited_under_the_whole_id(node: Node) -> None:
         assert limited.json()["limit_bps"] == 5
         refused = await client.post("/api/v1/transfers/ab54/limit", json={"limit_bps": None})
         assert refused.status_code == 422
-    assert [told[:2] for told in node.dwcp.told] == [
+    assert node.dwcp.told == [
         (action, FULL_ID) for action in ("pause", "resume", "cancel", "limit")
     ]
     ended = [r for r in records(node) if r["action"].startswith("transfer.")]
@@ -201,10 +221,10 @@ async def test_an_error_of_the_transport_reaches_the_caller_whole(
     class BrokenError(DwcpError, UnavailableError):
         code = "dwcp.broken"
 
-    async def start(*args: object, **kwargs: object) -> None:
+    async def start(*args: object) -> None:
         raise BrokenError("cannot send", why="no", remedy="mend it", key="dwcp.amst.port")
 
-    monkeypatch.setattr(node.dwcp, "start", start)
+    monkeypatch.setattr("tests.api.dwcp_stand_in.TransfersStandIn.send", start)
     async with calling(node, Role.ADMIN) as client:
         answer = await client.post("/api/v1/transfers", json=request())
     assert answer.status_code == 503

@@ -114,7 +114,7 @@ def test_receiving_names_the_other_nodes_paths_and_one_of_ours(
     assert run("receive", "[::1]:7401:a", "[::1]:7401:/b", "./", *at(node))[0] == 0
     [(_, request)] = rest.posted
     assert (request["direction"], request["node"]) == ("receive", "[::1]:7401")
-    assert (request["paths"], request["path"]) == (["a", "/b"], f"{tmp_path.resolve()}/")
+    assert (request["paths"], request["path"]) == (["a", "/b"], f"{tmp_path.resolve()}/.")
 
 
 def test_detached_prints_the_id_and_does_not_wait(

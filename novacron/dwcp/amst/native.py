@@ -367,6 +367,11 @@ class NativeLink:
             self._over.set()
             self._handle.abort()
 
+    @property
+    def over(self) -> bool:
+        """Whether it was given up; :meth:`wait_ended` returns at once."""
+        return self._over.is_set()
+
     async def wait_ended(self) -> DwcpError:
         await self._over.wait()
         assert self._reason is not None

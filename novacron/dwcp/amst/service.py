@@ -143,6 +143,13 @@ class Amst:
             await self._engine.aclose()
         await self._rdma.aclose()
 
+    def _encryption(self, version: int) -> dict[str, str]:
+        wanted = self._settings.encryption
+        if wanted == "off" and version == V1:
+            return {"wanted": wanted, "got": "on", "why": "protocol version 1 is TLS"}
+        why = "with nodes that have it off as well" if wanted == "off" else ""
+        return {"wanted": wanted, "got": wanted, "why": why}
+
     def statistics(self) -> dict[str, Any]:
         settings = self._settings
         got = max(self._versions())
@@ -155,7 +162,7 @@ class Amst:
                 "got": f"v{got}",
                 "why": self._wanted.why,
             },
-            "encryption": {"wanted": settings.encryption, "why": ""},
+            "encryption": self._encryption(got),
             "rdma": {
                 "wanted": settings.rdma,
                 "got": self._rdma.device or "off",

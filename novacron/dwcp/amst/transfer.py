@@ -110,7 +110,7 @@ class TransferView(Record):
     streams: int
     mover: str
     protocol: int
-    """0 while there is no link."""
+    """0 before there was a link."""
     encrypted: bool
     priority: str
     limit_bps: int
@@ -183,6 +183,8 @@ class Transfer:
         self.errors_total = 0
         self.current = ""
         self.link: Link | None = None
+        # Of the last link, also when it is left: what a transfer went over is asked afterwards too.
+        self._mover, self._protocol, self._encrypted = "", 0, False
         self._done = self._moved = self._zero = self._resent = 0
         self._wire_bytes = 0.0
         self._wire: _Wire | None = None
@@ -277,9 +279,9 @@ class Transfer:
             rate_bps=rate,
             eta_seconds=eta,
             streams=link.statistics().counters.streams if link is not None else 0,
-            mover=link.mover if link is not None else "",
-            protocol=link.protocol if link is not None else 0,
-            encrypted=link.encrypted if link is not None else False,
+            mover=self._mover,
+            protocol=self._protocol,
+            encrypted=self._encrypted,
             priority=self.priority,
             limit_bps=self.limit_bps,
             deadline_at=self.deadline_at,
@@ -347,6 +349,7 @@ class Transfer:
 
     def use_link(self, link: Link) -> None:
         self.link = link
+        self._mover, self._protocol, self._encrypted = link.mover, link.protocol, link.encrypted
         self._wire = _Wire(link)
         self._rate.forget()
         self._advance.forget()
