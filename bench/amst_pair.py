@@ -225,7 +225,7 @@ def transfer(
         sender_cpu_seconds=sent["cpu_seconds"],
         receiver_cpu_seconds=received["cpu_seconds"],
         congestion=ends.congestion,
-        durable_seconds=None if durable is None else durable - sent["began"],
+        durable_seconds=None if durable is None else max(durable, end) - sent["began"],
         tail_seconds=end - min(late, default=end) if interval else None,
     )
 
