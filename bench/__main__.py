@@ -16,6 +16,7 @@ SUBJECTS = {
     "stress": "the engine's own cost with many components",
     "amst": "AMST through the loopback, memory to memory, against iperf3",
     "amst-files": "AMST from file to file, against GridFTP, rsync and cp",
+    "amst-wan": "AMST on wide-area paths, its controller against fixed numbers of streams",
 }
 
 

@@ -62,7 +62,8 @@ class Transfer:
     durable_seconds: float | None = None
     """The same, until the file was durable and had its name."""
     tail_seconds: float | None = None
-    """What the last hundredth of the bytes took; where it was asked for."""
+    """What the last hundredth of the bytes took, at most: a chunk counts when all of it is there.
+    None where it was not asked for."""
 
     @property
     def gbps(self) -> float:
@@ -217,7 +218,7 @@ def transfer(
     if not ends.receiver.do("compare", timeout, path=str(source))["same"]:
         raise BenchError(f"AMST changed bytes: what was received differs from {source}")
     durable = received.get("durable")
-    late = [moment for moment, done in sent["moments"] if done >= 0.99 * ends.size]
+    early = [moment for moment, done in sent["moments"] if done < 0.99 * ends.size]
     end = max(sent["ended"], received["ended"])
     return Transfer(
         size=ends.size,
@@ -225,8 +226,8 @@ def transfer(
         sender_cpu_seconds=sent["cpu_seconds"],
         receiver_cpu_seconds=received["cpu_seconds"],
         congestion=ends.congestion,
-        durable_seconds=None if durable is None else durable - sent["began"],
-        tail_seconds=end - min(late, default=end) if interval else None,
+        durable_seconds=None if durable is None else max(durable, end) - sent["began"],
+        tail_seconds=end - max(early, default=sent["began"]) if interval else None,
     )
 
 
