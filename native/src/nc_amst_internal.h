@@ -279,6 +279,10 @@ struct nc_stream {
 
 enum nc_idle { NC_IDLE_EMPTY, NC_IDLE_LIMITED, NC_IDLE_WINDOW };
 
+/* How far a greeting may come behind the highest id: several times the streams that a link may
+ * have. */
+#define NC_STREAM_IDS 1024
+
 struct nc_amst_link {
     struct nc_notice notice; /* first */
     pthread_mutex_t lock;
@@ -288,8 +292,9 @@ struct nc_amst_link {
     uint32_t seed;
     struct nc_stream *streams;
     unsigned stream_count;
-    uint32_t last_stream;            /* acceptor: the highest id that proved itself */
-    struct nc_amst_object *outgoing; /* by priority, then by turn */
+    uint32_t last_stream;             /* acceptor: the highest id that proved itself */
+    uint64_t ids[NC_STREAM_IDS / 64]; /* acceptor: which of the last NC_STREAM_IDS did */
+    struct nc_amst_object *outgoing;  /* by priority, then by turn */
     struct nc_amst_object *incoming;
     struct nc_stream *idle_first;
     struct nc_stream *idle_last;

@@ -78,6 +78,31 @@ static struct nc_stream *new_stream(struct nc_amst_link *link, int fd, uint32_t 
     return stream;
 }
 
+/* Whether a greeting with this id proves anything: one taken from the wire must not do so a second
+ * time. Connections that are dialled together greet in any order, so that ids may come late, but
+ * not later than what is remembered; an id below that is taken for used. Under the link's lock. */
+static bool id_is_fresh(const struct nc_amst_link *link, uint32_t id)
+{
+    if (id > link->last_stream)
+        return true;
+    if (link->last_stream - id >= NC_STREAM_IDS)
+        return false;
+    return (link->ids[id % NC_STREAM_IDS / 64] >> id % 64 & 1) == 0;
+}
+
+static void use_id(struct nc_amst_link *link, uint32_t id)
+{
+    if (id > link->last_stream) {
+        if (id - link->last_stream >= NC_STREAM_IDS)
+            memset(link->ids, 0, sizeof link->ids);
+        else
+            for (uint32_t between = link->last_stream + 1; between != id; between++)
+                link->ids[between % NC_STREAM_IDS / 64] &= ~(UINT64_C(1) << between % 64);
+        link->last_stream = id;
+    }
+    link->ids[id % NC_STREAM_IDS / 64] |= UINT64_C(1) << id % 64;
+}
+
 /* Takes over a stream that is complete. */
 static int enlist(struct nc_stream *stream, struct nc_err *err)
 {
@@ -97,9 +122,13 @@ static int enlist(struct nc_stream *stream, struct nc_err *err)
             return nc_err_set(err, NC_ERR_DENIED, 0, "stream %u is there already", stream->id);
         }
     }
-    /* Ids only rise, so that a greeting taken from the wire proves nothing a second time. */
-    if (!link->options.initiator)
-        link->last_stream = stream->id;
+    if (!link->options.initiator) {
+        if (!id_is_fresh(link, stream->id)) {
+            (void)pthread_mutex_unlock(&link->lock);
+            return nc_err_set(err, NC_ERR_DENIED, 0, "stream %u was used before", stream->id);
+        }
+        use_id(link, stream->id);
+    }
     stream->next_in_link = link->streams;
     link->streams = stream;
     link->stream_count++;
@@ -149,10 +178,8 @@ int nc_amst_link_accepted(struct nc_amst_link *link, int fd, const uint8_t *hell
     code = nc_frame_read(hello, link->seed, link->options.max_chunk, &frame, err);
     if (code != NC_ERR_OK)
         goto refuse;
-    (void)pthread_mutex_lock(&link->lock);
-    if (frame.type != NC_FRAME_HELLO || frame.stream <= link->last_stream)
-        code = nc_err_set(err, NC_ERR_DENIED, 0, "stream %u was used before", frame.stream);
-    (void)pthread_mutex_unlock(&link->lock);
+    if (frame.type != NC_FRAME_HELLO)
+        code = nc_err_set(err, NC_ERR_DENIED, 0, "a greeting was expected");
     if (code == NC_ERR_OK)
         code = nc_tcp_prepare(fd, err);
     if (code != NC_ERR_OK)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "nc_amst_internal.h"
@@ -457,9 +458,15 @@ int nc_object_write(const struct nc_amst_object *object, uint64_t offset, size_t
 uint64_t nc_object_next_data(const struct nc_amst_object *object, uint64_t offset)
 {
     off_t found = lseek(object->fd, (off_t)offset, SEEK_DATA);
+    struct stat file;
 
     if (found >= 0)
         return (uint64_t)found;
     /* ENXIO: nothing but a hole up to the end. Anything else: the file system knows no holes. */
-    return errno == ENXIO ? object->size : offset;
+    if (errno != ENXIO)
+        return offset;
+    /* Beyond the end of a file that became shorter there is no hole either: reading it will say. */
+    if (fstat(object->fd, &file) != 0 || (uint64_t)file.st_size < object->size)
+        return offset;
+    return object->size;
 }

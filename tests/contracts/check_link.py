@@ -108,16 +108,17 @@ async def the_statistics_say_what_was_moved(pair: Pair, directory: Path) -> None
         Source(len(data), memory=data),
         Target(len(data), memory=bytearray(len(data))),
     )
+    # A chunk that was sent twice, because a stream was slow, may still be under way.
+    await until(lambda: not pair.near.statistics().counters.in_flight_bytes)
     near, far = pair.near.statistics(), pair.far.statistics()
-    assert near.counters.sent_bytes == far.counters.received_bytes == len(data)
+    assert near.counters.sent_bytes >= far.counters.received_bytes == len(data)
     assert near.counters.wire_sent_bytes >= len(data)
     assert far.counters.wire_received_bytes >= len(data)
-    assert near.counters.in_flight_bytes == 0
     assert near.counters.streams == len(near.streams) >= 1
-    assert sum(stream.sent_bytes for stream in near.streams) == len(data)
+    assert sum(stream.sent_bytes for stream in near.streams) >= len(data)
     assert {stream.mover for stream in near.streams} == {pair.near.mover}
     assert pair.near.protocol in (1, 3)
-    assert pair.near.max_chunk_bytes == MAX_CHUNK
+    assert pair.near.max_chunk_bytes >= CHUNK
 
 
 _ENDS: list[Case] = [

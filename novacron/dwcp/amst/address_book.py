@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from novacron.durable import write_durably
+from novacron.environment.ports import AddressInvalidError
+from novacron.network.session import PeerSession
+from novacron.network.transport import split_address
+from novacron.protocol.states import Role
 
 logger = logging.getLogger("novacron.dwcp")
 
@@ -61,3 +65,20 @@ class AddressBook:
         """Raises OSError."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_durably(self._path, json.dumps(self._addresses, indent=1).encode())
+
+
+def dialled_at(session: PeerSession) -> str | None:
+    """Where this node reaches the other one: how it dialled it, or what the other says of itself. None
+    where the other node dialled and says nothing: the port it did that from is not one to dial."""
+    if session.role is Role.INITIATOR:
+        return session.stream.peer_address
+    return session.peer.address or None if session.peer is not None else None
+
+
+def data_host(session: PeerSession) -> str:
+    """The host to dial for data: that of the same address, or where the session comes from."""
+    address = dialled_at(session) or session.stream.peer_address
+    try:
+        return split_address(address, "network.advertise_address")[0]
+    except AddressInvalidError:
+        return split_address(session.stream.peer_address, "network.advertise_address")[0]

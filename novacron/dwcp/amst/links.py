@@ -16,13 +16,16 @@ import trio
 
 from novacron.config.schema import AmstSettings
 from novacron.dwcp.amst import negotiation
-from novacron.dwcp.amst.address_book import AddressBook
+from novacron.dwcp.amst.address_book import AddressBook, data_host, dialled_at
 from novacron.dwcp.amst.congestion import Congestion, is_same_host
 from novacron.dwcp.amst.errors import (
+    CONFLICT,
     DwcpUnavailableError,
+    LinkConflictError,
     LinkLostError,
     LinkRefusedError,
     PeerUnreachableError,
+    no_link,
 )
 from novacron.dwcp.amst.messages import from_wire, pack, unpack
 from novacron.dwcp.amst.metrics import LINKS, LINKS_ENDED, LINKS_OPENED
@@ -38,11 +41,10 @@ from novacron.dwcp.amst.negotiation import (
 )
 from novacron.dwcp.amst.rdma import Rdma, connect, offer_of
 from novacron.dwcp.amst.supervision import NativeSupervisor, Supervisor
-from novacron.errors import ConflictError, DwcpError, NetworkError, NovaCronError
+from novacron.errors import DwcpError, NetworkError, NovaCronError
 from novacron.network import Network
 from novacron.network.errors import PeerUnknownError
 from novacron.network.session import PeerSession
-from novacron.network.transport import split_address
 
 logger = logging.getLogger("novacron.dwcp")
 
@@ -57,16 +59,6 @@ LOOK_EVERY: Final = 1.0
 NODE_ID_LENGTH: Final = 36
 CLOSE_TIMEOUT: Final = 1.0
 """For telling it that a link is closed, which it would find out anyway."""
-
-
-CONFLICT: Final = "both nodes asked for a link at once"
-"""Goes over the wire: it tells the other node to wait for the link that was asked for here."""
-
-
-class LinkConflictError(DwcpError, ConflictError):
-    """Both nodes asked at once; the other one's ask stands."""
-
-    code = "dwcp.link_conflict"
 
 
 class _Entry:
@@ -165,6 +157,9 @@ class Links:
         peer = session.node_id
         while True:
             entry = self._by_peer.get(peer)
+            if entry is not None and entry.keeper.over:
+                await entry.ended.wait()
+                continue
             if entry is not None and self._current(entry, session):
                 return await entry.keeper.ready()
             pending = self._asking.get(peer)
@@ -241,7 +236,7 @@ class Links:
                 entry = await self._their_link(session, exc)
                 if entry is not None:
                     return entry
-                raise _no_link(peer, exc) from exc
+                raise no_link(peer, exc) from exc
             answered = unpack(LinkAnswer, body)
             agreement = negotiation.agreed_by_asker(asked, answered)
             entry = await self._open(session, asked, answered, agreement, initiator=True)
@@ -319,7 +314,7 @@ class Links:
     ) -> _Entry:
         assert self._nursery is not None
         peer = session.node_id
-        host = _data_host(session)
+        host = data_host(session)
         version_1 = agreement.version == negotiation.V1
         if version_1:
             keeper = await self._open_v1_keeper(session, agreement, host, answered.port, initiator)
@@ -345,7 +340,8 @@ class Links:
         )
         self._nursery.start_soon(self._keep, entry)
         self._opened.unpark_all()
-        if self._book.note(peer, _dialled_at(session)):
+        address = dialled_at(session)
+        if address is not None and self._book.note(peer, address):
             try:
                 await trio.to_thread.run_sync(self._book.save)
             except OSError as exc:
@@ -496,33 +492,5 @@ class Links:
             LINKS.set(count, version)
 
 
-def _dialled_at(session: PeerSession) -> str:
-    """Where this node reaches the other one: how it dialled it, or what the other says of itself."""
-    if session.role == "acceptor" and session.peer is not None and session.peer.address:
-        return session.peer.address
-    return session.stream.peer_address
-
-
-def _data_host(session: PeerSession) -> str:
-    address = _dialled_at(session)
-    try:
-        return split_address(address, "network.advertise_address")[0]
-    except NetworkError:
-        return address.rpartition(":")[0].strip("[]")
-
-
 def _started_again() -> LinkLostError:
     return LinkLostError("the link was lost", why="the other node was started again")
-
-
-def _no_link(peer: str, exc: NetworkError) -> DwcpError:
-    status = getattr(exc, "status", None)
-    if status == 1:  # STATUS_UNKNOWN_METHOD
-        return LinkRefusedError(
-            f"node {peer} does not move data",
-            why="its DWCP component does not run",
-            remedy="see `novacron components` there",
-        )
-    if status is not None:
-        return LinkRefusedError(f"node {peer} does not want a link", why=exc.why)
-    return PeerUnreachableError(f"no link with node {peer}", why=str(exc))

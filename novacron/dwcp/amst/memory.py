@@ -20,8 +20,7 @@ import secrets
 import socket
 import stat
 from array import array
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from zlib import crc32
 
@@ -145,7 +144,7 @@ class MemoryLink:
         moving = _ObjectMoving(self, source.size, chunk_bytes, have)
         moving.prioritise(priority)
         moving.limit(limit_bps)
-        moving._start(lambda: self._send(moving, number, generation, source))
+        moving._start(lambda: self._send_in_turns(moving, number, generation, source))
         return moving
 
     def receive_object(
@@ -238,6 +237,14 @@ class MemoryLink:
             )
         return moving
 
+    async def _send_in_turns(
+        self, moving: _ObjectMoving, number: int, generation: int, source: Source
+    ) -> None:
+        try:
+            await self._send(moving, number, generation, source)
+        finally:
+            self._turns.leave(moving)
+
     async def _send(
         self, moving: _ObjectMoving, number: int, generation: int, source: Source
     ) -> None:
@@ -255,15 +262,19 @@ class MemoryLink:
                 moving._mark_holes(index, holes)
                 index += holes
                 continue
-            await moving._wait_allowed()
+            if moving._paused:
+                self._turns.leave(moving)
+                await moving._wait_allowed()
             offset = index * moving.chunk_bytes
             size = min(moving.chunk_bytes, moving.size - offset)
-            async with self._turns.take(moving, size):
-                data = _read(source, offset, size)
-                while not await self._carry(moving, there, index, data, source.sparse):
-                    moving._resent += size
-                    self.resent_bytes += size
-            await moving._pay(size)
+            await self._turns.take(moving, size)
+            data = _read(source, offset, size)
+            while not await self._carry(moving, there, index, data, source.sparse):
+                moving._resent += size
+                self.resent_bytes += size
+            if moving._limit:
+                self._turns.leave(moving)
+                await moving._pay(size)
             index += 1
         # Acknowledged means written: the other end's task may not have said so yet.
         await moving._whole.wait()
@@ -440,41 +451,41 @@ class _Turns:
         self._bucket = Bucket(0.0, 0.0)
         self._limit_changed = trio.lowlevel.ParkingLot()
         self._waiting: dict[_Moving, trio.Event] = {}
-        self._busy = False
+        self._holder: _Moving | None = None
 
     def limit(self, bytes_per_second: int) -> None:
         self._bucket.change(float(bytes_per_second), trio.current_time())
         self._limit_changed.unpark_all()
 
-    @asynccontextmanager
-    async def take(self, moving: _Moving, size: int) -> AsyncIterator[None]:
+    async def take(self, moving: _Moving, size: int) -> None:
+        """Wait for a turn to send *size* bytes; it lasts until the next one, or :meth:`leave`."""
         turn = self._waiting[moving] = trio.Event()
+        if self._holder is moving:
+            self._holder = None
         self._next()
         try:
             await turn.wait()
         except trio.Cancelled:
-            if self._waiting.pop(moving, None) is None:
-                self._end()  # it was this one's turn in the same moment
+            self._waiting.pop(moving, None)
+            self.leave(moving)
             raise
-        try:
-            moving._served += 1
-            until = trio.current_time() + self._bucket.take(size, trio.current_time())
-            while self._bucket.rate and trio.current_time() < until:
-                with trio.move_on_at(until):
-                    await self._limit_changed.park()
-            yield
-        finally:
-            self._end()
+        moving._served += 1
+        until = trio.current_time() + self._bucket.take(size, trio.current_time())
+        while self._bucket.rate and trio.current_time() < until:
+            with trio.move_on_at(until):
+                await self._limit_changed.park()
 
-    def _end(self) -> None:
-        self._busy = False
-        self._next()
+    def leave(self, moving: _Moving) -> None:
+        """It has nothing to send now. Harmless when it was not its turn."""
+        if self._holder is moving:
+            self._holder = None
+            self._next()
 
     def _next(self) -> None:
-        if self._busy or not self._waiting:
+        if self._holder is not None or not self._waiting:
             return
         chosen = min(self._waiting, key=lambda moving: (moving._priority, moving._served))
-        self._busy = True
+        self._holder = chosen
         self._waiting.pop(chosen).set()
 
 

@@ -367,6 +367,11 @@ class NativeLink:
             self._over.set()
             self._handle.abort()
 
+    @property
+    def over(self) -> bool:
+        """Whether it was given up; :meth:`wait_ended` returns at once."""
+        return self._over.is_set()
+
     async def wait_ended(self) -> DwcpError:
         await self._over.wait()
         assert self._reason is not None
@@ -489,6 +494,9 @@ class NativeMoving:
         self._finished.set()
 
     def _error(self, event: Event) -> DwcpError:
+        if event.refused and event.code == "CLOSED":
+            # What a link says of its objects when it is ended over there: try again.
+            return LinkLostError("the link ended", why="the other node ended it")
         if event.refused:
             return ObjectRefusedError(
                 "the other node could not take the object", why=_reason(_REFUSALS, event)

@@ -195,9 +195,7 @@ class Confinement:
                 below = _open_directory(descriptor, part, make=make)
             except OSError as exc:
                 way = "/".join(parts[: index + 1])
-                if exc.errno in (errno.ELOOP, errno.ENOTDIR) and not make:
-                    raise _denied(path, f"{way!r} is a symbolic link or no directory") from exc
-                if exc.errno in (errno.ELOOP, errno.ENOTDIR, errno.EEXIST):
+                if exc.errno in (errno.ELOOP, errno.ENOTDIR):
                     raise _denied(path, f"{way!r} is a symbolic link or no directory") from exc
                 if not make:
                     raise

@@ -52,6 +52,11 @@ class Supervisor(Protocol):
         """None until there is a connection, where the link is nothing without one."""
         ...
 
+    @property
+    def over(self) -> bool:
+        """Whether :meth:`run` is about to return, or has."""
+        ...
+
     async def ready(self) -> Link:
         """The link, when it can be used.
 
@@ -119,6 +124,10 @@ class NativeSupervisor:
     @property
     def link(self) -> NativeLink:
         return self._link
+
+    @property
+    def over(self) -> bool:
+        return self._link.over
 
     async def ready(self) -> NativeLink:
         return self._link  # what is given to it waits for its first connection
