@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from array import array
+from bisect import bisect_right
 from pathlib import Path
 from typing import Final
 
@@ -177,14 +178,26 @@ class Arriving:
         moving = self.moving
         if moving is None:
             return True
+        known = self.journal.bits if self.journal is not None else bytes(-(-self.chunks // 8))
         bits = moving.bitmap()
-        if not runs.count_set(bits):
+        if len(bits) != len(known):
+            return False  # the link was closed, and what moved on it with it
+        # Asked for here and not in the thread: what moves may be closed meanwhile.
+        new = list(runs.runs_of(runs.difference(bits, known), self.chunks))
+        pieces = [moving.leaves(first, count) for first, count in new]
+        if not new:
             return True
+        firsts = [first for first, _ in new]
+
+        def leaves(first: int, count: int) -> array[int]:
+            which = bisect_right(firsts, first) - 1
+            begin = first - firsts[which]
+            return pieces[which][begin : begin + count]
 
         def work() -> None:
             if self.journal is None:
                 self.journal = create_journal(self._journal_path, self.subject)
-            self.part.checkpoint(self.journal, bits, moving.leaves)
+            self.part.checkpoint(self.journal, bits, leaves)
 
         try:
             await trio.to_thread.run_sync(work)

@@ -439,6 +439,7 @@ class NativeMoving:
         self._freed = False
         self._failure: Event | None = None
         self._last = Progress(0, 0, 0, 0, 0, chunks)
+        self._kept: tuple[bytes, array[int]] | None = None
 
     async def wait(self) -> None:
         await self._finished.wait()
@@ -463,10 +464,14 @@ class NativeMoving:
             self._handle.prioritise(priority)
 
     def bitmap(self) -> bytes:
-        return b"" if self._freed else self._handle.bitmap(self._chunks)
+        if not self._freed:
+            return self._handle.bitmap(self._chunks)
+        return self._kept[0] if self._kept is not None else b""
 
     def leaves(self, first: int, count: int) -> array[int]:
-        return array("I") if self._freed else self._handle.leaves(first, count)
+        if not self._freed:
+            return self._handle.leaves(first, count)
+        return self._kept[1][first : first + count] if self._kept is not None else array("I")
 
     async def aclose(self) -> None:
         if not self._closing:
@@ -476,7 +481,10 @@ class NativeMoving:
             await self._link._engine._until(self._ended)
         if self._freed:
             return
-        self.progress()
+        progress = self.progress()
+        if self._role == "receiving" and progress.done_chunks < self._chunks:
+            # A link that ends closes this before its owner could ask what is to be recorded.
+            self._kept = self.bitmap(), self._handle.leaves(0, self._chunks)
         self._freed = True
         self._handle.free()
         self._link._objects.discard(self)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -12,14 +13,17 @@ from novacron.dwcp.amst.address_book import AddressBook
 from novacron.dwcp.amst.congestion import Congestion
 from novacron.dwcp.amst.links import Links
 from novacron.dwcp.amst.listener import DataListener, open_data_listener
-from novacron.dwcp.amst.native import NativeEngine
+from novacron.dwcp.amst.native import NativeEngine, NativeLink
 from novacron.dwcp.amst.negotiation import V1, V3
 from novacron.dwcp.amst.rdma import Rdma
+from novacron.dwcp.amst.supervision import Supervisor
 from novacron.dwcp.amst.transfers import Transfers
-from novacron.dwcp.amst.v1_connections import V1Connections, only_native
 from novacron.network import Network
 from novacron.record import Record
 from novacron.security import Security
+
+if TYPE_CHECKING:
+    from novacron.dwcp.amst.v1_connections import V1Connections
 
 
 class Wanted(Record):
@@ -61,6 +65,8 @@ class Amst:
             wanted=settings.rdma == "auto" and not wanted.v1_only, device=settings.rdma_device
         )
         self._links: Links | None = None
+        self._nursery: trio.Nursery | None = None
+        self._v1_connections: V1Connections | None = None
         self._transfers: Transfers | None = None
         self.listening = False
         self.address = ""
@@ -95,7 +101,7 @@ class Amst:
             self._listen_address, self._settings.port, again=again
         )
         self.address, self.port = listener.address, listener.port
-        v1 = V1Connections(self._security.certificates, self._congestion, nursery)
+        self._nursery = nursery
         links = self._links = Links(
             self._network,
             self._settings,
@@ -106,11 +112,11 @@ class Amst:
             book=AddressBook(self._directory.root / "dwcp" / "peers.json"),
             rdma=self._rdma,
             versions=self._versions(),
-            open_v1=v1.keeper,
+            open_v1=self._keep_v1,
         )
         await links.start(nursery, listener.port)
         self._transfers = Transfers(self._network, links, self._directory.root, self._settings)
-        await nursery.start(self._serve, listener, v1)
+        await nursery.start(self._serve, listener)
         await self._transfers.start(nursery)
 
     def _versions(self) -> tuple[int, ...]:
@@ -118,14 +124,36 @@ class Amst:
             return (V1,)
         return (V3,) if self._settings.protocol == "v3" else (V3, V1)
 
-    async def _serve(
-        self, listener: DataListener, v1: V1Connections, *, task_status: trio.TaskStatus[None]
-    ) -> None:
+    async def _v1(self) -> V1Connections:
+        """Made when the first link of version 1 is: a node that has none does without its code."""
+        if self._v1_connections is None:
+            module = await trio.to_thread.run_sync(
+                import_module, "novacron.dwcp.amst.v1_connections"
+            )
+            assert self._nursery is not None
+            self._v1_connections = module.V1Connections(
+                self._security.certificates, self._congestion, self._nursery
+            )
+        assert self._v1_connections is not None
+        return self._v1_connections
+
+    async def _keep_v1(self, *arguments: Any) -> Supervisor:
+        return await (await self._v1()).keeper(*arguments)
+
+    async def _accept_v1(self, connection: trio.socket.SocketType, address: Any) -> None:
+        await (await self._v1()).accept(connection, address)
+
+    def _find_native(self, link_id: bytes) -> NativeLink | None:
+        """What the data listener may hand greetings of the engine to."""
+        link = self.links.find(link_id)
+        return link if isinstance(link, NativeLink) else None
+
+    async def _serve(self, listener: DataListener, *, task_status: trio.TaskStatus[None]) -> None:
         self.listening = True
         try:
             await listener.run(
-                find_link=only_native(self.links.find),
-                serve_tls=v1.accept,
+                find_link=self._find_native,
+                serve_tls=self._accept_v1,
                 prepare=self._congestion.apply,
                 task_status=task_status,
             )

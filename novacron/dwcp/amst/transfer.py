@@ -189,6 +189,7 @@ class Transfer:
         self._wire_bytes = 0.0
         self._wire: _Wire | None = None
         self._counted = 0
+        self._seen = 0
         self._active: dict[Moving, int] = {}
         self._rate = Meter()
         self._advance = Meter()
@@ -248,10 +249,11 @@ class Transfer:
     def view(self) -> TransferView:
         now = trio.current_time()
         progress = self.progress()
+        done = progress.done_bytes if self.ended else max(progress.done_bytes, self._seen)
         moving = self.state == "moving"
         link = self.link
         rate = self._rate.rate(now) if moving else 0.0
-        left = max(0, self.bytes_total - progress.done_bytes)
+        left = max(0, self.bytes_total - done)
         eta = eta_seconds(left, self._advance.rate(now)) if moving and self.total_known else None
         return TransferView(
             id=self.id.hex(),
@@ -268,8 +270,8 @@ class Transfer:
             finished_at=self.finished_at,
             files_total=self.files_total,
             files_done=self.files_done,
-            bytes_total=max(self.bytes_total, progress.done_bytes),
-            bytes_done=progress.done_bytes,
+            bytes_total=max(self.bytes_total, done),
+            bytes_done=done,
             bytes_moved=progress.moved_bytes,
             bytes_zero=progress.zero_bytes,
             bytes_resent=progress.resent_bytes,
@@ -354,6 +356,8 @@ class Transfer:
         self.tick()
 
     def leave_link(self) -> None:
+        # What was there does not go away while both ends find out what they have.
+        self._seen = max(self._seen, self.progress().done_bytes)
         if self._wire is not None:
             self._wire_bytes += self._wire.note(self.progress().moved_bytes, self.role)
         self._wire = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import trio
@@ -12,7 +11,6 @@ from novacron.dwcp.amst import v1
 from novacron.dwcp.amst.congestion import Congestion
 from novacron.dwcp.amst.errors import LinkLostError
 from novacron.dwcp.amst.metrics import CONNECTIONS_REFUSED
-from novacron.dwcp.amst.native import NativeLink
 from novacron.dwcp.amst.negotiation import Agreement
 from novacron.dwcp.amst.transport import Link
 from novacron.dwcp.amst.wire import LINK_ID_BYTES
@@ -247,13 +245,3 @@ class V1Supervisor:
 async def _then_cancel(event: trio.Event, scope: trio.CancelScope) -> None:
     await event.wait()
     scope.cancel()
-
-
-def only_native(find: Callable[[bytes], Any | None]) -> Callable[[bytes], NativeLink | None]:
-    """What the data listener may hand greetings of the engine to."""
-
-    def found(link_id: bytes) -> NativeLink | None:
-        link = find(link_id)
-        return link if isinstance(link, NativeLink) else None
-
-    return found

@@ -15,10 +15,10 @@ from novacron.dwcp.amst.address_book import AddressBook
 from novacron.dwcp.amst.congestion import Congestion
 from novacron.dwcp.amst.links import Links
 from novacron.dwcp.amst.listener import DataListener, open_data_listener
-from novacron.dwcp.amst.native import NativeEngine
+from novacron.dwcp.amst.native import NativeEngine, NativeLink
 from novacron.dwcp.amst.rdma import Rdma
 from novacron.dwcp.amst.transport import Source, Target
-from novacron.dwcp.amst.v1_connections import V1Connections, only_native
+from novacron.dwcp.amst.v1_connections import V1Connections
 from novacron.network.session import PeerSession
 from tests.network.conftest import Node
 
@@ -130,13 +130,17 @@ class Side:
 
         async def listen(*, task_status: trio.TaskStatus[None]) -> None:
             await listener.run(
-                find_link=only_native(self.links.find),
+                find_link=self._find_native,
                 serve_tls=v1.accept,
                 prepare=congestion.apply,
                 task_status=task_status,
             )
 
         await nursery.start(listen)
+
+    def _find_native(self, link_id: bytes) -> NativeLink | None:
+        link = self.links.find(link_id)
+        return link if isinstance(link, NativeLink) else None
 
     async def close(self) -> None:
         if self._listener is not None:
