@@ -14,8 +14,6 @@ from novacron.cli.stored import Subparsers
 from novacron.cli.tables import as_json, cell, pairs, table
 from novacron.config.options import add_configuration_options
 
-CHOICES = ("protocol", "encryption", "rdma")
-
 
 def register(subparsers: Subparsers) -> None:
     """Add ``dwcp``."""
@@ -44,8 +42,20 @@ def show(args: argparse.Namespace) -> int:
     if args.json:
         print(as_json(answer))
         return 0
-    rows = [[name, *(answer[name].get(c) for c in ("wanted", "got", "why"))] for name in CHOICES]
-    rest = {name: value for name, value in answer.items() if name not in (*CHOICES, "links")}
+    choices = {
+        name: value
+        for name, value in answer.items()
+        if isinstance(value, Mapping) and "wanted" in value
+    }
+    rows = [
+        [name, *(value.get(column) for column in ("wanted", "got", "why"))]
+        for name, value in choices.items()
+    ]
+    rest = {
+        name: value
+        for name, value in answer.items()
+        if name not in choices and name != "links" and value is not None
+    }
     if rest:
         print(pairs(rest))
     print(table(("", "wanted", "got", "why"), rows))

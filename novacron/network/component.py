@@ -99,7 +99,7 @@ class Network(ObservableComponent, Component):
 
         Args:
           node: Its id, four or more characters of the beginning of that, or ``host:port``, which
-            may be a seed's.
+            may be a seed's; the port may be left out where it is 7401.
 
         Raises:
           PeerUnknownError: no node is known by that name, or no address of it.

@@ -26,6 +26,10 @@ MAX_NAMED: Final = 8
 """Nodes that an error names."""
 _LOOKS_LIKE_ADDRESS: Final = ":"
 """In ``host:port`` and never in a node's id."""
+_ID_CHARACTERS: Final = frozenset("0123456789abcdef-")
+"""A name with any other is a host's. A host that is called by these alone needs its port."""
+DEFAULT_PORT: Final = 7401
+"""Of a host that is named without one: where nodes listen unless ``network.port`` says otherwise."""
 
 Dial = Callable[[str, int], Awaitable[PeerSession]]
 """Connects and does both handshakes; the caller has the session served."""
@@ -108,8 +112,12 @@ class Contacts:
 
     async def reach(self, node: str) -> PeerSession:
         """See :meth:`novacron.network.component.Network.reach`."""
+        if node.startswith("[") and node.endswith("]"):
+            return await self._reach_address(f"{node}:{DEFAULT_PORT}")
         if _LOOKS_LIKE_ADDRESS in node:
             return await self._reach_address(node)
+        if not set(node.lower()) <= _ID_CHARACTERS:
+            return await self._reach_address(f"{node}:{DEFAULT_PORT}")
         return await self._reach_node(self._resolve(node), node)
 
     async def _reach_address(self, text: str) -> PeerSession:

@@ -140,7 +140,8 @@ def test_a_transfer_is_paused_resumed_and_limited_from_either_end(
     one, two = nodes
     image = sparse_image(tmp_path / "disk.img", 64 * MIB, (0, 64 * MIB))
     id = one.run("send", str(image), f"{two.peer}:", "--limit", "4M", "--detach").strip()
-    two.wait_transfer(lambda view: view["bytes_done"] > 0)
+    view = two.wait_transfer(lambda view: view["bytes_done"] > 0)
+    assert (view["bytes_total"], view["files_total"]) == (64 * MIB, 1)
     two.run("transfers", "pause", id[:8])
     one.wait_transfer(lambda view: view["state"] == "paused")
     one.run("transfers", "resume", id)

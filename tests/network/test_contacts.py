@@ -8,9 +8,10 @@ import pytest
 import trio
 import trio.testing
 
+from novacron.config.schema import NetworkSettings
 from novacron.environment.ports import AddressInvalidError
 from novacron.errors import ConfigError, EnvironmentProbeError, NovaCronError
-from novacron.network.contacts import MAX_ADDRESSES, MAX_NODES, Contacts
+from novacron.network.contacts import DEFAULT_PORT, MAX_ADDRESSES, MAX_NODES, Contacts
 from novacron.network.errors import (
     ConnectError,
     NetworkStoppingError,
@@ -128,6 +129,22 @@ async def test_an_unknown_name_lists_the_known_ones_and_not_a_thousand_of_them()
 async def test_the_own_id_is_refused(name: str) -> None:
     with pytest.raises(PeerIsSelfError, match="this node itself"):
         await World().contacts.reach(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        ("node-2", "node-2:7401"),
+        ("Node2.example", "Node2.example:7401"),
+        ("192.0.2.7", "192.0.2.7:7401"),
+        ("[2001:db8::2]", "2001:db8::2:7401"),
+    ],
+)
+async def test_a_host_without_a_port_has_the_one_of_the_schema(name: str, address: str) -> None:
+    assert NetworkSettings().port == DEFAULT_PORT
+    world = World()
+    world.nodes[address] = FIRST
+    assert (await world.contacts.reach(name)).node_id == FIRST
 
 
 async def test_the_own_address_is_refused() -> None:

@@ -16,7 +16,7 @@ from novacron.observe import Counter, Gauge
 from novacron.record import Record
 
 TRANSFERS: Final = Counter(
-    "novacron_dwcp_transfers_total", "Transfers that ended.", ("role", "result")
+    "novacron_dwcp_transfers_ended_total", "Transfers that ended.", ("role", "result")
 )
 TRANSFER_BYTES: Final = Counter(
     "novacron_dwcp_transfer_bytes_total",
