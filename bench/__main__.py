@@ -7,13 +7,21 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 SUBJECTS = {
     "boot": "a whole node from process start to READY, against the floor of its imports",
     "parallel": "what the schedules get out of a graph, against what the graph allows",
     "stress": "the engine's own cost with many components",
+    "amst": "AMST through the loopback, memory to memory, against iperf3",
+    "amst-files": "AMST from file to file, against GridFTP, rsync and cp",
+    "amst-wan": "AMST on wide-area paths, its controller against fixed numbers of streams",
 }
+
+
+def _module(subject: str) -> ModuleType:
+    return importlib.import_module(f"bench.{subject.replace('-', '_')}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,14 +38,14 @@ def parser() -> argparse.ArgumentParser:
             "--plot", metavar="FILE", type=Path, help="draw the result (.png or .svg)"
         )
         subject.add_argument("--save", metavar="FILE", type=Path, help="also write the JSON here")
-        module = importlib.import_module(f"bench.{name}")
+        module = _module(name)
         module.add_arguments(subject)
     return result
 
 
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
-    module = importlib.import_module(f"bench.{args.subject}")
+    module = _module(args.subject)
     from bench.harness import BenchError, environment
 
     try:

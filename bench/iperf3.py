@@ -43,6 +43,7 @@ def measure(
     *,
     total_bytes: int | None = None,
     seconds: float | None = None,
+    omit_seconds: int = 0,
     congestion: str | None = None,
     address: str = "127.0.0.1",
     client_prefix: Sequence[str] = (),
@@ -52,6 +53,7 @@ def measure(
     """Send *total_bytes*, or for *seconds*, over *streams* connections from a client process to a
     server process, both started for it and gone afterwards.
 
+    *omit_seconds* are sent before that, and left out of everything but the CPU time (``-O``).
     *congestion* is given to iperf3 as is (``-C``); None leaves the system's. The prefixes start
     client and server elsewhere (``namespace.command([])``); *address* is then the server's there.
     A short run measures iperf3's start as well: its server accepts all streams before the clock
@@ -69,6 +71,8 @@ def measure(
     port = str(free_port())
     amount = ["-n", str(total_bytes)] if total_bytes is not None else ["-t", f"{seconds:g}"]
     options = ["-C", congestion] if congestion is not None else []
+    if omit_seconds:
+        options += ["-O", str(omit_seconds)]
     served = [iperf3, "-s", "-1", "-B", address, "-p", port, "--forceflush"]
     sent = [iperf3, "-c", address, "-p", port, "-P", str(streams), *amount, *options, "-J"]
     with Measured(served, prefix=server_prefix) as server:

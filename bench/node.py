@@ -40,6 +40,7 @@ class Boot:
             NOTIFY_SOCKET="@" + address,
             NOVACRON_API__PORT="0",
             NOVACRON_NETWORK__PORT="0",
+            NOVACRON_DWCP__AMST__PORT="0",
             NOVACRON_MONITORING__PORT="0",
         )
         command = python("-m", "novacron.boot", "--data-dir", str(data_dir))

@@ -266,7 +266,7 @@ class NodeView(Protocol):
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Addresses served on: ``rest``, ``metrics``, ``peer`` → ``host:port``."""
+        """Addresses served on: ``rest``, ``metrics``, ``peer``, ``dwcp`` → ``host:port``."""
         ...
 
     def publish_address(self, kind: str, address: str) -> None:

@@ -1,6 +1,6 @@
 """The composition root: which components make a node, from which settings.
 
-DWCP, orchestration and the ML engine are not here yet: a component that is not real is not
+Orchestration and the ML engine are not here yet: a component that is not real is not
 registered.
 """
 
@@ -45,6 +45,7 @@ def component_classes() -> list[type[Component]]:
     from novacron.cache import Cache
     from novacron.config import Configuration
     from novacron.database import Database
+    from novacron.dwcp import Dwcp
     from novacron.environment import Environment, Identity, Resources
     from novacron.log import Logger
     from novacron.monitoring import Monitoring
@@ -68,6 +69,7 @@ def component_classes() -> list[type[Component]]:
         Database,
         Cache,
         Network,
+        Dwcp,
         Api,
         Monitoring,
         SystemHealth,

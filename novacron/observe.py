@@ -65,6 +65,11 @@ class Gauge(Family):
     def set(self, value: float, *labels: str) -> None:
         self.values[self._check(labels)] = value
 
+    def add(self, by: float, *labels: str) -> None:
+        """For a sum that several parts contribute to; each takes back what it added."""
+        key = self._check(labels)
+        self.values[key] = self.values.get(key, 0.0) + by
+
     def remove(self, *labels: str) -> None:
         self.values.pop(self._check(labels), None)
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NoReturn, Self, dataclass_transform
 @dataclass_transform(frozen_default=True)
 class Record(tuple[Any, ...]):
     """A tuple whose annotated fields have names, in order; a value given in the class is a default.
+    What is annotated ``ClassVar`` is no field.
 
     Raises TypeError when made without a field that has no default, or with one it does not have.
     """
@@ -24,7 +25,12 @@ class Record(tuple[Any, ...]):
 
     def __init_subclass__(cls) -> None:
         own = cls.__dict__
-        cls._fields = tuple(own.get("__annotations__", ()))
+        # Annotations are strings (PEP 563 in every module), so this costs no import of theirs.
+        cls._fields = tuple(
+            name
+            for name, kind in own.get("__annotations__", {}).items()
+            if not str(kind).startswith("ClassVar")
+        )
         cls._defaults = {name: own[name] for name in cls._fields if name in own}
         for index, name in enumerate(cls._fields):
             setattr(cls, name, property(itemgetter(index)))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
 from novacron.record import Record
@@ -25,6 +27,18 @@ def test_fields_have_names_defaults_and_an_order() -> None:
     assert hash(Point(1)) == hash(Point(1, 2))
     assert repr(point) == "Point(x=1, y=2)"
     assert point._asdict() == {"x": 1, "y": 2}
+
+
+class Marked(Record):
+    """A field after a class variable, which is none."""
+
+    unit: ClassVar[str] = "metre"
+    length: int
+
+
+def test_a_class_variable_is_no_field() -> None:
+    assert Marked(3) == (3,)
+    assert Marked.unit == Marked(length=3).unit == "metre"
 
 
 def test_a_copy_may_differ() -> None:

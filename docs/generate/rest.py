@@ -5,6 +5,7 @@ Run by ``make docs``; tests/api/test_reference.py holds the page to what this pr
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,7 +59,7 @@ def _parameters(operation: dict[str, Any]) -> list[str]:
         lines.append(
             f"| `{parameter['name']}` | {parameter['in']} | `{parameter['schema']['pattern']}` | "
             f"{parameter['description']}{f' Default {default}.' if default else ''} |".replace(
-                "(shallow|deep|full)", "(shallow\\|deep\\|full)"
+                parameter["schema"]["pattern"], parameter["schema"]["pattern"].replace("|", "\\|")
             )
         )
     return lines
@@ -68,13 +69,19 @@ def _body(schema: dict[str, Any]) -> list[str]:
     required = schema.get("required", ())
     lines = []
     for name, member in schema["properties"].items():
-        kinds = [one["type"] for one in member.get("anyOf", ())] or [member["type"]]
-        pattern = f" `{member['pattern']}`".replace("|", "\\|") if "pattern" in member else ""
-        lines.append(
-            f"| `{name}` | {' or '.join(kinds)}{pattern} | {'yes' if name in required else 'no'} | "
-            f"{member['description']} |"
-        )
+        needed = "yes" if name in required else f"no: {json.dumps(member['default'])}"
+        lines.append(f"| `{name}` | {_type(member)} | {needed} | {member['description']} |")
     return lines
+
+
+def _type(member: dict[str, Any]) -> str:
+    if "enum" in member:
+        return ", ".join(f"`{value}`" for value in member["enum"])
+    if member.get("type") == "array":
+        return f"array of {member['items']['type']}"
+    kinds = [one["type"] for one in member.get("anyOf", ())] or [member["type"]]
+    pattern = f" `{member['pattern']}`".replace("|", "\\|") if "pattern" in member else ""
+    return " or ".join(kinds) + pattern
 
 
 def _text(kind: type) -> str:
@@ -90,9 +97,10 @@ def rendered() -> str:
         audit = f"`{rule.action}`" if rule.action else ""
         lines.append(f"| {_call(method, path)} | {_role(rule)} | {audit} | {text} |")
         parameters = _parameters(operation)
+        if parameters or "requestBody" in operation:
+            details.append(f"\n### {method} {path}\n")
         if parameters:
             details += [
-                f"\n### {method} {path}\n",
                 "| parameter | in | form | meaning |\n|---|---|---|---|",
                 *parameters,
             ]
@@ -100,7 +108,7 @@ def rendered() -> str:
             content = operation["requestBody"]["content"]["application/json"]
             name = content["schema"]["$ref"].rpartition("/")[2]
             details += [
-                f"\n### {method} {path}\n",
+                *([""] if parameters else []),
                 "The body is a JSON object.\n",
                 "| member | type | needed | meaning |\n|---|---|---|---|",
                 *_body(made["components"]["schemas"][name]),

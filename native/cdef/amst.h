@@ -49,6 +49,8 @@ int nc_amst_link_open(struct nc_amst *engine, const struct nc_amst_link_options 
 int nc_amst_link_dialled(struct nc_amst_link *link, int fd, uint32_t stream_id, struct nc_err *err);
 int nc_amst_link_accepted(struct nc_amst_link *link, int fd, const uint8_t *hello, size_t size,
                           struct nc_err *err);
+int nc_amst_link_rdma(struct nc_amst_link *link, struct nc_rdma_channel *channel,
+                      uint32_t stream_id, struct nc_err *err);
 int nc_amst_link_retire(struct nc_amst_link *link, uint32_t stream_id, struct nc_err *err);
 void nc_amst_link_limit(struct nc_amst_link *link, uint64_t limit_bps);
 void nc_amst_link_abort(struct nc_amst_link *link);

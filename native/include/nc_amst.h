@@ -78,6 +78,11 @@ int nc_amst_link_dialled(struct nc_amst_link *link, int fd, uint32_t stream_id, 
  * does not prove the keys or its stream id was used before; the socket is closed then as well. */
 int nc_amst_link_accepted(struct nc_amst_link *link, int fd, const uint8_t *hello, size_t size,
                           struct nc_err *err);
+struct nc_rdma_channel;
+/* Either end: a connected RDMA channel, whose slots hold a frame of the link's largest chunk, and
+ * which is closed in all cases. Its greetings travel on it like everything else. */
+int nc_amst_link_rdma(struct nc_amst_link *link, struct nc_rdma_channel *channel,
+                      uint32_t stream_id, struct nc_err *err);
 /* Lets a stream finish what it carries, then ends it; NOT_FOUND if there is none of that id. */
 int nc_amst_link_retire(struct nc_amst_link *link, uint32_t stream_id, struct nc_err *err);
 void nc_amst_link_limit(struct nc_amst_link *link, uint64_t limit_bps);

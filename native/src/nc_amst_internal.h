@@ -279,6 +279,10 @@ struct nc_stream {
 
 enum nc_idle { NC_IDLE_EMPTY, NC_IDLE_LIMITED, NC_IDLE_WINDOW };
 
+/* How far a greeting may come behind the highest id: several times the streams that a link may
+ * have. */
+#define NC_STREAM_IDS 1024
+
 struct nc_amst_link {
     struct nc_notice notice; /* first */
     pthread_mutex_t lock;
@@ -288,8 +292,9 @@ struct nc_amst_link {
     uint32_t seed;
     struct nc_stream *streams;
     unsigned stream_count;
-    uint32_t last_stream;            /* acceptor: the highest id that proved itself */
-    struct nc_amst_object *outgoing; /* by priority, then by turn */
+    uint32_t last_stream;             /* acceptor: the highest id that proved itself */
+    uint64_t ids[NC_STREAM_IDS / 64]; /* acceptor: which of the last NC_STREAM_IDS did */
+    struct nc_amst_object *outgoing;  /* by priority, then by turn */
     struct nc_amst_object *incoming;
     struct nc_stream *idle_first;
     struct nc_stream *idle_last;
@@ -338,7 +343,13 @@ struct nc_amst {
 
 uint64_t nc_now_ns(void);
 
-/* engine */
+/* threads */
+void *nc_thread_run(void *thread);
+/* Room for a header, a chunk, its checksum and a tag, in whole pages. */
+#define NC_SLAB_BYTES                                                                              \
+    ((NC_FRAME_HEADER_BYTES + NC_FRAME_MAX_CHUNK + NC_FRAME_CHECKSUM_BYTES + NC_CRYPTO_TAG_BYTES + \
+      4095u) &                                                                                     \
+     ~4095u)
 uint8_t *nc_slab_take(struct nc_thread *thread); /* NULL: no memory */
 void nc_slab_give(struct nc_thread *thread, uint8_t *slab);
 struct nc_thread *nc_thread_choose(struct nc_amst *engine); /* the one with the least to do */
@@ -356,6 +367,8 @@ void nc_flight_charge(struct nc_stream *stream, struct nc_flight *flight);
 /* It turned out to carry nothing: what was charged for `bytes` is given back. */
 void nc_flight_recredit(struct nc_stream *stream, struct nc_flight *flight, uint64_t bytes);
 void nc_flight_remove(struct nc_stream *stream, struct nc_flight *flight);
+/* Puts back what a stream carried. */
+void nc_flight_requeue(struct nc_stream *stream);
 void nc_link_acknowledge(struct nc_stream *stream, const struct nc_frame_ack *ack, uint64_t now_ns);
 
 /* Without it: the stream ended; what it carried goes back. It must not be touched afterwards. */
@@ -385,6 +398,8 @@ int nc_stream_greet(struct nc_stream *stream, uint8_t type, uint8_t *ret_frame);
 int nc_stream_check_greeting(struct nc_stream *stream, const uint8_t *bytes, uint8_t type,
                              struct nc_err *err);
 int nc_stream_keys(struct nc_stream *stream, struct nc_err *err);
+/* Takes the next sending key where this one has served its time. */
+int nc_stream_rekey(struct nc_stream *stream, struct nc_err *err);
 
 /* movers; own thread only. Send what stream->out holds: 1 all gone, 0 blocked, -1 broken. */
 int nc_tcp_send(struct nc_stream *stream);

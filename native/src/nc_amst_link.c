@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "nc_amst_internal.h"
+#include "nc_rdma.h"
 
 /* A greeting is two small frames; whoever needs longer is not there. */
 #define GREETING_NS UINT64_C(10000000000)
@@ -50,8 +51,7 @@ int nc_amst_link_open(struct nc_amst *engine, const struct nc_amst_link_options 
     return NC_ERR_OK;
 }
 
-/* --- Streams
- * -------------------------------------------------------------------------------------- */
+/* --- Streams --- */
 
 static struct nc_stream *new_stream(struct nc_amst_link *link, int fd, uint32_t id,
                                     struct nc_err *err)
@@ -78,6 +78,31 @@ static struct nc_stream *new_stream(struct nc_amst_link *link, int fd, uint32_t 
     return stream;
 }
 
+/* Whether a greeting with this id proves anything: one taken from the wire must not do so a second
+ * time. Connections that are dialled together greet in any order, so that ids may come late, but
+ * not later than what is remembered; an id below that is taken for used. Under the link's lock. */
+static bool id_is_fresh(const struct nc_amst_link *link, uint32_t id)
+{
+    if (id > link->last_stream)
+        return true;
+    if (link->last_stream - id >= NC_STREAM_IDS)
+        return false;
+    return (link->ids[id % NC_STREAM_IDS / 64] >> id % 64 & 1) == 0;
+}
+
+static void use_id(struct nc_amst_link *link, uint32_t id)
+{
+    if (id > link->last_stream) {
+        if (id - link->last_stream >= NC_STREAM_IDS)
+            memset(link->ids, 0, sizeof link->ids);
+        else
+            for (uint32_t between = link->last_stream + 1; between != id; between++)
+                link->ids[between % NC_STREAM_IDS / 64] &= ~(UINT64_C(1) << between % 64);
+        link->last_stream = id;
+    }
+    link->ids[id % NC_STREAM_IDS / 64] |= UINT64_C(1) << id % 64;
+}
+
 /* Takes over a stream that is complete. */
 static int enlist(struct nc_stream *stream, struct nc_err *err)
 {
@@ -97,9 +122,13 @@ static int enlist(struct nc_stream *stream, struct nc_err *err)
             return nc_err_set(err, NC_ERR_DENIED, 0, "stream %u is there already", stream->id);
         }
     }
-    /* Ids only rise, so that a greeting taken from the wire proves nothing a second time. */
-    if (!link->options.initiator)
-        link->last_stream = stream->id;
+    if (!link->options.initiator) {
+        if (!id_is_fresh(link, stream->id)) {
+            (void)pthread_mutex_unlock(&link->lock);
+            return nc_err_set(err, NC_ERR_DENIED, 0, "stream %u was used before", stream->id);
+        }
+        use_id(link, stream->id);
+    }
     stream->next_in_link = link->streams;
     link->streams = stream;
     link->stream_count++;
@@ -149,10 +178,8 @@ int nc_amst_link_accepted(struct nc_amst_link *link, int fd, const uint8_t *hell
     code = nc_frame_read(hello, link->seed, link->options.max_chunk, &frame, err);
     if (code != NC_ERR_OK)
         goto refuse;
-    (void)pthread_mutex_lock(&link->lock);
-    if (frame.type != NC_FRAME_HELLO || frame.stream <= link->last_stream)
-        code = nc_err_set(err, NC_ERR_DENIED, 0, "stream %u was used before", frame.stream);
-    (void)pthread_mutex_unlock(&link->lock);
+    if (frame.type != NC_FRAME_HELLO)
+        code = nc_err_set(err, NC_ERR_DENIED, 0, "a greeting was expected");
     if (code == NC_ERR_OK)
         code = nc_tcp_prepare(fd, err);
     if (code != NC_ERR_OK)
@@ -172,6 +199,35 @@ int nc_amst_link_accepted(struct nc_amst_link *link, int fd, const uint8_t *hell
 
 refuse:
     (void)close(fd);
+    return code;
+}
+
+int nc_amst_link_rdma(struct nc_amst_link *link, struct nc_rdma_channel *channel,
+                      uint32_t stream_id, struct nc_err *err)
+{
+    struct nc_stream *stream = new_stream(link, nc_rdma_channel_fd(channel), stream_id, err);
+    int code = NC_ERR_DENIED;
+
+    if (stream == NULL) {
+        nc_rdma_channel_close(channel);
+        return NC_ERR_MEMORY;
+    }
+    stream->channel = channel;
+    stream->readable = true; /* what came before the descriptor was watched */
+    if (!link->options.initiator) {
+        (void)pthread_mutex_lock(&link->lock);
+        if (stream_id > link->last_stream)
+            code = NC_ERR_OK;
+        (void)pthread_mutex_unlock(&link->lock);
+        if (code != NC_ERR_OK)
+            (void)nc_err_set(err, NC_ERR_DENIED, 0, "stream %u was used before", stream_id);
+    } else {
+        code = NC_ERR_OK;
+    }
+    if (code == NC_ERR_OK)
+        code = enlist(stream, err);
+    if (code != NC_ERR_OK)
+        nc_stream_free(stream);
     return code;
 }
 
@@ -272,122 +328,6 @@ void nc_link_not_idle(struct nc_stream *stream, uint64_t now_ns)
         link->idle_last = stream->previous_idle;
 }
 
-/* --- What is in flight
- * ---------------------------------------------------------------------------- */
-
-void nc_flight_remove(struct nc_stream *stream, struct nc_flight *flight)
-{
-    struct nc_amst_link *link = stream->link;
-
-    if (flight->previous != NULL)
-        flight->previous->next = flight->next;
-    else
-        stream->first_flight = flight->next;
-    if (flight->next != NULL)
-        flight->next->previous = flight->previous;
-    else
-        stream->last_flight = flight->previous;
-    link->in_flight -= flight->credit;
-    stream->in_flight_bytes -= flight->credit;
-}
-
-static struct nc_flight *find_flight(struct nc_stream *stream, const struct nc_frame_ack *ack)
-{
-    for (struct nc_flight *flight = stream->first_flight; flight != NULL; flight = flight->next) {
-        if (flight->offset == ack->offset && flight->object->number == ack->object &&
-            flight->object->generation == ack->generation)
-            return flight;
-    }
-    return NULL;
-}
-
-void nc_link_acknowledge(struct nc_stream *stream, const struct nc_frame_ack *ack, uint64_t now_ns)
-{
-    struct nc_amst_link *link = stream->link;
-    struct nc_amst_object *object;
-    struct nc_flight *flight;
-
-    if (ack->kind == NC_ACK_READ || ack->kind == NC_ACK_REFUSED) {
-        object = nc_object_find(link->outgoing, ack->object, ack->generation);
-        if (object == NULL)
-            return;
-        if (ack->kind == NC_ACK_REFUSED) {
-            if (!object->finished)
-                atomic_store(&object->refused, true);
-            nc_object_finish(object, nc_frame_error_code(ack->value), (int)ack->offset);
-        } else if (object->pipe != NULL && ack->offset > object->pipe->read &&
-                   ack->offset <= object->pipe->next) {
-            object->pipe->read = ack->offset;
-            nc_pipe_read_ack(object);
-            nc_link_wake(link, 1);
-        }
-        return;
-    }
-    /* What belonged to an object that was aborted meanwhile is not there any more. */
-    flight = find_flight(stream, ack);
-    if (flight == NULL)
-        return;
-    object = flight->object;
-    nc_flight_remove(stream, flight);
-    if (flight->frame == NC_FRAME_DATA && now_ns > flight->sent_ns) {
-        double took = (double)(now_ns - flight->sent_ns);
-
-        link->ack_ns = link->ack_ns == 0 ? took : link->ack_ns * 0.9 + took * 0.1;
-    }
-    switch (flight->frame) {
-    case NC_FRAME_DATA:
-        stream->sent_bytes += flight->bytes;
-        link->info.sent_bytes += flight->bytes;
-        nc_object_chunks_done(object, flight->first, 1, flight->bytes);
-        break;
-    case NC_FRAME_ZERO:
-        object->info.zero_bytes += flight->bytes;
-        nc_object_chunks_done(object, flight->first, flight->count, 0);
-        break;
-    case NC_FRAME_SEGMENT:
-        stream->sent_bytes += flight->bytes;
-        link->info.sent_bytes += flight->bytes;
-        object->info.moved_bytes += flight->bytes;
-        free(flight->segment);
-        break;
-    default:
-        object->pipe->end_acked = true;
-        nc_pipe_read_ack(object);
-        break;
-    }
-    free(flight);
-    nc_link_wake(link, 1);
-}
-
-/* Puts back what a stream carried. */
-static void requeue(struct nc_stream *stream)
-{
-    struct nc_amst_link *link = stream->link;
-
-    while (stream->first_flight != NULL) {
-        struct nc_flight *flight = stream->first_flight;
-        struct nc_amst_object *object = flight->object;
-
-        nc_flight_remove(stream, flight);
-        if (flight->segment != NULL) {
-            flight->segment->next = object->pipe->segments;
-            object->pipe->segments = flight->segment;
-        } else if (flight->frame == NC_FRAME_END) {
-            object->pipe->end_sent = false;
-        }
-        for (uint64_t i = flight->first; i < flight->first + flight->count; i++) {
-            if (nc_bit(object->done, i))
-                continue;
-            nc_bit_set(object->todo, i);
-            if (i / 64 < object->cursor)
-                object->cursor = i / 64;
-        }
-        object->info.resent_bytes += flight->frame == NC_FRAME_ZERO ? 0 : flight->bytes;
-        link->info.resent_bytes += flight->frame == NC_FRAME_ZERO ? 0 : flight->bytes;
-        free(flight);
-    }
-}
-
 void nc_link_stream_gone(struct nc_stream *stream)
 {
     struct nc_amst_link *link = stream->link;
@@ -421,7 +361,7 @@ void nc_link_stream_gone(struct nc_stream *stream)
         nc_object_release(stream->out.lender);
         stream->out.lender = NULL;
     }
-    requeue(stream);
+    nc_flight_requeue(stream);
     nc_pipe_acknowledge_again(link);
     nc_link_wake(link, link->stream_count);
     last = link->aborted && link->stream_count == 0 && !link->ended;
@@ -440,8 +380,7 @@ void nc_link_stream_gone(struct nc_stream *stream)
     (void)pthread_mutex_unlock(&link->lock);
 }
 
-/* --- Ends
- * -------------------------------------------------------------------------------------------- */
+/* --- Ends --- */
 
 void nc_amst_link_limit(struct nc_amst_link *link, uint64_t limit_bps)
 {

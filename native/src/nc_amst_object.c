@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "nc_amst_internal.h"
@@ -27,8 +28,7 @@ struct nc_amst_object *nc_object_find(struct nc_amst_object *list, uint32_t numb
     return list;
 }
 
-/* --- States
- * --------------------------------------------------------------------------------------- */
+/* --- States --- */
 
 void nc_object_finish(struct nc_amst_object *object, int code, int os_errno)
 {
@@ -161,8 +161,7 @@ void nc_link_drop_objects(struct nc_amst_link *link)
     }
 }
 
-/* --- Making
- * ---------------------------------------------------------------------------------------- */
+/* --- Making --- */
 
 /* An object, or NULL with *err set. `have` and `leaves` are of what is done already. */
 static struct nc_amst_object *make(struct nc_amst_link *link, enum nc_object_role role,
@@ -309,8 +308,7 @@ int nc_amst_receive(struct nc_amst_link *link, const struct nc_amst_target *targ
     return NC_ERR_OK;
 }
 
-/* --- Changing and asking
- * ----------------------------------------------------------------------------- */
+/* --- Changing and asking --- */
 
 void nc_amst_object_pause(struct nc_amst_object *object, int paused)
 {
@@ -381,8 +379,7 @@ int nc_amst_object_leaves(struct nc_amst_object *object, uint64_t first, size_t 
     return NC_ERR_OK;
 }
 
-/* --- Bytes
- * ----------------------------------------------------------------------------------------- */
+/* --- Bytes --- */
 
 int nc_object_read(const struct nc_amst_object *object, uint64_t offset, size_t size, uint8_t *area,
                    struct nc_err *err)
@@ -461,9 +458,15 @@ int nc_object_write(const struct nc_amst_object *object, uint64_t offset, size_t
 uint64_t nc_object_next_data(const struct nc_amst_object *object, uint64_t offset)
 {
     off_t found = lseek(object->fd, (off_t)offset, SEEK_DATA);
+    struct stat file;
 
     if (found >= 0)
         return (uint64_t)found;
     /* ENXIO: nothing but a hole up to the end. Anything else: the file system knows no holes. */
-    return errno == ENXIO ? object->size : offset;
+    if (errno != ENXIO)
+        return offset;
+    /* Beyond the end of a file that became shorter there is no hole either: reading it will say. */
+    if (fstat(object->fd, &file) != 0 || (uint64_t)file.st_size < object->size)
+        return offset;
+    return object->size;
 }

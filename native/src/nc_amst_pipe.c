@@ -61,8 +61,7 @@ void nc_pipe_close(struct nc_amst_object *object)
     (void)pthread_mutex_unlock(&link->lock);
 }
 
-/* --- Sending
- * ---------------------------------------------------------------------------------------- */
+/* --- Sending --- */
 
 struct nc_segment *nc_pipe_read(struct nc_amst_object *object, struct nc_stream *stream)
 {
@@ -123,8 +122,7 @@ void nc_pipe_read_ack(struct nc_amst_object *object)
         nc_object_finish(object, NC_ERR_OK, 0);
 }
 
-/* --- Receiving
- * -------------------------------------------------------------------------------------- */
+/* --- Receiving --- */
 
 static void tell(struct nc_amst_object *object, int kind, uint64_t offset, uint64_t value)
 {
@@ -298,8 +296,7 @@ out:
     return code;
 }
 
-/* --- Making
- * ------------------------------------------------------------------------------------------ */
+/* --- Making --- */
 
 static int open_pipe(struct nc_amst_link *link, enum nc_object_role role, uint64_t tag,
                      uint32_t number, int fd, uint32_t chunk, uint32_t priority, uint64_t window,

@@ -211,8 +211,7 @@ void nc_tcp_receive(struct nc_stream *stream)
     }
 }
 
-/* --- Figures
- * ---------------------------------------------------------------------------------------- */
+/* --- Figures --- */
 
 static void describe(struct nc_stream *stream, struct nc_amst_stream_info *ret_info)
 {

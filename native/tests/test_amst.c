@@ -71,24 +71,33 @@ static void open_pair(struct pair *pair, int encrypt, uint32_t threads)
     CHECK(getsockname(pair->listener, (struct sockaddr *)&pair->address, &size) == 0);
 }
 
-static int add_stream(struct pair *pair, uint32_t id)
+/* Dials, and reads what the initiator says; the acceptor's end of the connection. */
+static int greet(struct pair *pair, uint32_t id, uint8_t *ret_hello)
 {
     int near = socket(AF_INET, SOCK_STREAM, 0);
     int far;
-    uint8_t hello[NC_FRAME_HELLO_BYTES];
     size_t have = 0;
     struct nc_err err = {0};
 
     CHECK(connect(near, (struct sockaddr *)&pair->address, sizeof pair->address) == 0);
     far = accept(pair->listener, NULL, NULL);
     CHECK(nc_amst_link_dialled(pair->a.link, near, id, &err) == NC_ERR_OK);
-    while (have < sizeof hello) {
-        ssize_t got = read(far, hello + have, sizeof hello - have);
+    while (have < NC_FRAME_HELLO_BYTES) {
+        ssize_t got = read(far, ret_hello + have, NC_FRAME_HELLO_BYTES - have);
 
         if (got <= 0)
             return -1;
         have += (size_t)got;
     }
+    return far;
+}
+
+static int add_stream(struct pair *pair, uint32_t id)
+{
+    uint8_t hello[NC_FRAME_HELLO_BYTES];
+    int far = greet(pair, id, hello);
+    struct nc_err err = {0};
+
     CHECK(nc_amst_link_accepted(pair->b.link, far, hello, sizeof hello, &err) == NC_ERR_OK);
     return far;
 }
@@ -188,6 +197,53 @@ static void move_memory(int encrypt, size_t size, unsigned streams, uint32_t thr
     close_pair(&pair);
     free(from);
     free(to);
+}
+
+static int accept_again(struct pair *pair, const uint8_t *hello)
+{
+    int near = socket(AF_INET, SOCK_STREAM, 0);
+    int code;
+    struct nc_err err = {0};
+
+    CHECK(connect(near, (struct sockaddr *)&pair->address, sizeof pair->address) == 0);
+    code = nc_amst_link_accepted(pair->b.link, accept(pair->listener, NULL, NULL), hello,
+                                 NC_FRAME_HELLO_BYTES, &err);
+    (void)close(near);
+    return code;
+}
+
+static void greet_in_any_order_and_once(void)
+{
+    struct pair pair;
+    uint8_t hello[4][NC_FRAME_HELLO_BYTES];
+    uint8_t late[NC_FRAME_HELLO_BYTES];
+    int far[4];
+    struct nc_err err = {0};
+
+    open_pair(&pair, 1, 2);
+    for (uint32_t id = 1; id <= 3; id++)
+        far[id] = greet(&pair, id, hello[id]);
+    for (uint32_t id = 3; id >= 1; id--)
+        CHECK(nc_amst_link_accepted(pair.b.link, far[id], hello[id], sizeof hello[id], &err) ==
+              NC_ERR_OK);
+    CHECK(await(&pair.a, NC_AMST_STREAM_UP, 3) && await(&pair.b, NC_AMST_STREAM_UP, 3));
+    /* What was said once proves nothing any more, whether its stream is there or gone. */
+    CHECK(accept_again(&pair, hello[2]) == NC_ERR_DENIED);
+    CHECK(nc_amst_link_retire(pair.a.link, 2, &err) == NC_ERR_OK);
+    CHECK(await(&pair.a, NC_AMST_STREAM_CLOSED, 1) && await(&pair.b, NC_AMST_STREAM_CLOSED, 1));
+    CHECK(accept_again(&pair, hello[2]) == NC_ERR_DENIED);
+    /* Far below what is remembered, everything counts as used; what is remembered, moves along. */
+    far[0] = greet(&pair, 4, late);
+    (void)add_stream(&pair, 4 + 1023);
+    CHECK(nc_amst_link_accepted(pair.b.link, far[0], late, sizeof late, &err) == NC_ERR_OK);
+    far[0] = greet(&pair, 5, late);
+    (void)add_stream(&pair, 5 + 1024);
+    CHECK(nc_amst_link_accepted(pair.b.link, far[0], late, sizeof late, &err) == NC_ERR_DENIED);
+    CHECK(accept_again(&pair, hello[3]) == NC_ERR_DENIED);
+    (void)add_stream(&pair, 4 + 1024);
+    (void)add_stream(&pair, 100000);
+    (void)add_stream(&pair, 100000 - 1023);
+    close_pair(&pair);
 }
 
 static void keep_holes(int encrypt)
@@ -389,5 +445,6 @@ int main(void)
         pipe_through(encrypt, 20u * 1024 * 1024 + 3, 4);
     }
     refuse_what_cannot_be_written();
+    greet_in_any_order_and_once();
     return CHECK_RESULT;
 }

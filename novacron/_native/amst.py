@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from novacron._native.ffi import Native, Pointer, native
+from novacron._native.rdma import Channel
 from novacron.record import Record
 
 EVENTS_AT_ONCE = 64
@@ -169,6 +170,16 @@ class LinkHandle:
         error = self._native.new_error()
         code = self._native.lib.nc_amst_link_accepted(self._pointer, fd, hello, len(hello), error)
         self._native.check(code, error, "the connection is refused")
+
+    def rdma(self, channel: Channel, stream_id: int) -> None:
+        """Hand over a connected channel, which is closed in all cases, before its device is.
+
+        Raises:
+          NativeDeniedError: the stream's id was used before. NativeClosedError: the link was aborted.
+        """
+        error = self._native.new_error()
+        code = self._native.lib.nc_amst_link_rdma(self._pointer, channel.detach(), stream_id, error)
+        self._native.check(code, error, "the RDMA channel cannot be used")
 
     def retire(self, stream_id: int) -> None:
         """Raises NativeNotFoundError where there is no such stream."""

@@ -11,10 +11,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from novacron import __version__
+from novacron.api.entry import Entry
 from novacron.api.parameters import SCHEMAS
 from novacron.api.policy import POLICY, PREFIX, check_policy
 from novacron.api.problems import Problem, incident_of, problem_of, status_of
-from novacron.api.routes import Entry, Routes
+from novacron.api.routes import Routes
 from novacron.api.services import Services
 from novacron.errors import NovaCronError
 from novacron.http.asgi import problem_document

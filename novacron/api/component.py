@@ -32,6 +32,7 @@ from novacron.config import LoadedConfiguration
 from novacron.config.schema import ApiSettings
 from novacron.data_directory import DataDirectory
 from novacron.database import Database
+from novacron.dwcp import Dwcp
 from novacron.environment import Environment, Identity
 from novacron.http import HttpServer, Limits, listener_address, listener_port, open_listener
 from novacron.network import Network
@@ -55,6 +56,7 @@ class Api(ReloadableComponent, ObservableComponent):
         database: Database,
         cache: Cache | None,
         network: Network | None,
+        dwcp: Dwcp | None,
         environment: Environment,
         identity: Identity,
         configuration: LoadedConfiguration,
@@ -72,6 +74,7 @@ class Api(ReloadableComponent, ObservableComponent):
             database=database,
             cache=cache,
             network=network,
+            dwcp=dwcp,
             environment=environment,
             configuration=configuration,
             reports=ReportStore(directory),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from fastapi import Request
 
 TOKEN_REQUEST = "TokenRequest"
+TRANSFER_REQUEST = "TransferRequest"
+LIMIT_REQUEST = "LimitRequest"
+
+_Body = TypeVar("_Body", bound=BaseModel)
 
 
 class Parameter(Record):
@@ -86,11 +90,70 @@ class TokenRequest(BaseModel):
     )
 
 
-def read_token_request(body: bytes) -> TokenRequest:
-    """Raises:
-    InvalidRequestError: *body* is not one; says where, without what stood there."""
+TRANSFER_ID = Parameter(
+    "id", "[0-9a-f]{4,32}", "A transfer's id, or the first four or more characters of one."
+)
+TRANSFER_STATE = Parameter(
+    "state",
+    "all|active|ended",
+    "Which transfers: those under way, those that ended, or all.",
+    "all",
+)
+
+
+class TransferRequest(BaseModel):
+    """Files to send to another node, or to have it send here."""
+
+    # defer_build: most nodes boot without anybody sending anything.
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+
+    direction: Literal["send", "receive"] = Field(description="Away from this node, or to it.")
+    node: str = Field(
+        min_length=1,
+        max_length=255,
+        description="The other node: its id, the first characters of one, or host[:port].",
+    )
+    paths: list[str] = Field(
+        min_length=1,
+        max_length=1000,
+        description="Files and directories to move, up to 1000: absolute on this node; on another also relative to the first of its dwcp.amst.directories.",
+    )
+    path: str = Field(
+        description="Where to: absolute on this node; on another also relative to the first of its dwcp.amst.directories. With / at its end, or with several paths, a directory to put them in.",
+    )
+    recursive: bool = Field(False, description="Whether directories are moved with what they hold.")
+    overwrite: bool = Field(False, description="Whether files that are there are replaced.")
+    on_change: Literal["refuse", "restart"] = Field(
+        "refuse", description="What to do about a file that changes while it is sent."
+    )
+    priority: Literal["urgent", "normal", "background"] = Field(
+        "normal", description="Urgent ones are served first, background ones last."
+    )
+    limit_bps: int = Field(0, ge=0, lt=2**63, description="Bytes a second at most; 0 for no limit.")
+    deadline_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=366 * 86400,
+        description="Seconds after which it has failed if it is not done; null for never.",
+    )
+
+
+class LimitRequest(BaseModel):
+    """A new limit for a transfer."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+
+    limit_bps: int = Field(ge=0, lt=2**63, description="Bytes a second at most; 0 for no limit.")
+
+
+def read_body(model: type[_Body], body: bytes) -> _Body:
+    """*body* as a *model*.
+
+    Raises:
+      InvalidRequestError: it is not one; says where, without what stood there.
+    """
     try:
-        return TokenRequest.model_validate_json(body)
+        return model.model_validate_json(body)
     except ValidationError as exc:
         # Without the input, which may hold a secret.
         raise InvalidRequestError(
@@ -105,5 +168,7 @@ def read_token_request(body: bytes) -> TokenRequest:
 
 SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
     TOKEN_REQUEST: TokenRequest.model_json_schema,
+    TRANSFER_REQUEST: TransferRequest.model_json_schema,
+    LIMIT_REQUEST: LimitRequest.model_json_schema,
 }
 """Made when somebody asks for the OpenAPI document, not at boot."""

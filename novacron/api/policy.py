@@ -42,6 +42,16 @@ POLICY: dict[tuple[str, str], Rule] = {
     ("GET", "/api/v1/environment"): Rule(Role.VIEWER),
     ("POST", "/api/v1/environment/refresh"): Rule(Role.OPERATOR, action="environment.refresh"),
     ("GET", "/api/v1/peers"): Rule(Role.VIEWER),
+    ("GET", "/api/v1/dwcp"): Rule(Role.VIEWER),
+    ("GET", "/api/v1/transfers"): Rule(Role.VIEWER),
+    ("GET", "/api/v1/transfers/{id}"): Rule(Role.VIEWER),
+    # An operator, within dwcp.amst.directories. Reading or writing any file of the host is an
+    # administrator's business; the handler looks, because the path is in the body.
+    ("POST", "/api/v1/transfers"): Rule(Role.OPERATOR, action="transfer.start"),
+    ("POST", "/api/v1/transfers/{id}/pause"): Rule(Role.OPERATOR, action="transfer.pause"),
+    ("POST", "/api/v1/transfers/{id}/resume"): Rule(Role.OPERATOR, action="transfer.resume"),
+    ("POST", "/api/v1/transfers/{id}/cancel"): Rule(Role.OPERATOR, action="transfer.cancel"),
+    ("POST", "/api/v1/transfers/{id}/limit"): Rule(Role.OPERATOR, action="transfer.limit"),
     ("GET", "/api/v1/tokens"): Rule(Role.ADMIN),
     ("POST", "/api/v1/tokens"): Rule(Role.ADMIN, action="token.create"),
     ("DELETE", "/api/v1/tokens/{id}"): Rule(Role.ADMIN, action="token.revoke"),

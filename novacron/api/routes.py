@@ -9,7 +9,6 @@ first version as well, which costs a boot 16 ms (ADR 0061).
 from __future__ import annotations
 
 import platform
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +16,7 @@ import trio
 from fastapi import Request
 
 from novacron import __version__
+from novacron.api.entry import Entry, NotHereError
 from novacron.api.parameters import (
     BOOT_ID,
     COMPONENT,
@@ -24,10 +24,11 @@ from novacron.api.parameters import (
     KEY,
     TOKEN_ID,
     TOKEN_REQUEST,
-    Parameter,
-    read_token_request,
+    TokenRequest,
+    read_body,
 )
 from novacron.api.services import Services
+from novacron.api.transfers import TransferRoutes
 from novacron.api.views import (
     component_view,
     health_view,
@@ -36,29 +37,7 @@ from novacron.api.views import (
     report_summary,
 )
 from novacron.component import Component, HealthDepth, JsonObject
-from novacron.errors import ApiError, UnavailableError
-from novacron.record import Record
 from novacron.security import Principal
-
-Handler = Callable[..., Awaitable[Any]]
-
-
-class NotHereError(ApiError, UnavailableError):
-    """This node has no such component."""
-
-    code = "api.not_here"
-
-
-class Entry(Record):
-    """One route. *path* is under the prefix; *status* is that of success."""
-
-    method: str
-    path: str
-    handler: Handler
-    parameters: tuple[Parameter, ...] = ()
-    body: str = ""
-    """Name of the body's schema in :data:`novacron.api.parameters.SCHEMAS`."""
-    status: int = 200
 
 
 class Routes:
@@ -164,7 +143,7 @@ class Routes:
 
     async def create_token(self, request: Request) -> JsonObject:
         """Make a token. Its secret is in this answer and nowhere else."""
-        wanted = read_token_request(await request.body())
+        wanted = read_body(TokenRequest, await request.body())
         created = await self._services.security.tokens.create(wanted.name, wanted.role, wanted.ttl)
         request.state.target = created.id
         return {"id": created.id, "secret": created.secret, "role": wanted.role}
@@ -192,6 +171,7 @@ class Routes:
             Entry("GET", "/environment", self.facts),
             Entry("POST", "/environment/refresh", self.refresh),
             Entry("GET", "/peers", self.peers),
+            *TransferRoutes(self._services).table(),
             Entry("GET", "/tokens", self.tokens),
             Entry("POST", "/tokens", self.create_token, body=TOKEN_REQUEST, status=201),
             Entry("DELETE", "/tokens/{id}", self.revoke_token, (TOKEN_ID,)),
@@ -204,6 +184,7 @@ class Routes:
             services.database,
             services.cache,
             services.network,
+            services.dwcp,
             services.environment,
             services.api,
         )

@@ -7,6 +7,7 @@ from novacron.cache import Cache
 from novacron.component import Component, NodeView
 from novacron.config import LoadedConfiguration
 from novacron.database import Database
+from novacron.dwcp import Dwcp
 from novacron.environment import Environment, Identity
 from novacron.network import Network
 from novacron.record import Record
@@ -20,6 +21,7 @@ class Services(Record):
     database: Database
     cache: Cache | None
     network: Network | None
+    dwcp: Dwcp | None
     environment: Environment
     configuration: LoadedConfiguration
     reports: ReportStore

@@ -19,6 +19,10 @@ COMMANDS = {
     "environment": "node",
     "peers": "node",
     "version": "node",
+    "send": "sending",
+    "receive": "sending",
+    "transfers": "transfers",
+    "dwcp": "dwcp",
     "config": "config",
     "token": "token",
     "keys": "keys",
@@ -26,6 +30,9 @@ COMMANDS = {
     "audit": "audit",
 }
 """Command to the module of this package whose ``register(subparsers)`` adds it."""
+
+DEFAULT_ACTIONS = {"transfers": "list"}
+"""Command to the action that is meant when none is named."""
 
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells say it."""
@@ -43,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from novacron.cli.parser import build_parser
     from novacron.errors import ConfigError, InvalidError, NovaCronError
 
+    if arguments[:1] and arguments[0] in DEFAULT_ACTIONS:
+        first = arguments[1] if len(arguments) > 1 else "-"
+        if first.startswith("-") and first not in ("-h", "--help"):
+            arguments.insert(1, DEFAULT_ACTIONS[arguments[0]])
     parser = build_parser(arguments)
     try:
         args = parser.parse_args(arguments)

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 DEADLINE = 10.0
 """Seconds for one answer; a full health check takes up to five."""
 
+CHANGE_DEADLINE = 35.0
+"""Seconds for the answer to a change, for which the node may have to reach another one first:
+``api.request_timeout`` and a little."""
+
 MAX_ANSWER = 16 * 1024 * 1024
 """Bytes. The longest honest answer, a boot report of a large node, is far below."""
 
@@ -104,7 +108,21 @@ class NodeClient:
         Raises:
           ApiError: not reachable, not allowed, refused, or not understood.
         """
-        status, body = self._request("GET", f"/api/v1/{path}")
+        return self._call("GET", path, None, f"the node refused to answer {path}")
+
+    def post(self, path: str, content: Any, doing: str) -> Any:
+        """The JSON answer to ``POST /api/v1/<path>`` with *content* as its body, None for none.
+
+        *doing* completes "the node refused to", for whoever reads the error.
+
+        Raises:
+          ApiError: as :meth:`get`. The node may have done it, if it was lost while it answered.
+        """
+        body = b"" if content is None else json.dumps(content).encode()
+        return self._call("POST", path, body, f"the node refused to {doing}")
+
+    def _call(self, method: str, path: str, content: bytes | None, refused: str) -> Any:
+        status, body = self._request(method, f"/api/v1/{path}", content)
         try:
             answer = json.loads(body)
         except ValueError as exc:
@@ -114,12 +132,11 @@ class NodeClient:
                 remedy="check that --address names a NovaCron node's REST interface",
             ) from exc
         if status >= 400:
-            raise self._refusal(path, status, answer if isinstance(answer, dict) else {})
+            raise self._refusal(refused, status, answer if isinstance(answer, dict) else {})
         return answer
 
-    def _refusal(self, path: str, status: int, problem: dict[str, Any]) -> ApiError:
+    def _refusal(self, what: str, status: int, problem: dict[str, Any]) -> ApiError:
         """What a problem document (RFC 9457) says, as an error."""
-        what = f"the node refused to answer {path}"
         why = str(problem.get("detail") or problem.get("title") or f"status {status}")
         remedy, key = str(problem.get("remedy") or ""), str(problem.get("key") or "")
         if status in (401, 403):
@@ -138,16 +155,18 @@ class NodeClient:
             return NodeUnreachableError(what, why=why, remedy=remedy or "try again later", key=key)
         return NodeRefusedError(what, why=why, remedy=remedy or "see the node's log", key=key)
 
-    def _request(self, method: str, target: str) -> tuple[int, bytes]:
+    def _request(self, method: str, target: str, content: bytes | None) -> tuple[int, bytes]:
         import http.client
         import ssl
 
         headers = {"Accept": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        connection = self._connection()
+        if content:
+            headers["Content-Type"] = "application/json"
+        connection = self._connection(DEADLINE if method == "GET" else CHANGE_DEADLINE)
         try:
-            connection.request(method, target, headers=headers)
+            connection.request(method, target, content, headers)
             answer = connection.getresponse()
             body = answer.read(MAX_ANSWER + 1)
             if len(body) > MAX_ANSWER:
@@ -176,7 +195,7 @@ class NodeClient:
         except TimeoutError as exc:
             raise NodeUnreachableError(
                 f"the node at {self.address} does not answer",
-                why=f"nothing came within {DEADLINE:g} s",
+                why=f"nothing came within {connection.timeout:g} s",
                 remedy="look at its log; `--address` asks another node",
             ) from exc
         except OSError as exc:
@@ -194,12 +213,12 @@ class NodeClient:
         finally:
             connection.close()
 
-    def _connection(self) -> http.client.HTTPConnection:
+    def _connection(self, deadline: float) -> http.client.HTTPConnection:
         import http.client
 
         host, port = split_address(self.address)
         if not self.tls:
-            return http.client.HTTPConnection(host, port, timeout=DEADLINE)
+            return http.client.HTTPConnection(host, port, timeout=deadline)
         import ssl
 
         try:
@@ -211,7 +230,7 @@ class NodeClient:
                 remedy="name the right file with --ca-file",
             ) from exc
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        return http.client.HTTPSConnection(host, port, timeout=DEADLINE, context=context)
+        return http.client.HTTPSConnection(host, port, timeout=deadline, context=context)
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -91,8 +91,10 @@ class Key:
 
 
 def _number_words(noun: str, metadata: tuple[Any, ...]) -> str:
-    low = high = ""
+    low = high = step = ""
     for item in metadata:
+        if (value := getattr(item, "multiple_of", None)) is not None:
+            step = f", a multiple of {value}"
         if (value := getattr(item, "ge", None)) is not None:
             low = f"at least {value}"
         elif (value := getattr(item, "gt", None)) is not None:
@@ -102,7 +104,7 @@ def _number_words(noun: str, metadata: tuple[Any, ...]) -> str:
         elif (value := getattr(item, "lt", None)) is not None:
             high = f"less than {value}"
     limits = " and ".join(part for part in (low, high) if part)
-    return f"{noun}, {limits}" if limits else noun
+    return (f"{noun}, {limits}" if limits else noun) + step
 
 
 def shape_of(annotation: Any, metadata: tuple[Any, ...] = ()) -> Shape:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from novacron.config.errors import Problem
 from novacron.config.layers import Layer
 from novacron.config.provenance import DEFAULT, Path, Source
 from novacron.config.schema import Settings
+
+_WINDOW_CHUNKS = 4
+"""Chunks a window must hold at least: with fewer, streams wait for each other's acknowledgements."""
 
 
 def broken_rules(settings: Settings, merged: Layer) -> list[Problem]:
@@ -97,8 +103,8 @@ def broken_rules(settings: Settings, merged: Layer) -> list[Problem]:
                 f"{address!r} is not host:port",
                 "a name or address and a port, such as node-2:7401 or [2001:db8::2]:7401",
             )
-    for section in ("api", "network", "monitoring"):
-        address = getattr(settings, section).listen_address
+    for section, listener in _listeners(settings).items():
+        address = listener.listen_address or ""
         host, colon, port = address.rpartition(":")
         if colon and port.isdecimal() and (":" not in host or host.endswith("]")):
             broken(
@@ -106,8 +112,54 @@ def broken_rules(settings: Settings, merged: Layer) -> list[Problem]:
                 f"{address!r} is an address and a port",
                 f"the address alone; the port belongs in {section}.port",
             )
+    _broken_amst(settings, broken)
     problems += _shared_ports(settings, merged)
     return problems
+
+
+def _broken_amst(settings: Settings, broken: Callable[[tuple[str, ...], str, str], None]) -> None:
+    amst = settings.dwcp.amst
+    if amst.encryption == "off" and settings.dwcp.mode != "datacenter":
+        broken(
+            ("dwcp.amst.encryption", "dwcp.mode"),
+            f"payload would cross a network of mode {settings.dwcp.mode} in the clear",
+            "off only with dwcp.mode datacenter, else on",
+        )
+    for directory in amst.directories:
+        if not directory.startswith("/") or "\0" in directory or ".." in directory.split("/"):
+            broken(
+                ("dwcp.amst.directories",),
+                f"{directory!r} is not an absolute directory",
+                "absolute paths without .., such as /srv/images",
+            )
+    if amst.streams_min > amst.streams_max:
+        broken(
+            ("dwcp.amst.streams_min", "dwcp.amst.streams_max"),
+            f"the fewest streams are more than the most ({amst.streams_max})",
+            "at most dwcp.amst.streams_max",
+        )
+    elif amst.streams_start and not amst.streams_min <= amst.streams_start <= amst.streams_max:
+        broken(
+            ("dwcp.amst.streams_start", "dwcp.amst.streams_min", "dwcp.amst.streams_max"),
+            f"is outside what a link may have, {amst.streams_min} to {amst.streams_max}",
+            "0, or from dwcp.amst.streams_min to dwcp.amst.streams_max",
+        )
+    if amst.window_bytes < _WINDOW_CHUNKS * amst.chunk_bytes:
+        broken(
+            ("dwcp.amst.window_bytes", "dwcp.amst.chunk_bytes"),
+            f"holds fewer than {_WINDOW_CHUNKS} chunks of {amst.chunk_bytes} bytes",
+            f"at least {_WINDOW_CHUNKS} times dwcp.amst.chunk_bytes",
+        )
+
+
+def _listeners(settings: Settings) -> dict[str, Any]:
+    """Every section with a listener of its own, in the order they bind."""
+    return {
+        "api": settings.api,
+        "network": settings.network,
+        "monitoring": settings.monitoring,
+        "dwcp.amst": settings.dwcp.amst,
+    }
 
 
 def _is_host_and_port(text: str) -> bool:
@@ -128,9 +180,8 @@ def _shared_ports(settings: Settings, merged: Layer) -> list[Problem]:
     """Two listeners on one address and port: the second could never bind."""
     wildcard = ("0.0.0.0", "::", "")
     listeners = [
-        ("api", settings.api.listen_address, settings.api.port),
-        ("network", settings.network.listen_address, settings.network.port),
-        ("monitoring", settings.monitoring.listen_address, settings.monitoring.port),
+        (section, listener.listen_address or settings.network.listen_address, listener.port)
+        for section, listener in _listeners(settings).items()
     ]
     problems = []
     for index, (section, address, port) in enumerate(listeners):
@@ -138,7 +189,7 @@ def _shared_ports(settings: Settings, merged: Layer) -> list[Problem]:
             if port == 0 or port != other_port:
                 continue
             if address == other_address or address in wildcard or other_address in wildcard:
-                mine, theirs = (section, "port"), (other, "port")
+                mine, theirs = (*section.split("."), "port"), (other, "port")
                 path = mine if mine in merged or theirs not in merged else theirs
                 entry = merged.get(path)
                 problems.append(

@@ -301,80 +301,82 @@ class NetworkSettings(Section):
 
 
 class AmstSettings(Section):
-    """AMST, the multi-stream transport of DWCP."""
+    """The multi-stream transport that moves files and virtual machines between nodes."""
 
     listen_address: str | None = Field(
         None,
-        description="Address the data listener binds. Unset: that of network.listen_address.",
+        description="Address the data listener binds. Unset: the one of network.listen_address.",
     )
     port: Port = Field(
-        7403, description="Port other nodes connect to for data; 0 takes a free one."
+        7403, description="TCP port other nodes open data streams to; 0 takes a free one."
     )
     protocol: Literal["auto", "v3", "v1"] = Field(
         "auto",
-        description="auto: version 3 (C engine), or version 1 (one TLS stream) where that cannot run. v3: as auto, but speak version 1 with nobody. v1: only version 1.",
+        description="auto: version 3 (many streams, C engine), or version 1 (one TLS stream) where a node cannot. v3: version 1 with nobody. v1: only version 1.",
     )
     encryption: Literal["on", "off"] = Field(
         "on",
-        description="Encryption of what is moved. off needs dwcp.mode: datacenter, here and at the other node; a peer that wants it on gets it.",
+        description="off sends payload in the clear, still with checksums. Needs dwcp.mode datacenter, and the same on the other node.",
     )
     rdma: Literal["auto", "off"] = Field(
-        "auto", description="auto: RDMA where both nodes have a device that works, else TCP."
+        "auto", description="auto: RDMA where both nodes have a device that works, TCP elsewhere."
     )
     rdma_device: str | None = Field(
-        None, description="Name of the RDMA device. Unset: the first with an active port."
+        None, max_length=64, description="RDMA device to use, such as mlx5_0. Unset: the first."
     )
     directories: tuple[str, ...] = Field(
         (),
-        max_length=256,
-        description="Directories other nodes may write to and read from, nothing outside of them. Relative destinations are below the first. Empty: transfers in the data directory.",
+        max_length=64,
+        description="Absolute directories that other nodes and operators may have read and written; relative paths are below the first. Empty: transfers in the data directory.",
     )
-    streams_min: int = Field(1, ge=1, le=256, description="Fewest connections of a link.")
-    streams_max: int = Field(256, ge=1, le=256, description="Most connections of a link.")
+    streams_min: int = Field(1, ge=1, le=256, description="Fewest streams of one link.")
+    streams_max: int = Field(256, ge=1, le=256, description="Most streams of one link.")
     streams_start: int = Field(
         0,
         ge=0,
         le=256,
-        description="Connections a link starts with. 0: 1 on the same host, 4 in a datacenter, else 8.",
+        description="Streams a link starts with. 0: 1 on one host, 4 in a datacenter, else 8.",
     )
     chunk_bytes: int = Field(
         1024 * 1024,
-        ge=64 * 1024,
-        le=4 * 1024 * 1024,
+        ge=65536,
+        le=4 * 1024**2,
         multiple_of=4096,
-        description="Size of the pieces an object is moved in, in bytes.",
+        description="Unit that is checksummed, sent on one stream and resumed, in bytes.",
     )
     window_bytes: int = Field(
         64 * 1024**2,
         ge=4 * 1024**2,
         le=4 * 1024**3,
-        description="What may be under way to this node on one link, in bytes; bounds its memory.",
+        description="Memory for received payload of one link, in bytes. Bounds its rate: this much for each round trip.",
     )
     threads: int = Field(
-        0, ge=0, le=16, description="Threads of the engine. 0: one for each CPU, at most 4."
+        0, ge=0, le=16, description="Threads that move payload. 0: one for each CPU, at most 4."
     )
     limit_bps: Size = Field(
         0,
-        description="Bytes a second this node sends over all links; 0: no limit.",
+        description="Bytes a second this node sends in all transfers together. 0: no limit.",
         json_schema_extra=RELOADABLE,
     )
-    congestion: str = Field(
-        "auto",
-        max_length=15,
-        pattern=r"^[a-z0-9_-]+$",
-        description="Congestion control of data connections. auto: cubic on the same host, else bbr where this process may use it, else the kernel's default.",
-    )
     link_timeout: Seconds = Field(
-        30.0, description="Seconds without any connection after which a link is given up."
+        30.0, description="Seconds without any stream to a node after which its link has failed."
     )
     retry_for: Seconds = Field(
-        3600.0, description="Seconds an interrupted transfer is tried again before it fails."
+        3600.0, description="Seconds an interrupted transfer keeps trying before it has failed."
     )
     keep_partial: Seconds = Field(
-        7 * 86400.0, description="Seconds the parts of an interrupted incoming transfer are kept."
+        604800.0, description="Seconds that partial files of ended transfers are kept."
     )
-    max_transfers: int = Field(64, ge=1, le=10000, description="Transfers under way at once.")
-    max_links: int = Field(64, ge=1, le=1024, description="Links to other nodes at once.")
+    max_transfers: int = Field(
+        64, ge=1, le=4096, description="Transfers at once; past it they wait."
+    )
+    max_links: int = Field(64, ge=1, le=4096, description="Nodes with a data link at once.")
+    congestion: str = Field(
+        "auto",
+        pattern=r"^[a-z0-9_-]{1,15}$",
+        json_schema_extra={"accepted": "auto, or the name of one the kernel offers, such as bbr"},
+        description="TCP congestion control of data streams. auto: cubic on the same host, else bbr where this process may use it, else the kernel's own.",
+    )
 
 
 class DwcpSettings(Section):

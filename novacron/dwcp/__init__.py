@@ -1,2 +1,5 @@
-"""DWCP, the distributed WAN communication protocol: moves disks, memory and snapshots of VMs between
-nodes."""
+"""DWCP, the protocol by which nodes move VM disks, memory and state to each other."""
+
+from novacron.dwcp.component import Dwcp
+
+__all__ = ["Dwcp"]

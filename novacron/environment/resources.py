@@ -23,6 +23,7 @@ from novacron.component import (
 from novacron.config import LoadedConfiguration
 from novacron.config.schema import (
     ApiSettings,
+    DwcpSettings,
     MonitoringSettings,
     NetworkSettings,
     ResourcesSettings,
@@ -84,6 +85,7 @@ class Resources(ObservableComponent):
         api: ApiSettings,
         network: NetworkSettings,
         monitoring: MonitoringSettings,
+        dwcp: DwcpSettings,
         view: NodeView,
         environment: Environment | None,
     ) -> None:
@@ -94,12 +96,25 @@ class Resources(ObservableComponent):
         self._listeners = (
             Listener("api", api.listen_address, api.port),
             Listener("network", network.listen_address, network.port),
-            # Metrics are dispensable: a port they do not get is told by their own component, which
-            # the node goes on without. Not so where somebody wrote that they are critical.
+            # Metrics and data are dispensable: a port they do not get is told by their own component,
+            # which the node goes on without. Not so where somebody wrote that they are critical.
             *(
-                [Listener("monitoring", monitoring.listen_address, monitoring.port)]
-                if classes.get("monitoring") == "critical"
-                else []
+                listener
+                for name, listener in (
+                    (
+                        "monitoring",
+                        Listener("monitoring", monitoring.listen_address, monitoring.port),
+                    ),
+                    (
+                        "dwcp",
+                        Listener(
+                            "dwcp.amst",
+                            dwcp.amst.listen_address or network.listen_address,
+                            dwcp.amst.port,
+                        ),
+                    ),
+                )
+                if classes.get(name) == "critical"
             ),
         )
         self._view = view

@@ -22,7 +22,8 @@ from novacron.component import (
 from novacron.config.schema import NetworkSettings
 from novacron.environment import Identity
 from novacron.errors import NetworkError, NovaCronError, SecurityError
-from novacron.network.errors import TlsError
+from novacron.network.contacts import Contacts
+from novacron.network.errors import NetworkStoppingError, TlsError
 from novacron.network.listener import AcceptLoop
 from novacron.network.metrics import HANDSHAKE_FAILURES, SESSIONS_ENDED
 from novacron.network.peers import Seed, SeedState, SelfDialledError
@@ -73,6 +74,7 @@ class Network(ObservableComponent, Component):
     def _reset(self) -> None:
         self._registry = SessionRegistry()
         self._accept_loop: AcceptLoop | None = None
+        self._contacts: Contacts | None = None
         self._seeds: list[Seed] = []
         self._local: LocalParty | None = None
         self._dialling: trio.CancelScope | None = None
@@ -91,6 +93,28 @@ class Network(ObservableComponent, Component):
 
     def sessions(self) -> list[PeerSession]:
         return list(self._registry)
+
+    async def reach(self, node: str) -> PeerSession:
+        """The session with *node*; where there is none one is made, and goes on as any other does.
+
+        Args:
+          node: Its id, four or more characters of the beginning of that, or ``host:port``, which
+            may be a seed's; the port may be left out where it is 7401.
+
+        Raises:
+          PeerUnknownError: no node is known by that name, or no address of it.
+          PeerAmbiguousError: several are.
+          PeerIsSelfError: it is this node's.
+          AddressInvalidError: *node* has a colon and is no address.
+          NetworkStoppingError: this node makes no sessions any more.
+          NetworkError, SecurityError: none could be made; whether it may work later is on the
+            other axis.
+        """
+        if self._contacts is None or self._stopping:
+            raise NetworkStoppingError(
+                f"no session with {node}", why="the network of this node is not running"
+            )
+        return await self._contacts.reach(node)
 
     def register_handler(self, method: str, handler: RequestHandler) -> None:
         """Let peers ask for *method*, from now on and on every session.
@@ -140,21 +164,23 @@ class Network(ObservableComponent, Component):
         async def dial(host: str, port: int) -> PeerSession:
             return await self._dial(dialer, host, port)
 
-        def serve(session: PeerSession) -> None:
+        def serve(session: PeerSession, address: str) -> None:
+            self._admit(session, address)
             nursery.start_soon(self._serve_dialled, session)
 
-        self._seeds = [
+        contacts = Contacts(self._identity.node_id, self._registry, dial, serve)
+        contacts.seeds = self._seeds = [
             Seed(
                 host,
                 port,
                 seed,
-                dial=dial,
-                serve=serve,
+                dial=contacts.connect,
                 registry=self._registry,
                 warn=self._node.warn,
             )
             for host, port, seed in seeds
         ]
+        self._contacts = contacts
         await nursery.start(self._accept_loop.run, nursery)
         if self._seeds:
             nursery.start_soon(self._dial_seeds)
@@ -256,6 +282,7 @@ class Network(ObservableComponent, Component):
             elif session.peer is None:
                 await session.close()
         if session is not None and session.peer is not None:
+            self._admit(session, None)
             await self._serve(session)
 
     async def _dial(self, dialer: Dialer, host: str, port: int) -> PeerSession:
@@ -309,11 +336,16 @@ class Network(ObservableComponent, Component):
             # As for accepted ones: one peer must not be able to end the component.
             logger.exception("a peer session failed", extra={"peer": session.node_id})
 
-    async def _serve(self, session: PeerSession) -> None:
-        fields = {"peer": session.node_id, "role": str(session.role)}
+    def _admit(self, session: PeerSession, dialled: str | None) -> None:
+        """Into the registry; who asks for it from now on finds it. :meth:`_serve` takes it out."""
+        assert self._contacts is not None
+        self._contacts.learn(session, dialled)
         self._registry.add(session)
         if self._stopping:
             session.leave(GoodbyeReason.STOPPING, "the node stops")
+
+    async def _serve(self, session: PeerSession) -> None:
+        fields = {"peer": session.node_id, "role": str(session.role)}
         logger.info("session with %s", session.stream.peer_address, extra=fields)
         try:
             outcome = await session.run()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from novacron.errors import (
+    InvalidError,
     LimitError,
     NetworkError,
+    NotFoundError,
     RemoteProtocolError,
     TransientError,
     UnavailableError,
@@ -39,6 +41,30 @@ class TlsError(NetworkError, RemoteProtocolError):
     def __init__(self, reason: str, what: str, *, why: str = "", remedy: str = "") -> None:
         super().__init__(what, why=why, remedy=remedy)
         self.reason = reason
+
+
+class PeerUnknownError(NetworkError, NotFoundError):
+    """No node is known by that name, or no way to it."""
+
+    code: ClassVar[str] = "network.peer_unknown"
+
+
+class PeerAmbiguousError(NetworkError, InvalidError):
+    """Several nodes are meant by that name."""
+
+    code: ClassVar[str] = "network.peer_ambiguous"
+
+
+class PeerIsSelfError(NetworkError, InvalidError):
+    """The name is this node's own."""
+
+    code: ClassVar[str] = "network.peer_is_self"
+
+
+class NetworkStoppingError(NetworkError, UnavailableError):
+    """This node stops, or has not started; it makes no more sessions."""
+
+    code: ClassVar[str] = "network.stopping"
 
 
 class RequestFailedError(NetworkError, UnavailableError):

@@ -15,6 +15,7 @@ from novacron.errors import NovaCronError
 from novacron.network.metrics import SEED_CONNECTED, SEED_ROUND_TRIP
 from novacron.network.registry import SessionRegistry
 from novacron.network.session import PeerSession
+from novacron.network.transport import join_address
 
 logger = logging.getLogger("novacron.network")
 
@@ -25,10 +26,8 @@ SEED_RETRY: Final = RetryPolicy(
 a minute, so that it comes back at all before somebody looks."""
 
 Dial = Callable[[str, int], Awaitable[PeerSession]]
-"""Connects and does both handshakes; the caller runs the session."""
-Serve = Callable[[PeerSession], None]
-"""Starts a task that runs a session to its end: not this one, because a node that stops ceases to
-dial before it lets its sessions finish."""
+"""Connects, does both handshakes, and has the session served by a task of its own: not by the
+seed's, because a node that stops ceases to dial before it lets its sessions finish."""
 
 
 class SeedState(enum.StrEnum):
@@ -54,7 +53,6 @@ class Seed:
         name: str,
         *,
         dial: Dial,
-        serve: Serve,
         registry: SessionRegistry,
         warn: Callable[[str], None],
         random: Callable[[], float] = random,
@@ -64,10 +62,10 @@ class Seed:
         self.node_id: str | None = None
         self.attempts = 0
         self.last_error: str | None = None
+        self.address = join_address(host, port)
         self._host = host
         self._port = port
         self._dial = dial
-        self._serve = serve
         self._registry = registry
         self._warn = warn
         self._backoff = Backoff(SEED_RETRY, random)
@@ -102,7 +100,6 @@ class Seed:
                 self.last_error = None
                 self.node_id = session.node_id
                 self._connected(session)
-                self._serve(session)
                 await session.ended.wait()
                 # A session refused as a duplicate ends at once, the other one goes on.
             await self._wait_while_connected()

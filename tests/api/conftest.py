@@ -13,6 +13,7 @@ from novacron.config.schema import ApiSettings, NetworkSettings, SecuritySetting
 from novacron.data_directory import DataDirectory
 from novacron.environment import Identity
 from novacron.security import Role, Security
+from tests.api.dwcp_stand_in import DwcpStandIn
 from tests.api.stand_ins import (
     EnvironmentStandIn,
     IdentityStandIn,
@@ -30,6 +31,7 @@ class Node:
         self.view = NodeStandIn()
         self.environment = EnvironmentStandIn()
         self.network: NetworkStandIn | None = NetworkStandIn()
+        self.dwcp: DwcpStandIn | None = DwcpStandIn(directory.root / "transfers")
         self.settings = ApiSettings(port=0)
         self.configuration = LoadedConfiguration(Settings(), "d1ge57")
         self.security = Security(
@@ -50,6 +52,7 @@ class Node:
             stand_in("database"),
             stand_in("cache"),
             cast(Any, self.network),
+            cast(Any, self.dwcp),
             cast(Any, self.environment),
             cast(Any, IdentityStandIn()),
             self.configuration,

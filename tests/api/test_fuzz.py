@@ -41,6 +41,12 @@ bodies = st.one_of(
             "name": text | st.integers(),
             "role": text | st.sampled_from(["viewer", "admin", "node"]),
             "ttl": st.none() | st.floats() | st.integers(),
+            "direction": st.sampled_from(["send", "receive"]),
+            "node": text,
+            "paths": st.lists(text | odd, max_size=3),
+            "path": text | odd,
+            "limit_bps": st.integers() | st.none(),
+            "deadline_seconds": st.none() | st.floats(),
         },
     ).map(lambda value: json.dumps(value).encode()),
 )

@@ -25,7 +25,7 @@ def certificate_der(node: Node) -> bytes:
 
 
 READS = [
-    path.replace("{name}", "cache").replace("{key}", "api.port")
+    path.replace("{name}", "cache").replace("{key}", "api.port").replace("{id}", "ab54")
     for (method, path) in POLICY
     if method == "GET" and "{boot_id}" not in path
 ]

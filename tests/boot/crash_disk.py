@@ -35,14 +35,19 @@ class Inode:
         self.synced = bytes(content)
         self.newest = 0, 0
         """Where the newest write since the last sync begins and ends."""
+        self.replaced = b""
+        """What was there before it."""
 
     def write(self, offset: int, data: bytes) -> None:
+        self.content += bytes(max(0, offset - len(self.content)))
+        self.replaced = bytes(self.content[offset : offset + len(data)])
         self.content[offset : offset + len(data)] = data
         self.newest = offset, offset + len(data)
 
     def sync(self) -> None:
         self.synced = bytes(self.content)
         self.newest = 0, 0
+        self.replaced = b""
 
     def survives(self, how: str) -> bytes:
         if how == "none":
@@ -50,7 +55,8 @@ class Inode:
         torn = bytearray(self.content)
         if how == "torn":
             begin, end = self.newest
-            del torn[(begin + end) // 2 : end]
+            middle = (begin + end) // 2
+            torn[middle:end] = self.replaced[middle - begin :]
         return bytes(torn)
 
 
@@ -85,6 +91,7 @@ class CrashDisk:
             "fsync": self._wrap_sync,
             "fdatasync": self._wrap_sync,
             "rename": self._wrap_rename,
+            "link": self._wrap_link,
             "unlink": self._wrap_unlink,
             "mkdir": self._wrap_mkdir,
         }
@@ -108,12 +115,16 @@ class CrashDisk:
                     names[path] = None
                 case "rename", path, target:
                     names[target] = names.pop(path)
+                case "link", path, target:
+                    names[target] = names[path]
                 case "unlink", path:
                     del names[path]
                 case "write", number, offset, data:
                     inodes[number].write(offset, data)
                 case "truncate", number, size:
-                    del inodes[number].content[size:]
+                    content = inodes[number].content
+                    del content[size:]
+                    content += bytes(size - len(content))
                 case "sync", int(number):
                     inodes[number].sync()
                 case "sync", str(directory):
@@ -126,7 +137,9 @@ class CrashDisk:
             if all(str(parent) in left for parent in list(Path(path).parents)[:-1])
         }
 
-    def _relative(self, path: Any) -> str | None:
+    def _relative(self, path: Any, directory: int | None = None) -> str | None:
+        if directory is not None:
+            path = os.path.join(os.readlink(f"/proc/self/fd/{directory}"), path)
         relative = os.path.relpath(os.fspath(path), self._root)
         return None if relative.startswith("..") else "" if relative == "." else relative
 
@@ -134,7 +147,7 @@ class CrashDisk:
         def wrapped(path: Any, flags: int, *rest: Any, **more: Any) -> int:
             with self._turn:
                 descriptor = real(path, flags, *rest, **more)
-                name = self._relative(path)
+                name = self._relative(path, more.get("dir_fd"))
                 if name is None:
                     return descriptor
                 if flags & os.O_DIRECTORY:
@@ -199,22 +212,37 @@ class CrashDisk:
         return wrapped
 
     def _wrap_rename(self, real: Callable[..., None]) -> Callable[..., None]:
-        def wrapped(source: Any, target: Any) -> None:
+        def wrapped(source: Any, target: Any, **more: Any) -> None:
             with self._turn:
-                real(source, target)
-                old, new = self._relative(source), self._relative(target)
-                assert old is not None
-                assert new is not None
+                real(source, target, **more)
+                old, new = self._both(source, target, more)
                 self._names[new] = self._names.pop(old)
                 self.operations.append(("rename", old, new))
 
         return wrapped
 
+    def _wrap_link(self, real: Callable[..., None]) -> Callable[..., None]:
+        def wrapped(source: Any, target: Any, **more: Any) -> None:
+            with self._turn:
+                real(source, target, **more)
+                old, new = self._both(source, target, more)
+                self._names[new] = self._names[old]
+                self.operations.append(("link", old, new))
+
+        return wrapped
+
+    def _both(self, source: Any, target: Any, more: Mapping[str, Any]) -> tuple[str, str]:
+        old = self._relative(source, more.get("src_dir_fd"))
+        new = self._relative(target, more.get("dst_dir_fd"))
+        assert old is not None
+        assert new is not None
+        return old, new
+
     def _wrap_unlink(self, real: Callable[..., None]) -> Callable[..., None]:
         def wrapped(path: Any, **more: Any) -> None:
             with self._turn:
                 real(path, **more)
-                name = self._relative(path)
+                name = self._relative(path, more.get("dir_fd"))
                 if name is not None:
                     del self._names[name]
                     self.operations.append(("unlink", name))
@@ -222,10 +250,10 @@ class CrashDisk:
         return wrapped
 
     def _wrap_mkdir(self, real: Callable[..., None]) -> Callable[..., None]:
-        def wrapped(path: Any, *rest: Any) -> None:
+        def wrapped(path: Any, *rest: Any, **more: Any) -> None:
             with self._turn:
-                real(path, *rest)
-                name = self._relative(path)
+                real(path, *rest, **more)
+                name = self._relative(path, more.get("dir_fd"))
                 if name is not None:
                     self._names[name] = None
                     self.operations.append(("mkdir", name))

@@ -20,8 +20,14 @@ class Answers:
 
     def __init__(self) -> None:
         self.by_path: dict[str, tuple[int, Any]] = {}
+        self.in_turn: dict[str, list[tuple[int, Any]]] = {}
+        """Answered before :attr:`by_path`, each once; a body of ``HANG_UP`` closes the connection."""
         self.asked: list[tuple[str, str | None]] = []
+        self.posted: list[tuple[str, Any]] = []
         self.address = ""
+
+
+HANG_UP = object()
 
 
 class Server(ThreadingHTTPServer):
@@ -38,7 +44,21 @@ def rest() -> Iterator[Answers]:
 
         def do_GET(self) -> None:
             answers.asked.append((self.path, self.headers.get("Authorization")))
-            status, body = answers.by_path.get(self.path, (404, {"title": "Not Found"}))
+            self.answer()
+
+        def do_POST(self) -> None:
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            answers.posted.append((self.path, json.loads(content) if content else None))
+            self.answer()
+
+        def answer(self) -> None:
+            turns = answers.in_turn.get(self.path)
+            if turns:
+                status, body = turns.pop(0)
+            else:
+                status, body = answers.by_path.get(self.path, (404, {"title": "Not Found"}))
+            if body is HANG_UP:
+                return
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))

@@ -96,4 +96,5 @@ def test_reloadable_keys_are_the_declared_subset() -> None:
         "boot.health.deep_interval",
         "boot.health.cache",
         "boot.health.failures",
+        "dwcp.amst.limit_bps",
     }

@@ -23,6 +23,7 @@ def test_defaults_are_valid() -> None:
     # They are constructed without validation, so this is the validation.
     values = load(environ={}).as_dict()
     values["network"]["seeds"] = tuple(values["network"]["seeds"])
+    values["dwcp"]["amst"]["directories"] = tuple(values["dwcp"]["amst"]["directories"])
     assert Settings.model_validate(values) == Settings.model_construct()
 
 

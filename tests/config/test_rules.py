@@ -35,6 +35,28 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"api.port": 7401}, "api.port", "both 7401"),
     ({"monitoring.port": 7400}, "monitoring.port", "both 7400"),
     ({"network.listen_address": "0.0.0.0", "network.port": 7402}, "network.port", "both 7402"),
+    ({"dwcp.amst.port": 7401}, "dwcp.amst.port", "both 7401"),
+    (
+        {"dwcp.amst.listen_address": "::", "monitoring.port": 7403},
+        "monitoring.port",
+        "dwcp.amst.port and monitoring.port are both 7403",
+    ),
+    ({"dwcp.amst.listen_address": "192.0.2.1:7403"}, "dwcp.amst.listen_address", "and a port"),
+    ({"dwcp.amst.encryption": "off"}, "dwcp.amst.encryption", "mode auto in the clear"),
+    (
+        {"dwcp.amst.encryption": "off", "dwcp.mode": "internet"},
+        "dwcp.amst.encryption",
+        "mode internet in the clear",
+    ),
+    ({"dwcp.amst.directories": ("images",)}, "dwcp.amst.directories", "'images' is not an abs"),
+    ({"dwcp.amst.directories": ("/srv/../etc",)}, "dwcp.amst.directories", "'/srv/../etc' is not"),
+    ({"dwcp.amst.streams_min": 9, "dwcp.amst.streams_max": 8}, "dwcp.amst.streams_min", "the most"),
+    ({"dwcp.amst.streams_start": 5, "dwcp.amst.streams_max": 4}, "dwcp.amst.streams_start", "1 to"),
+    (
+        {"dwcp.amst.window_bytes": 4 * 1024**2, "dwcp.amst.chunk_bytes": 2 * 1024**2},
+        "dwcp.amst.window_bytes",
+        "fewer than 4 chunks",
+    ),
 ]
 
 
@@ -64,6 +86,24 @@ def test_addresses_of_every_kind_pass() -> None:
         "api.listen_address": "2001:db8::1",
     }
     assert len(load(overrides=values, environ={}).settings.network.seeds) == 3
+
+
+def test_payload_in_the_clear_is_for_datacenters() -> None:
+    values = {"dwcp.mode": "datacenter", "dwcp.amst.encryption": "off"}
+    assert load(overrides=values, environ={}).settings.dwcp.amst.encryption == "off"
+
+
+def test_the_data_listener_shares_a_port_number_with_another_address() -> None:
+    values = {"dwcp.amst.listen_address": "192.0.2.1", "dwcp.amst.port": 7401}
+    assert load(overrides=values, environ={}).settings.dwcp.amst.port == 7401
+
+
+def test_a_chunk_is_a_multiple_of_a_page() -> None:
+    with pytest.raises(ConfigInvalidError) as caught:
+        load(overrides={"dwcp.amst.chunk_bytes": 100_000}, environ={})
+    [problem] = caught.value.problems
+    assert problem.key == "dwcp.amst.chunk_bytes"
+    assert problem.accepted.endswith("a multiple of 4096")
 
 
 def test_a_certificate_from_outside_needs_all_three() -> None:

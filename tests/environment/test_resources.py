@@ -13,7 +13,10 @@ import trio
 from novacron.component import HealthDepth, HealthState
 from novacron.config import LoadedConfiguration
 from novacron.config.schema import (
+    AmstSettings,
     ApiSettings,
+    BootSettings,
+    DwcpSettings,
     MonitoringSettings,
     NetworkSettings,
     ResourcesSettings,
@@ -47,6 +50,8 @@ class Make(Protocol):
         measured: Measured | None = ...,
         reasons: dict[str, str] | None = ...,
         api_port: int = ...,
+        data_port: int = ...,
+        criticality: dict[str, Any] | None = ...,
         root: Path | None = ...,
         environment: Any = ...,
         **settings: Any,
@@ -61,20 +66,26 @@ def make(data_directory: DataDirectory, view: FakeView, monkeypatch: pytest.Monk
         measured: Measured | None = AMPLE,
         reasons: dict[str, str] | None = None,
         api_port: int = 0,
+        data_port: int = 0,
+        criticality: dict[str, Any] | None = None,
         root: Path | None = None,
         environment: Any = None,
         **settings: Any,
     ) -> Resources:
+        boot = BootSettings(criticality=criticality or {})
         if measured is not None:
             found = resources.Survey(measured, reasons or {}, 10 * GIB)
             monkeypatch.setattr(resources, "survey", lambda machine, space: found)
         return Resources(
             ResourcesSettings(**settings),
-            LoadedConfiguration(Settings(), "digest", (Path("/etc/x.yaml"),) if file else ()),
+            LoadedConfiguration(
+                Settings(boot=boot), "digest", (Path("/etc/x.yaml"),) if file else ()
+            ),
             DataDirectory(root) if root else data_directory,
             ApiSettings(port=api_port),
             NetworkSettings(port=0),
             MonitoringSettings(port=0),
+            DwcpSettings(amst=AmstSettings(port=data_port)),
             view,  # type: ignore[arg-type]
             environment,
         )
@@ -212,6 +223,18 @@ async def test_a_taken_port_halts_before_anything_listens(
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(PortTakenError) as caught:
         await boot_bare(make(api_port=server.getsockname()[1]))
     assert caught.value.key == "api.port"
+
+
+async def test_the_data_port_halts_a_boot_only_where_somebody_said_that_it_is_critical(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("novacron.environment.ports._is_ours", lambda port, machine: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        await boot_bare(make(data_port=port))
+        with pytest.raises(PortTakenError) as caught:
+            await boot_bare(make(data_port=port, criticality={"dwcp": "critical"}))
+    assert caught.value.key == "dwcp.amst.port"
 
 
 async def test_the_class_is_logged(make: Make, caplog: pytest.LogCaptureFixture) -> None:

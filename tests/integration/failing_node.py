@@ -59,6 +59,7 @@ class Scene:
             "api.port": "0",
             "network.port": "0",
             "monitoring.port": "0",
+            "dwcp.amst.port": "0",
         }
         self.arguments: list[str] = []
         self.environment: dict[str, str] = {}

@@ -19,7 +19,11 @@ from typing import Any
 
 DEADLINE = 60.0
 """Seconds for anything a node is waited for; a hundred times what it takes on a quiet machine."""
-FREE_PORTS = ("--set", "api.port=0", "--set", "network.port=0", "--set", "monitoring.port=0")
+FREE_PORTS = tuple(
+    argument
+    for key in ("api.port", "network.port", "monitoring.port", "dwcp.amst.port")
+    for argument in ("--set", f"{key}=0")
+)
 # With a configuration file a host below the minimum is refused, and this one may be.
 ANY_HOST = ("--set", "resources.enforce=warn")
 PHASES = ["pre_init", "core", "services", "post_init"]

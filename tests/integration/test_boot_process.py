@@ -40,7 +40,7 @@ def test_the_ready_file_holds_exactly_what_scripts_are_promised_and_goes_with_th
         event = node.wait_ready()
         document = json.loads(ready_file.read_bytes())
         assert set(document) == {"pid", "boot_id", "seconds", "state", "degraded", "addresses"}
-        assert set(document["addresses"]) == {"rest", "metrics", "peer"}
+        assert set(document["addresses"]) == {"rest", "metrics", "peer", "dwcp"}
         assert document["pid"] == node.pid
         assert document["boot_id"] == node.wait_event("boot_started")["boot_id"]
         assert document["seconds"] == event["seconds"] > 0
@@ -55,7 +55,7 @@ def test_port_zero_is_a_free_one_and_what_is_announced_answers(data: Path) -> No
         addresses = node.wait_ready()["addresses"]
         ports = [address.rpartition(":")[2] for address in addresses.values()]
         assert "0" not in ports
-        assert len(set(ports)) == 3
+        assert len(set(ports)) == 4
         assert ask(addresses["rest"], "/readyz")[0] == 200
         status, metrics = ask(addresses["metrics"], "/metrics")
         assert status == 200
@@ -226,6 +226,8 @@ def test_a_degraded_boot_is_exit_3_where_that_is_asked_for_and_0_otherwise(data:
             "network.port=0",
             "--set",
             f"monitoring.port={port}",
+            "--set",
+            "dwcp.amst.port=0",
         )
         node = boot_once(data, ports=ports)
         assert node.process.returncode == 3, node.text()

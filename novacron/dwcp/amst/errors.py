@@ -10,6 +10,7 @@ from novacron.errors import (
     DwcpError,
     InvalidError,
     LimitError,
+    NetworkError,
     NotFoundError,
     RemoteProtocolError,
     TransientError,
@@ -33,6 +34,16 @@ class LinkRefusedError(DwcpError, DeniedError):
     """The other node does not want the link as this one offered it."""
 
     code: ClassVar[str] = "dwcp.link_refused"
+
+
+CONFLICT = "both nodes asked for a link at once"
+"""Goes over the wire: it tells the other node to wait for the link that was asked for here."""
+
+
+class LinkConflictError(DwcpError, ConflictError):
+    """Both nodes asked at once; this one's ask stands."""
+
+    code: ClassVar[str] = "dwcp.link_conflict"
 
 
 class PeerUnreachableError(DwcpError, TransientError):
@@ -147,3 +158,17 @@ class DeadlineError(DwcpError, LimitError):
     """It took longer than it was allowed to."""
 
     code: ClassVar[str] = "dwcp.deadline"
+
+
+def no_link(peer: str, exc: NetworkError) -> DwcpError:
+    """What became of an ask for a link that ended in *exc*."""
+    status = getattr(exc, "status", None)
+    if status == 1:  # STATUS_UNKNOWN_METHOD
+        return LinkRefusedError(
+            f"node {peer} does not move data",
+            why="its DWCP component does not run",
+            remedy="see `novacron components` there",
+        )
+    if status is not None:
+        return LinkRefusedError(f"node {peer} does not want a link", why=exc.why)
+    return PeerUnreachableError(f"no link with node {peer}", why=str(exc))

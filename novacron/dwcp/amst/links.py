@@ -9,58 +9,71 @@ so or asks for a new one, which only a node that lost the old one does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
 
 import trio
 
 from novacron.config.schema import AmstSettings
 from novacron.dwcp.amst import negotiation
+from novacron.dwcp.amst.address_book import AddressBook, data_host, dialled_at
 from novacron.dwcp.amst.congestion import Congestion, is_same_host
 from novacron.dwcp.amst.errors import (
+    CONFLICT,
     DwcpUnavailableError,
+    LinkConflictError,
     LinkLostError,
     LinkRefusedError,
     PeerUnreachableError,
+    no_link,
 )
-from novacron.dwcp.amst.messages import pack, unpack
+from novacron.dwcp.amst.messages import from_wire, pack, unpack
 from novacron.dwcp.amst.metrics import LINKS, LINKS_ENDED, LINKS_OPENED
-from novacron.dwcp.amst.native import NativeEngine
+from novacron.dwcp.amst.native import NativeEngine, NativeLink
 from novacron.dwcp.amst.negotiation import (
     Abilities,
     Agreement,
     LinkAnswer,
     LinkAsk,
     LinkClose,
+    RdmaAsk,
+    RdmaOffer,
 )
+from novacron.dwcp.amst.rdma import Rdma, connect, offer_of
 from novacron.dwcp.amst.supervision import NativeSupervisor, Supervisor
-from novacron.errors import ConflictError, DwcpError, NetworkError, NovaCronError
+from novacron.errors import DwcpError, NetworkError, NovaCronError
 from novacron.network import Network
+from novacron.network.errors import PeerUnknownError
 from novacron.network.session import PeerSession
-from novacron.network.transport import split_address
 
 logger = logging.getLogger("novacron.dwcp")
 
 ASK_TIMEOUT: Final = 15.0
 """Seconds for the other node to answer an ask."""
+CROSSING: Final = 2.0
+"""Seconds in which an ask of the other node may have been sent before it knew of this one's link."""
+CONFLICT_WAIT: Final = 5.0
+"""Seconds for the other node's link, whose ask stands."""
+LOOK_EVERY: Final = 1.0
+"""Seconds between looks for nodes that were started again."""
+NODE_ID_LENGTH: Final = 36
 CLOSE_TIMEOUT: Final = 1.0
 """For telling it that a link is closed, which it would find out anyway."""
-
-
-class LinkConflictError(DwcpError, ConflictError):
-    """Both nodes asked at once; the other one's ask stands."""
-
-    code = "dwcp.link_conflict"
 
 
 class _Entry:
     """A link and what keeps it."""
 
-    def __init__(self, peer: str, boot_id: str, agreement: Agreement, keeper: Supervisor) -> None:
+    def __init__(
+        self, peer: str, boot_id: str, agreement: Agreement, keeper: Supervisor, *, asked: bool
+    ) -> None:
         self.peer = peer
         self.boot_id = boot_id
         self.agreement = agreement
         self.keeper = keeper
+        self.asked = asked
+        """By this node."""
+        self.opened_at = trio.current_time()
         self.ended = trio.Event()
 
 
@@ -76,6 +89,8 @@ class Links:
         node_id: str,
         engine: NativeEngine | None,
         congestion: Congestion,
+        book: AddressBook,
+        rdma: Rdma,
         versions: tuple[int, ...],
         open_v1: Callable[..., Any] | None = None,
     ) -> None:
@@ -84,6 +99,8 @@ class Links:
         self._node_id = node_id
         self._engine = engine
         self._congestion = congestion
+        self._book = book
+        self._rdma = rdma
         self._open_v1 = open_v1
         self._abilities = Abilities(
             versions=versions,
@@ -96,6 +113,7 @@ class Links:
         self._by_peer: dict[str, _Entry] = {}
         self._by_id: dict[bytes, _Entry] = {}
         self._asking: dict[str, trio.Event] = {}
+        self._opened = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
         self._port = 0
         self._closed = False
@@ -106,9 +124,25 @@ class Links:
         """The session with *node*: an id, a unique prefix of one, or ``host:port``.
 
         Raises:
+          PeerUnreachableError: there is none with that node now; there may be later.
           NetworkError: see :meth:`novacron.network.Network.reach`.
         """
-        return await self._network.reach(node)
+        try:
+            return await self._network.reach(node)
+        except PeerUnknownError as exc:
+            address = self._book.find(node)
+            if len(node) != NODE_ID_LENGTH:
+                raise
+            if address is None:
+                # A whole id is not mistyped: it is a node that is not here at the moment.
+                raise PeerUnreachableError(f"no session with node {node}", why=exc.why) from exc
+        session = await self._network.reach(address)
+        if session.node_id != node:
+            raise PeerUnreachableError(
+                f"no session with node {node}",
+                why=f"where it was last, at {address}, is node {session.node_id} now",
+            )
+        return session
 
     async def link_to(self, node: str) -> Any:
         """The link with *node*, agreed on now if there is none. It stays this registry's.
@@ -123,13 +157,16 @@ class Links:
         peer = session.node_id
         while True:
             entry = self._by_peer.get(peer)
+            if entry is not None and entry.keeper.over:
+                await entry.ended.wait()
+                continue
             if entry is not None and self._current(entry, session):
-                return entry.keeper.link
+                return await entry.keeper.ready()
             pending = self._asking.get(peer)
             if pending is None:
                 break
             await pending.wait()
-        return (await self._ask(session)).keeper.link
+        return await (await self._ask(session)).keeper.ready()
 
     def find(self, link_id: bytes) -> Any | None:
         """The link of that id, while it is open."""
@@ -146,16 +183,20 @@ class Links:
 
     async def start(self, nursery: trio.Nursery, port: int) -> None:
         """From now on other nodes may ask for links, to the data listener on *port*."""
+        await trio.to_thread.run_sync(self._book.load)
         self._nursery = nursery
         self._port = port
         self._network.register_handler("amst.link", self._answer)
         self._network.register_handler("amst.close", self._hear_close)
+        self._network.register_handler("amst.rdma", self._answer_rdma)
+        nursery.start_soon(self._watch_peers)
 
     async def aclose(self) -> None:
         """End every link. Harmless when repeated."""
         self._closed = True
         self._network.remove_handler("amst.link")
         self._network.remove_handler("amst.close")
+        self._network.remove_handler("amst.rdma")
         for entry in list(self._by_id.values()):
             entry.keeper.end(LinkLostError("the link was closed", why="the node stops"))
         for entry in list(self._by_id.values()):
@@ -166,8 +207,9 @@ class Links:
             {
                 "peer": entry.peer,
                 "protocol": entry.agreement.version,
-                "encrypted": entry.keeper.link.encrypted,
-                "mover": entry.keeper.link.mover,
+                "encrypted": entry.agreement.version == negotiation.V1
+                or entry.agreement.encryption,
+                "mover": entry.keeper.link.mover if entry.keeper.link is not None else None,
                 "chunk_bytes": entry.agreement.chunk_bytes,
                 "send_window_bytes": entry.agreement.send_window,
                 "why": entry.agreement.why,
@@ -187,14 +229,14 @@ class Links:
         self._check_room()
         done = self._asking[peer] = trio.Event()
         try:
-            asked = negotiation.ask(self._abilities)
+            asked = negotiation.ask(self._able())
             try:
                 body = await session.request("amst.link", pack(asked), within=ASK_TIMEOUT)
             except NetworkError as exc:
-                entry = self._by_peer.get(peer)
-                if entry is not None and self._current(entry, session):
-                    return entry  # both asked at once, and theirs stood
-                raise _no_link(peer, exc) from exc
+                entry = await self._their_link(session, exc)
+                if entry is not None:
+                    return entry
+                raise no_link(peer, exc) from exc
             answered = unpack(LinkAnswer, body)
             agreement = negotiation.agreed_by_asker(asked, answered)
             entry = await self._open(session, asked, answered, agreement, initiator=True)
@@ -203,24 +245,55 @@ class Links:
             done.set()
         return entry
 
+    async def _their_link(self, session: PeerSession, refusal: NetworkError) -> _Entry | None:
+        """The link the other node asked for at the same time, where that is why it refused this
+        node's ask. The refusal may be here before its own ask is."""
+        if refusal.why != CONFLICT:
+            return None
+        with trio.move_on_after(CONFLICT_WAIT):
+            while True:
+                entry = self._by_peer.get(session.node_id)
+                if entry is not None and self._current(entry, session):
+                    return entry
+                await self._opened.park()
+        return None
+
+    def _crosses(self, session: PeerSession, old: _Entry | None) -> bool:
+        """Whether the other node sent its ask when this one's was on the way or just answered. The
+        node with the smaller id has its way, as with sessions."""
+        peer = session.node_id
+        if self._node_id > peer:
+            return False
+        return peer in self._asking or (
+            old is not None
+            and old.asked
+            and self._current(old, session)
+            and trio.current_time() - old.opened_at < CROSSING
+        )
+
     async def _answer(self, session: PeerSession, body: bytes) -> bytes:
         asked = unpack(LinkAsk, body)
         peer = session.node_id
         if self._closed:
             raise LinkRefusedError("the node stops")
-        if peer in self._asking and self._node_id < peer:
-            raise LinkConflictError("both nodes asked at once", why="this one's ask stands")
         old = self._by_peer.get(peer)
+        if self._crosses(session, old):
+            raise LinkConflictError(CONFLICT, why="this one's ask stands")
         if old is not None:
             old.keeper.end(
                 LinkLostError("the link was lost", why="the other node opened a new one")
             )
             await old.ended.wait()
         self._check_room()
-        answered = negotiation.answer(asked, self._abilities, port=self._port)
+        answered = negotiation.answer(asked, self._able(), port=self._port)
         agreement = negotiation.agreed_by_answerer(asked, answered)
         await self._open(session, asked, answered, agreement, initiator=False)
         return pack(answered)
+
+    def _able(self) -> Abilities:
+        if self._rdma.usable:
+            return self._abilities._replace(movers=("rdma", "tcp"))
+        return self._abilities
 
     def _check_room(self) -> None:
         if len(self._by_id) >= self._settings.max_links:
@@ -241,16 +314,19 @@ class Links:
     ) -> _Entry:
         assert self._nursery is not None
         peer = session.node_id
-        host = _data_host(session)
-        if agreement.version == negotiation.V1:
+        host = data_host(session)
+        version_1 = agreement.version == negotiation.V1
+        if version_1:
             keeper = await self._open_v1_keeper(session, agreement, host, answered.port, initiator)
         else:
             keeper = self._open_v3_keeper(
                 peer, asked, answered, agreement, host, initiator=initiator
             )
-        entry = _Entry(
-            peer, session.peer.boot_id if session.peer is not None else "", agreement, keeper
-        )
+        boot_id = session.peer.boot_id if session.peer is not None else ""
+        entry = _Entry(peer, boot_id, agreement, keeper, asked=initiator)
+        old = self._by_peer.get(peer)
+        if old is not None:
+            old.keeper.end(_started_again())
         self._by_peer[peer] = entry
         self._by_id[agreement.link_id] = entry
         LINKS_OPENED.inc(str(agreement.version), "initiator" if initiator else "acceptor")
@@ -259,10 +335,17 @@ class Links:
             "link with %s: version %d, %s",
             peer,
             agreement.version,
-            "encrypted" if keeper.link.encrypted else "not encrypted",
+            "encrypted" if version_1 or agreement.encryption else "not encrypted",
             extra={"peer": peer, "why": agreement.why},
         )
         self._nursery.start_soon(self._keep, entry)
+        self._opened.unpark_all()
+        address = dialled_at(session)
+        if address is not None and self._book.note(peer, address):
+            try:
+                await trio.to_thread.run_sync(self._book.save)
+            except OSError as exc:
+                logger.warning("the address of node %s cannot be kept: %s", peer, exc)
         return entry
 
     def _open_v3_keeper(
@@ -302,6 +385,7 @@ class Links:
             max_streams=agreement.max_streams,
             start=self._start_with(host),
             congestion=self._congestion,
+            dial_rdma=self._rdma_dialler(peer, link) if "rdma" in agreement.movers else None,
         )
 
     async def _open_v1_keeper(
@@ -309,10 +393,42 @@ class Links:
     ) -> Supervisor:
         if self._open_v1 is None:
             raise DwcpUnavailableError("this node does not speak protocol version 1")
-        keeper: Supervisor = await self._open_v1(
-            session.node_id, agreement, host, port, initiator, self._settings
-        )
+        keeper: Supervisor = await self._open_v1(session.node_id, agreement, host, port, initiator)
         return keeper
+
+    def _rdma_dialler(self, peer: str, link: NativeLink) -> Callable[[int], Awaitable[None]]:
+        async def dial(stream_id: int) -> None:
+            """Raises NovaCronError: RDMA cannot be used with this node."""
+            session = await self.session_with(peer)
+            channel = await self._rdma.open_channel(link.max_chunk_bytes)
+            try:
+                ask = RdmaAsk(link=link.link_id, stream=stream_id, offer=offer_of(channel))
+                body = await session.request("amst.rdma", pack(ask), within=ASK_TIMEOUT)
+                await connect(channel, unpack(RdmaOffer, body))
+            except BaseException:
+                channel.close()
+                raise
+            link.add_rdma(channel, stream_id)
+
+        return dial
+
+    async def _answer_rdma(self, session: PeerSession, body: bytes) -> bytes:
+        asked = unpack(RdmaAsk, body)
+        entry = self._by_id.get(asked.link)
+        link = entry.keeper.link if entry is not None else None
+        if entry is None or entry.peer != session.node_id or not isinstance(link, NativeLink):
+            raise LinkRefusedError("there is no such link")
+        if not self._rdma.usable:
+            raise DwcpUnavailableError("no RDMA", why=self._rdma.why)
+        channel = await self._rdma.open_channel(link.max_chunk_bytes)
+        try:
+            answer = pack(offer_of(channel))
+            await connect(channel, from_wire(RdmaOffer, asked.offer))
+        except BaseException:
+            channel.close()
+            raise
+        link.add_rdma(channel, asked.stream)
+        return answer
 
     def _start_with(self, host: str) -> int:
         if self._settings.streams_start:
@@ -338,6 +454,16 @@ class Links:
         LINKS_ENDED.inc(reason.code.rpartition(".")[2])
         logger.info("link with %s ended: %s", entry.peer, reason, extra={"peer": entry.peer})
         await self._tell_closed(entry, str(reason))
+
+    async def _watch_peers(self) -> None:
+        """A link with a node that was started again since cannot go on, and what moves on it should
+        not wait for its time to run out."""
+        while True:
+            await trio.sleep(LOOK_EVERY)
+            for entry in list(self._by_id.values()):
+                session = self._network.session(entry.peer)
+                if session is not None and not self._current(entry, session):
+                    entry.keeper.end(_started_again())
 
     async def _tell_closed(self, entry: _Entry, why: str) -> None:
         session = self._network.session(entry.peer)
@@ -366,25 +492,5 @@ class Links:
             LINKS.set(count, version)
 
 
-def _data_host(session: PeerSession) -> str:
-    """Where this node reaches the other one: how it dialled it, or what the other says of itself."""
-    address = session.stream.peer_address
-    if session.role == "acceptor" and session.peer is not None and session.peer.address:
-        address = session.peer.address
-    try:
-        return split_address(address, "network.advertise_address")[0]
-    except NetworkError:
-        return address.rpartition(":")[0].strip("[]")
-
-
-def _no_link(peer: str, exc: NetworkError) -> DwcpError:
-    status = getattr(exc, "status", None)
-    if status == 1:  # STATUS_UNKNOWN_METHOD
-        return LinkRefusedError(
-            f"node {peer} does not move data",
-            why="its DWCP component does not run",
-            remedy="see `novacron components` there",
-        )
-    if status is not None:
-        return LinkRefusedError(f"node {peer} does not want a link", why=exc.why)
-    return PeerUnreachableError(f"no link with node {peer}", why=str(exc))
+def _started_again() -> LinkLostError:
+    return LinkLostError("the link was lost", why="the other node was started again")

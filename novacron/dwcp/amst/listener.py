@@ -27,6 +27,9 @@ BACKLOG: Final = 1024
 """A link opens up to 256 connections at once."""
 MAX_GREETINGS: Final = 512
 """Connections that have not said yet what they are."""
+MAX_GREETINGS_OF_HOST: Final = 256
+"""Of one address: as many as a link may have connections, and half of all, so that nobody alone keeps
+the others out."""
 GREETING_TIMEOUT: Final = 5.0
 TLS_HANDSHAKE: Final = 0x16
 """First byte of a TLS record that holds a ClientHello (RFC 8446, 5.1)."""
@@ -42,6 +45,35 @@ ServeTls = Callable[[trio.socket.SocketType, Any], Awaitable[None]]
 """Takes over a connection whose first byte is a TLS handshake's, and its peer's address."""
 Prepare = Callable[[int, str], None]
 """Sets what a data connection from that host needs, by descriptor."""
+
+
+class _Places:
+    """Counts the greetings that are awaited."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, int] = {}
+        self._total = 0
+        self._left = trio.lowlevel.ParkingLot()
+
+    async def wait(self) -> None:
+        """Until there is a place; meanwhile connections wait in the kernel."""
+        while self._total >= MAX_GREETINGS:
+            await self._left.park()
+
+    def take(self, host: str) -> bool:
+        count = self._hosts.get(host, 0)
+        if count >= MAX_GREETINGS_OF_HOST:
+            return False
+        self._hosts[host] = count + 1
+        self._total += 1
+        return True
+
+    def leave(self, host: str) -> None:
+        self._total -= 1
+        self._hosts[host] -= 1
+        if not self._hosts[host]:
+            del self._hosts[host]
+        self._left.unpark()
 
 
 class DataListener:
@@ -61,21 +93,24 @@ class DataListener:
         prepare: Prepare,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        places = trio.Semaphore(MAX_GREETINGS, max_value=MAX_GREETINGS)
+        places = _Places()
         async with trio.open_nursery() as nursery:
             task_status.started()
             while True:
-                await places.acquire()
+                await places.wait()
                 try:
                     connection, address = await self._socket.accept()
                 except trio.ClosedResourceError:
                     break
                 except OSError as exc:
-                    places.release()
                     if self._socket.fileno() < 0:
                         break
                     logger.warning("cannot accept data connections: %s", exc.strerror)
                     await trio.sleep(EXHAUSTED_PAUSE)
+                    continue
+                if not places.take(address[0]):
+                    connection.close()
+                    CONNECTIONS_REFUSED.inc("per_address")
                     continue
                 nursery.start_soon(
                     _greet, connection, address, find_link, serve_tls, prepare, places
@@ -91,7 +126,7 @@ async def _greet(
     find_link: FindLink,
     serve_tls: ServeTls,
     prepare: Prepare,
-    places: trio.Semaphore,
+    places: _Places,
 ) -> None:
     refused = "greeting_timeout"
     try:
@@ -105,7 +140,7 @@ async def _greet(
     except OSError:
         refused = "lost"
     finally:
-        places.release()
+        places.leave(address[0])
         if refused or connection.fileno() < 0:
             connection.close()
     if refused:

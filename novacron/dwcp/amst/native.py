@@ -19,6 +19,7 @@ from typing import Any, Final
 import trio
 
 from novacron._native.amst import Engine, Event, LinkHandle, ObjectHandle
+from novacron._native.rdma import Channel
 from novacron.dwcp.amst.errors import (
     LinkLostError,
     ObjectRefusedError,
@@ -78,6 +79,7 @@ class NativeEngine:
         self._tags = itertools.count(1)
         self._links: dict[int, NativeLink] = {}
         self._objects: dict[int, NativeMoving] = {}
+        self._turn = trio.Lock()
         self._pumping = trio.CancelScope()
         self._closed = False
 
@@ -142,14 +144,25 @@ class NativeEngine:
             await trio.to_thread.run_sync(self._engine.close)
 
     async def _pump(self, *, task_status: trio.TaskStatus[None]) -> None:
-        # Shielded: those who close what moves wait for its events, also while all is cancelled.
         with self._pumping:
-            self._pumping.shield = True
             task_status.started()
             while True:
-                await trio.lowlevel.wait_readable(self._engine.event_fd)
-                for event in self._engine.poll():
-                    self._dispatch(event)
+                await self._listen()
+
+    async def _listen(self, said: trio.Event | None = None) -> None:
+        """Pass on what the engine says next, unless *said* was set before it was this one's turn."""
+        async with self._turn:
+            if said is not None and said.is_set():
+                return
+            await trio.lowlevel.wait_readable(self._engine.event_fd)
+            for event in self._engine.poll():
+                self._dispatch(event)
+
+    async def _until(self, said: trio.Event) -> None:
+        """Wait for *said*, which the engine's events set. Those who close what moves wait so, also
+        while everything around them is cancelled, the task that listens for all among it."""
+        while not said.is_set():
+            await self._listen(said)
 
     def _dispatch(self, event: Event) -> None:
         if event.object:
@@ -228,6 +241,21 @@ class NativeLink:
             self._handle.accepted(fd, hello)
         except NativeError as exc:
             raise StreamDeniedError("a connection was refused", why=exc.why) from exc
+
+    def add_rdma(self, channel: Channel, stream_id: int) -> None:
+        """Take over a connected RDMA channel; the initiator's end says its greeting on it.
+
+        Raises:
+          LinkLostError: the link has ended, or the stream's id was used before. The channel is closed
+            all the same.
+        """
+        if self._closing:
+            channel.close()
+            raise self._lost()
+        try:
+            self._handle.rdma(channel, stream_id)
+        except NativeError as exc:
+            raise LinkLostError("an RDMA channel cannot be used", why=exc.why) from exc
 
     def retire(self, stream_id: int) -> None:
         """Let a stream end when what it carries has arrived; one that is gone already is no error."""
@@ -339,6 +367,11 @@ class NativeLink:
             self._over.set()
             self._handle.abort()
 
+    @property
+    def over(self) -> bool:
+        """Whether it was given up; :meth:`wait_ended` returns at once."""
+        return self._over.is_set()
+
     async def wait_ended(self) -> DwcpError:
         await self._over.wait()
         assert self._reason is not None
@@ -351,8 +384,7 @@ class NativeLink:
         self._closing = True
         self.end(LinkLostError("the link was closed here"))
         with trio.CancelScope(shield=True):
-            while not self._gone.is_set():
-                await self._gone.wait()
+            await self._engine._until(self._gone)
             for moving in list(self._objects):
                 await moving.aclose()
         self._handle.free()
@@ -407,6 +439,7 @@ class NativeMoving:
         self._freed = False
         self._failure: Event | None = None
         self._last = Progress(0, 0, 0, 0, 0, chunks)
+        self._kept: tuple[bytes, array[int]] | None = None
 
     async def wait(self) -> None:
         await self._finished.wait()
@@ -431,20 +464,27 @@ class NativeMoving:
             self._handle.prioritise(priority)
 
     def bitmap(self) -> bytes:
-        return b"" if self._freed else self._handle.bitmap(self._chunks)
+        if not self._freed:
+            return self._handle.bitmap(self._chunks)
+        return self._kept[0] if self._kept is not None else b""
 
     def leaves(self, first: int, count: int) -> array[int]:
-        return array("I") if self._freed else self._handle.leaves(first, count)
+        if not self._freed:
+            return self._handle.leaves(first, count)
+        return self._kept[1][first : first + count] if self._kept is not None else array("I")
 
     async def aclose(self) -> None:
         if not self._closing:
             self._closing = True
             self._handle.abort()
         with trio.CancelScope(shield=True):
-            await self._ended.wait()
+            await self._link._engine._until(self._ended)
         if self._freed:
             return
-        self.progress()
+        progress = self.progress()
+        if self._role == "receiving" and progress.done_chunks < self._chunks:
+            # A link that ends closes this before its owner could ask what is to be recorded.
+            self._kept = self.bitmap(), self._handle.leaves(0, self._chunks)
         self._freed = True
         self._handle.free()
         self._link._objects.discard(self)
@@ -462,6 +502,9 @@ class NativeMoving:
         self._finished.set()
 
     def _error(self, event: Event) -> DwcpError:
+        if event.refused and event.code == "CLOSED":
+            # What a link says of its objects when it is ended over there: try again.
+            return LinkLostError("the link ended", why="the other node ended it")
         if event.refused:
             return ObjectRefusedError(
                 "the other node could not take the object", why=_reason(_REFUSALS, event)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final
 
 from novacron.dwcp.amst.errors import LinkRefusedError
@@ -34,6 +34,10 @@ V1: Final = 1
 V3: Final = 3
 MAX_STREAMS: Final = 256
 MAX_WINDOW: Final = 1 << 40
+DATACENTER: Final = "datacenter"
+"""The only mode in which nodes may leave the encryption out."""
+KNOWN_MOVERS: Final = ("rdma",)
+"""Besides TCP, which both have. Others a peer offers are not echoed into an operator's status."""
 
 
 class RdmaOffer(Message):
@@ -205,12 +209,7 @@ def answer(asked: LinkAsk, abilities: Abilities, *, port: int) -> LinkAnswer:
     if not codecs:
         raise LinkRefusedError("no codec in common")
     movers = [mover for mover in abilities.movers if mover in asked.movers] or ["tcp"]
-    reduced = []
-    if version != max(asked.versions):
-        reduced.append(f"version {version}: the answering node cannot speak a newer one")
     encryption = _encrypts(asked.encryption, asked.mode, abilities.encryption, abilities.mode)
-    if encryption and not asked.encryption:
-        reduced.append("encrypted: off needs both nodes to say so, in datacenter mode")
     return LinkAnswer(
         version=version,
         random=secrets.token_bytes(32),
@@ -221,8 +220,38 @@ def answer(asked: LinkAsk, abilities: Abilities, *, port: int) -> LinkAnswer:
         codecs=codecs,
         movers=movers,
         port=port,
-        why="; ".join(reduced),
+        why="; ".join(_reductions(asked, abilities, version, encryption)),
     )
+
+
+def _reductions(
+    asked: LinkAsk, abilities: Abilities, version: int, encryption: bool
+) -> Iterator[str]:
+    """What either node gets less of than it wanted. Both are told, so "asking" and "answering" and
+    never "this" and "the other"."""
+    if version < max(asked.versions):
+        yield f"version {version}: the answering node speaks no newer one"
+    elif version < max(abilities.versions):
+        yield f"version {version}: the asking node speaks no newer one"
+    if encryption and not (asked.encryption and abilities.encryption):
+        if asked.encryption or abilities.encryption:
+            side = "asking" if asked.encryption else "answering"
+            yield f"encrypted: the {side} node wants it"
+        else:
+            side = "asking" if asked.mode != DATACENTER else "answering"
+            yield f"encrypted: the {side} node is not in datacenter mode"
+    for mover in sorted({*asked.movers, *abilities.movers} - {"tcp"}):
+        if mover not in abilities.movers and mover in KNOWN_MOVERS:
+            yield f"no {mover}: the answering node has none"
+        elif mover not in asked.movers:
+            yield f"no {mover}: the asking node has none"
+    for what, asks, answers in (
+        ("streams", asked.max_streams, abilities.max_streams),
+        ("bytes a chunk", asked.chunk_bytes, abilities.chunk_bytes),
+    ):
+        if asks != answers:
+            side = "asking" if asks < answers else "answering"
+            yield f"at most {min(asks, answers)} {what}: the {side} node's limit"
 
 
 def agreed_by_asker(asked: LinkAsk, answered: LinkAnswer) -> Agreement:
@@ -234,12 +263,14 @@ def agreed_by_asker(asked: LinkAsk, answered: LinkAnswer) -> Agreement:
     fault = ""
     if answered.version not in asked.versions:
         fault = f"it chose version {answered.version}"
-    elif asked.encryption and not answered.encryption:
+    elif not answered.encryption and (asked.encryption or asked.mode != DATACENTER):
         fault = "it left the encryption out"
     elif answered.chunk_bytes > asked.chunk_bytes or answered.max_streams > asked.max_streams:
         fault = "it allowed itself more than was asked for"
     elif not set(answered.codecs) <= set(asked.codecs):
         fault = "it chose a codec that was not offered"
+    elif not set(answered.movers) <= {*asked.movers, "tcp"}:
+        fault = "it chose a mover that was not offered"
     if fault:
         raise LinkRefusedError("the other node's answer does not fit what was asked", why=fault)
     return _agreement(asked, answered, answered.window_bytes, asked.window_bytes)
@@ -268,7 +299,7 @@ def _agreement(
 
 def _encrypts(asks: bool, asker_mode: str, answers: bool, answerer_mode: str) -> bool:
     both_off = not asks and not answers
-    return not (both_off and asker_mode == answerer_mode == "datacenter")
+    return not (both_off and asker_mode == answerer_mode == DATACENTER)
 
 
 def _numbers(versions: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-import statistics as figures
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
 import trio
@@ -24,7 +24,7 @@ from novacron.dwcp.amst.metrics import (
 from novacron.dwcp.amst.native import NativeLink
 from novacron.dwcp.amst.streams.core import Controller, Sample
 from novacron.dwcp.amst.transport import Link, LinkCounters, StreamStatistics
-from novacron.errors import DwcpError
+from novacron.errors import DwcpError, NovaCronError
 
 logger = logging.getLogger("novacron.dwcp")
 
@@ -34,6 +34,8 @@ DIAL_TIMEOUT: Final = 10.0
 DIALS_AT_ONCE: Final = 32
 FIRST_BACKOFF: Final = 0.2
 LAST_BACKOFF: Final = 5.0
+STABLE: Final = 5.0
+"""Seconds a connection has to last for the next one to be dialled without much of a pause."""
 SHORTEST_INTERVAL: Final = 0.25
 INTERVAL_ROUND_TRIPS: Final = 4
 
@@ -45,7 +47,22 @@ class Supervisor(Protocol):
     """The other node said that it closed the link."""
 
     @property
-    def link(self) -> Link: ...
+    def link(self) -> Link | None:
+        """None until there is a connection, where the link is nothing without one."""
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether :meth:`run` is about to return, or has."""
+        ...
+
+    async def ready(self) -> Link:
+        """The link, when it can be used.
+
+        Raises:
+          DwcpError: it ended before.
+        """
+        ...
 
     def end(self, reason: DwcpError) -> None: ...
 
@@ -72,28 +89,47 @@ class NativeSupervisor:
         max_streams: int,
         start: int,
         congestion: Congestion,
+        dial_rdma: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
-        self.link: NativeLink = link
+        self._link = link
         self.heard_close = False
         self._host = host
         self._port = port
         self._initiator = initiator
         self._settings = settings
         self._congestion = congestion
+        self._dial_rdma = dial_rdma
+        self._rdma_stream: int | None = None
+        self.rdma_why = "" if dial_rdma is not None else "not agreed on"
         self._controller = Controller(
             minimum=min(settings.streams_min, max_streams),
             maximum=min(settings.streams_max, max_streams),
             start=start,
         )
-        self._open: set[int] = set()
+        self._open: dict[int, float] = {}
+        """Streams, and since when."""
         self._dialling = 0
         self._greeting: set[int] = set()
         self._retiring: set[int] = set()
         self._next_id = 1
         self._backoff = FIRST_BACKOFF
+        self._dial_at = 0.0
         self._last_failure = ""
         self._wake = trio.Event()
         self._counted = LinkCounters()
+        self._unsent = 0
+        self._shown = link.mover, 0
+
+    @property
+    def link(self) -> NativeLink:
+        return self._link
+
+    @property
+    def over(self) -> bool:
+        return self._link.over
+
+    async def ready(self) -> NativeLink:
+        return self._link  # what is given to it waits for its first connection
 
     def end(self, reason: DwcpError) -> None:
         self.link.end(reason)
@@ -102,7 +138,7 @@ class NativeSupervisor:
         self._count()
         await self.link.aclose()
         self._open.clear()
-        STREAMS.set(0, self.link.mover)
+        self._show_streams()
 
     async def run(self) -> DwcpError:
         async with trio.open_nursery() as nursery:
@@ -111,6 +147,8 @@ class NativeSupervisor:
             nursery.start_soon(self._control)
             if self._initiator:
                 nursery.start_soon(self._dial_missing)
+                if self._dial_rdma is not None:
+                    nursery.start_soon(self._try_rdma, self._dial_rdma)
             reason = await self.link.wait_ended()
             nursery.cancel_scope.cancel()
         return reason
@@ -128,53 +166,103 @@ class NativeSupervisor:
                     "streams": d.target,
                     "reason": str(d.reason),
                     "goodput_bps": round(d.goodput_bps),
+                    "why": d.why,
                 }
                 for d in controller.history
             ],
             "last_failure": self._last_failure,
+            "rdma_why": self.rdma_why,
             "counters": self.link.counters()._asdict(),
             "streams": [stream._asdict() for stream in self.link.streams()],
         }
 
     # Connections -------------------------------------------------------------------------------
 
+    async def _try_rdma(self, dial: Callable[[int], Awaitable[None]]) -> None:
+        """Once in the life of a link, beside the first TCP connections: those carry everything until
+        the greeting came back over RDMA, which is the self-test, and again if RDMA fails later."""
+        stream_id = self._next_id
+        self._next_id += 1
+        self._rdma_stream = stream_id
+        try:
+            await dial(stream_id)
+        except NovaCronError as exc:
+            self._lose_rdma(str(exc))
+
+    def _lose_rdma(self, why: str) -> None:
+        self._rdma_stream = None
+        self.rdma_why = why
+        self.link.mover = "tcp"
+        logger.warning(
+            "RDMA with %s cannot be used, TCP is: %s",
+            self.link.peer,
+            why,
+            extra={"peer": self.link.peer},
+        )
+
     async def _watch_streams(self) -> None:
         async for event in self.link.stream_events:
             self._greeting.discard(event.stream_id)
+            rdma = event.stream_id == self._rdma_stream
             if event.kind == "up":
-                self._open.add(event.stream_id)
-                self._backoff = FIRST_BACKOFF
+                if rdma:
+                    self.link.mover = "rdma"
+                self._open[event.stream_id] = trio.current_time()
             else:
-                self._open.discard(event.stream_id)
+                since = self._open.pop(event.stream_id, None)
                 self._retiring.discard(event.stream_id)
+                if rdma:
+                    self._lose_rdma(event.reason or "the other node ended it")
                 if event.kind == "lost":
                     STREAMS_LOST.inc()
-                    self._last_failure = event.reason
+                    if since is not None and trio.current_time() - since >= STABLE:
+                        self._backoff = FIRST_BACKOFF
+                    if not rdma:  # TCP takes over, and that at once
+                        self._fail(event.reason)
                     logger.info(
                         "a data connection with %s was lost: %s",
                         self.link.peer,
                         event.reason,
                         extra={"peer": self.link.peer, "stream": event.stream_id},
                     )
-            STREAMS.set(len(self._open), self.link.mover)
+            self._show_streams()
             self._wake.set()
+
+    def _show_streams(self) -> None:
+        mover, count = self._shown
+        if count:
+            STREAMS.add(-count, mover)
+        self._shown = mover, count = self.link.mover, len(self._open)
+        if count:
+            STREAMS.add(count, mover)
+
+    def _fail(self, why: str) -> None:
+        """Dial no more for a while. Those that fail together are one failure."""
+        self._last_failure = why
+        now = trio.current_time()
+        if now >= self._dial_at:
+            self._dial_at = now + self._backoff
+            self._backoff = min(self._backoff * 2, LAST_BACKOFF)
 
     async def _dial_missing(self) -> None:
         async with trio.open_nursery() as nursery:
             while True:
                 self._wake = trio.Event()
-                here = len(self._open - self._retiring) + len(self._greeting) + self._dialling
-                missing = self._controller.target - here
-                failed_before = self._last_failure and not self._open
-                if missing > 0 and failed_before:
-                    await trio.sleep(self._backoff)
-                    self._backoff = min(self._backoff * 2, LAST_BACKOFF)
+                staying = len(self._open.keys() - self._retiring)
+                missing = self._wanted() - staying - len(self._greeting) - self._dialling
+                if missing > 0 and trio.current_time() < self._dial_at:
+                    await trio.sleep_until(self._dial_at)
+                    continue
                 for _ in range(min(missing, DIALS_AT_ONCE - self._dialling)):
                     self._dialling += 1
                     nursery.start_soon(self._dial)
                 if missing < 0:
                     self._retire(-missing)
                 await self._wake.wait()
+
+    def _wanted(self) -> int:
+        """Where RDMA carries, that one is all."""
+        return 1 if self.link.mover == "rdma" else self._controller.target
 
     async def _dial(self) -> None:
         """One connection, handed to the engine; a failure is noted and tried again after a pause."""
@@ -184,19 +272,17 @@ class NativeSupervisor:
                 connection = await self._connect()
                 stream_id = self._next_id
                 self._next_id += 1
-                self._greeting.add(stream_id)
                 self.link.add_dialled(connection, stream_id)
+                self._greeting.add(stream_id)
                 failure = ""
         except OSError as exc:
             failure = exc.strerror or str(exc)
-        except LinkLostError:
-            return
+        except LinkLostError as exc:
+            failure = exc.why or exc.what
         finally:
             self._dialling -= 1
         if failure:
-            self._last_failure = failure
-            await trio.sleep(self._backoff)
-            self._backoff = min(self._backoff * 2, LAST_BACKOFF)
+            self._fail(failure)
         self._wake.set()
 
     async def _connect(self) -> socket.socket:
@@ -213,7 +299,8 @@ class NativeSupervisor:
 
     def _retire(self, count: int) -> None:
         """Those that carried least since they were opened go first."""
-        here = [s for s in self.link.streams() if s.id in self._open - self._retiring]
+        spared = self._retiring | {self._rdma_stream}
+        here = [s for s in self.link.streams() if s.id in self._open.keys() - spared]
         here.sort(key=lambda stream: stream.sent_bytes + stream.received_bytes)
         for stream in here[:count]:
             self._retiring.add(stream.id)
@@ -250,11 +337,11 @@ class NativeSupervisor:
             round_trips = [s.rtt_us for s in streams if s.rtt_us]
             pause = max(
                 SHORTEST_INTERVAL,
-                INTERVAL_ROUND_TRIPS * (figures.median(round_trips) if round_trips else 0) / 1e6,
+                INTERVAL_ROUND_TRIPS * (median(round_trips)) / 1e6,
             )
             await trio.sleep(pause)
             after, now = self.link.counters(), trio.current_time()
-            if self._initiator and self._open:
+            if self._initiator and self._open and self.link.mover == "tcp":
                 target = self._controller.observe(
                     self._sample(before, after, now - at, self.link.streams())
                 )
@@ -272,19 +359,21 @@ class NativeSupervisor:
     ) -> Sample:
         stream_ns = max(len(streams), 1) * seconds * 1e9
         measured = [s for s in streams if s.min_rtt_us]
+        unsent, self._unsent = self._unsent, sum(s.unsent_bytes for s in streams)
+        sent = after.wire_sent_bytes - before.wire_sent_bytes + unsent - self._unsent
+        received = after.wire_received_bytes - before.wire_received_bytes
+        # What holds the sending end is known there alone. Seen from a receiving one its streams
+        # starve, with nothing to send, which says nothing about the path.
+        known = 1.0 if sent >= received else 0.0
         return Sample(
             seconds=seconds,
-            acknowledged_bytes=after.sent_bytes
-            - before.sent_bytes
-            + after.received_bytes
-            - before.received_bytes,
-            streams=len(streams),
-            starved_share=(after.starved_ns - before.starved_ns) / stream_ns,
-            limited_share=(after.limited_ns - before.limited_ns) / stream_ns,
-            window_share=(after.window_ns - before.window_ns) / stream_ns,
-            smoothed_rtt=figures.median(s.rtt_us for s in measured) / 1e6 if measured else 0.0,
+            moved_bytes=max(0, sent) + received,
+            streams=len(self._open.keys() - self._retiring),
+            starved_share=known * (after.starved_ns - before.starved_ns) / stream_ns,
+            limited_share=known * (after.limited_ns - before.limited_ns) / stream_ns,
+            window_share=known * (after.window_ns - before.window_ns) / stream_ns,
+            smoothed_rtt=median([s.rtt_us for s in measured]) / 1e6,
             least_rtt=min(s.min_rtt_us for s in measured) / 1e6 if measured else 0.0,
-            chunk_bytes=self.link.max_chunk_bytes,
         )
 
     def _count(self) -> None:
@@ -300,3 +389,9 @@ class NativeSupervisor:
         RESENT_BYTES.inc(by=now.resent_bytes - before.resent_bytes)
         BAD_FRAMES.inc(by=now.bad_frames - before.bad_frames)
         REKEYS.inc(by=now.rekeys - before.rekeys)
+
+
+def median(values: list[int]) -> int:
+    """The upper one of an even number; 0 of none. The standard library's module for this is a
+    fiftieth of what a boot imports."""
+    return sorted(values)[len(values) // 2] if values else 0

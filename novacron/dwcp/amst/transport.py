@@ -171,7 +171,8 @@ class Moving(Protocol):
         ...
 
     def bitmap(self) -> bytes:
-        """Which chunks are done, as :attr:`Have.bits`. Objects only."""
+        """Which chunks are done, as :attr:`Have.bits`. Objects only. Of one that is received and
+        was not whole this and the leaves are still to be had after the link closed it."""
         ...
 
     def leaves(self, first: int, count: int) -> array[int]:

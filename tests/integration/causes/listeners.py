@@ -29,6 +29,10 @@ def metrics_port(scene: Scene) -> Words:
     return _taken(scene, "monitoring.port")
 
 
+def data_port(scene: Scene) -> Words:
+    return _taken(scene, "dwcp.amst.port")
+
+
 def several_ports(scene: Scene) -> Words:
     first, second = _taken(scene, "api.port"), _taken(scene, "network.port")
     return {"first": first["port"], "second": second["port"], "holder": first["holder"]}
@@ -84,6 +88,15 @@ CAUSES = (
         "the port is in use by {holder}",
         "stop that process, or set monitoring.port to another port",
         "monitoring.port",
+    ),
+    Cause(
+        "the port for data is taken",
+        data_port,
+        3,
+        "cannot listen on 127.0.0.1:{port}",
+        "the port is in use by {holder}",
+        "stop that process, or set dwcp.amst.port to another port",
+        "dwcp.amst.port",
     ),
     Cause(
         "two ports are taken",

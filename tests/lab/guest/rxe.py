@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,8 @@ from pathlib import Path
 from tests.lab.guest.commands import run
 from tests.lab.guest.veth import VethEnd, open_veth_pair
 
-READY_SECONDS = 30.0
-"""The kernel fills the table of addresses from a work queue, which is slow under emulation."""
+WAIT_SECONDS = 30.0
+"""The kernel changes states, addresses and devices from work queues, slow under emulation."""
 
 RDMA = Path("/sys/class/infiniband")
 PORT = 1
@@ -34,9 +34,12 @@ class RxeEnd:
     def exists(self) -> bool:
         return (RDMA / self.device).exists()
 
+    def state(self) -> str:
+        """``ACTIVE`` or ``DOWN``; empty where there is no such device."""
+        return _state(self.device)
+
     def remove(self) -> None:
-        """What a driver that is unloaded or a cable that is pulled amounts to: every queue pair of
-        the device breaks. Once."""
+        """What a driver that is unloaded amounts to: every queue pair of the device breaks. Once."""
         run("rdma", "link", "delete", self.device)
 
     def counter(self, name: str) -> int:
@@ -56,25 +59,36 @@ def open_rxe_pair() -> Iterator[RxePair]:
     test did. One pair at a time."""
     run("modprobe", "rdma_rxe")
     with open_veth_pair() as veths:
-        left = _open_end("rxe0", veths.left)
-        right = _open_end("rxe1", veths.right)
-        # A device goes with the interface below it.
-        yield RxePair(left, right)
+        ends = {"rxe0": veths.left, "rxe1": veths.right}
+        batch = [f"link add {name} type rxe netdev {end.interface}" for name, end in ends.items()]
+        run("rdma", "-b", "-", given="\n".join(batch))
+        pair = RxePair(*(_wait_ready(name, end) for name, end in ends.items()))
+        yield pair
+    # The devices go with the interfaces below them, a little later; the next pair has their names.
+    wait_until(lambda: not pair.left.exists() and not pair.right.exists(), "both devices are gone")
 
 
-def _open_end(device: str, veth: VethEnd) -> RxeEnd:
-    run("rdma", "link", "add", device, "type", "rxe", "netdev", veth.interface)
-    deadline = time.monotonic() + READY_SECONDS
-    while True:
-        index, state = _gid_index(device, veth.address), _state(device)
-        if index is not None and state == "ACTIVE":
-            return RxeEnd(device, veth, index)
-        assert time.monotonic() < deadline, (
-            f"{device} is {state or 'absent'}, with no address {veth.address}"
-            if index is None
-            else f"{device} is {state or 'absent'}"
-        )
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """For what the kernel does in its own time. *what* says it for the message.
+
+    Raises:
+      AssertionError: not within `WAIT_SECONDS`.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {WAIT_SECONDS:g} s in vain until {what}"
         time.sleep(0.05)
+
+
+def _wait_ready(device: str, veth: VethEnd) -> RxeEnd:
+    wait_until(lambda: _state(device) == "ACTIVE", f"{device} is active")
+    wait_until(
+        lambda: _gid_index(device, veth.address) is not None,
+        f"{device} has {veth.address} in its table of addresses",
+    )
+    index = _gid_index(device, veth.address)
+    assert index is not None
+    return RxeEnd(device, veth, index)
 
 
 def _state(device: str) -> str:

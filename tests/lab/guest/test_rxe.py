@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from novacron._native import verbs
 from novacron._native.ffi import NativeUnavailableError
 from tests.lab.guest.commands import COMMAND_SECONDS, run
-from tests.lab.guest.rxe import RxeEnd, RxePair
+from tests.lab.guest.rxe import RxeEnd, RxePair, wait_until
 
 MESSAGES = 50
 PINGPONG_PORT = 18515
@@ -70,10 +72,12 @@ def test_the_two_ends_talk_to_each_other(rxe_pair: RxePair) -> None:
 
 
 def wait_listening(port: int) -> None:
-    run(
-        "sh",
-        "-c",
-        f"until grep -q ':{port:04X} .* 0A ' /proc/net/tcp6 /proc/net/tcp; do sleep 0.1; done",
+    """Until a socket of any address listens on *port*."""
+    tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
+    listening = re.compile(rf":{port:04X} \S+ 0A ")
+    wait_until(
+        lambda: any(listening.search(table.read_text()) for table in tables),
+        f"somebody listens on port {port}",
     )
 
 
@@ -87,13 +91,18 @@ def test_a_removed_device_is_seen_to_be_gone(rxe_pair: RxePair) -> None:
 
 
 def test_a_pulled_cable_takes_both_ports_down(rxe_pair: RxePair) -> None:
-    run("ip", "link", "set", rxe_pair.left.veth.interface, "down")
+    left, right = rxe_pair.left, rxe_pair.right
+    run("ip", "link", "set", left.veth.interface, "down")
+    # The other end hears of it from a work queue.
+    wait_until(lambda: (left.state(), right.state()) == ("DOWN", "DOWN"), "both ports are down")
     listed = verbs.devices()
-    assert [device.name for device in listed] == ["rxe0", "rxe1"]
+    assert {device.name for device in listed} == {"rxe0", "rxe1"}
     assert {port.state for device in listed for port in device.ports} == {"down"}
 
 
 def test_a_device_goes_with_the_interface_below_it(rxe_pair: RxePair) -> None:
-    run("ip", "link", "delete", rxe_pair.left.veth.interface)
-    assert not rxe_pair.left.exists()
-    assert not rxe_pair.right.exists()
+    left, right = rxe_pair.left, rxe_pair.right
+    run("ip", "link", "delete", left.veth.interface)
+    wait_until(lambda: not left.exists() and not right.exists(), "both devices are gone")
+    with pytest.raises(NativeUnavailableError):
+        verbs.devices()

@@ -39,32 +39,43 @@ def open_veth_pair() -> Iterator[VethPair]:
     """
     pair = VethPair(VethEnd("lab0", "10.77.0.1"), VethEnd("lab1", "10.77.0.2"))
     left, right = pair.left, pair.right
+    _ask_routes_before_own_addresses(pair)
     run("ip", "link", "add", left.interface, "type", "veth", "peer", "name", right.interface)
     try:
-        for own, other in ((left, right), (right, left)):
-            settings = Path("/proc/sys/net/ipv4/conf", own.interface)
+        for end in (left, right):
+            settings = Path("/proc/sys/net/ipv4/conf", end.interface)
             (settings / "accept_local").write_text("1")  # the sender's address is ours as well
             (settings / "rp_filter").write_text("0")
-            run("ip", "address", "add", f"{own.address}/32", "dev", own.interface)
-            run("ip", "link", "set", own.interface, "up")
-            _route(own, other)
+        # One process, not eight: each takes a tenth of a second under emulation.
+        batch = [f"address add {end.address}/32 dev {end.interface}" for end in (left, right)]
+        batch += [f"link set {end.interface} up" for end in (left, right)]
+        batch += [
+            f"route add {other.address} dev {own.interface} src {own.address} table {_table(other)}"
+            for own, other in ((left, right), (right, left))
+        ]
+        run("ip", "-batch", "-", given="\n".join(batch))
         yield pair
     finally:
         if Path("/sys/class/net", left.interface).exists():  # a test may have pulled it out
             run("ip", "link", "delete", left.interface)
 
 
-def _route(own: VethEnd, other: VethEnd) -> None:
-    table = f"77{other.address.rpartition('.')[2]}"
-    route = ("dev", own.interface, "src", own.address, "table", table)
-    run("ip", "route", "add", f"{other.address}/32", *route)
-    rules = run("ip", "rule", "list")
+def _table(end: VethEnd) -> int:
+    """The routing table for what is sent to *end*."""
+    return 7700 + int(end.address.rpartition(".")[2])
+
+
+def _ask_routes_before_own_addresses(pair: VethPair) -> None:
+    """Once in the life of a guest; without the interfaces the rules do nothing."""
+    if f"{LOCAL_RULE}:" in run("ip", "rule", "list"):
+        return
     # "iif lo" is what leaves this machine, not what arrives on the other end.
-    if f"lookup {table}" not in rules:
-        run("ip", "rule", "add", "pref", "10", "iif", "lo", "to", other.address, "table", table)
-    if f"{LOCAL_RULE}:" not in rules:
-        run("ip", "rule", "add", "pref", str(LOCAL_RULE), "table", "local")
-        run("ip", "rule", "delete", "pref", "0", "table", "local")
+    batch = [
+        f"rule add pref {LOCAL_RULE - 1} iif lo to {end.address} table {_table(end)}"
+        for end in (pair.left, pair.right)
+    ]
+    batch += [f"rule add pref {LOCAL_RULE} table local", "rule delete pref 0 table local"]
+    run("ip", "-batch", "-", given="\n".join(batch))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Ends with pytest's exit status, or with 1 where the guest itself failed.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,8 @@ def main(arguments: list[str]) -> int:
         return 1
     # `-k word` chooses among all of them; a file chooses itself.
     which = [] if any(argument.startswith(TESTS) for argument in arguments) else [TESTS]
+    # Whoever ends this ends the guest: it would go on alone otherwise, in a session of its own.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _compile(laboratory)
     print(f"Booting Linux {laboratory.version} as a guest for {TESTS}", flush=True)
     started = time.monotonic()

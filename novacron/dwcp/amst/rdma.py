@@ -1,0 +1,91 @@
+"""RDMA on this node: the device, and why it is not used where it is not."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import trio
+
+from novacron._native import rdma as native
+from novacron._native.rdma import Channel, Device, Peer
+from novacron.dwcp.amst.negotiation import RdmaOffer
+from novacron.dwcp.amst.wire import CHECKSUM_BYTES, HEADER_BYTES, TAG_BYTES
+from novacron.errors import NativeError
+
+logger = logging.getLogger("novacron.dwcp")
+
+SLAB_BYTES: Final = 16 * 1024 * 1024
+"""Of registered memory in each direction of a channel: enough to keep a fast link busy while a frame is
+sealed, little enough to be locked quickly."""
+MOST_SLOTS: Final = 32
+LEAST_SLOTS: Final = 4
+PAGE: Final = 4096
+OPEN_TIMEOUT: Final = 5.0
+"""A device in trouble may hold its driver for long; the node does not wait for it."""
+
+
+class Rdma:
+    """The node's RDMA device. :meth:`open` never fails: what is not there is said in :attr:`why`."""
+
+    def __init__(self, *, wanted: bool, device: str | None) -> None:
+        self._wanted = wanted
+        self._device_name = device
+        self._device: Device | None = None
+        self.why = "not looked for yet" if wanted else "dwcp.amst.rdma is off"
+
+    @property
+    def usable(self) -> bool:
+        return self._device is not None
+
+    @property
+    def device(self) -> str:
+        return self._device.name if self._device is not None else ""
+
+    async def open(self) -> None:
+        if not self._wanted:
+            return
+        self.why = f"the device did not answer within {OPEN_TIMEOUT:g} s"
+        with trio.move_on_after(OPEN_TIMEOUT):
+            try:
+                self._device = await trio.to_thread.run_sync(
+                    native.open_device, self._device_name or "", abandon_on_cancel=True
+                )
+                self.why = ""
+            except NativeError as exc:
+                self.why = exc.why or exc.what
+        if self._device_name is not None and self._device is None:
+            logger.warning(
+                "RDMA device %s cannot be used, TCP is: %s",
+                self._device_name,
+                self.why,
+                extra={"key": "dwcp.amst.rdma_device"},
+            )
+
+    async def open_channel(self, chunk_bytes: int) -> Channel:
+        """A channel whose slots hold a frame of *chunk_bytes* of content; the caller closes it.
+
+        Raises:
+          NativeError: so much memory may not be locked, or the device refused.
+        """
+        assert self._device is not None
+        device = self._device
+        frame = HEADER_BYTES + chunk_bytes + CHECKSUM_BYTES + TAG_BYTES
+        slot_bytes = -(-frame // PAGE) * PAGE
+        slots = min(MOST_SLOTS, max(LEAST_SLOTS, SLAB_BYTES // slot_bytes))
+        return await trio.to_thread.run_sync(device.open_channel, slots, slot_bytes)
+
+    async def aclose(self) -> None:
+        """After every channel that was handed to the engine is closed."""
+        device, self._device = self._device, None
+        if device is not None:
+            await trio.to_thread.run_sync(device.close)
+
+
+async def connect(channel: Channel, offer: RdmaOffer) -> None:
+    """Raises NativeError: the other side's figures make no sense, or the kernel refused."""
+    await trio.to_thread.run_sync(channel.connect, Peer(**offer._asdict()))
+
+
+def offer_of(channel: Channel) -> RdmaOffer:
+    return RdmaOffer(**channel.local()._asdict())
