@@ -93,8 +93,8 @@ void nc_amst_rdma_receive(struct nc_stream *stream)
         if (nc_rdma_channel_release(stream->channel, messages[i].slot, &err) != NC_ERR_OK)
             failed(stream, &err);
     }
-    /* In order after both sides said so: nobody closes a queue pair for us to see. What was said has
-     * to be over there before, since a closed queue pair takes along what it was to send. */
+    /* In order after both sides said so: nobody closes a queue pair for us to see. What was said
+     * has to be over there before, since a closed queue pair takes along what it was to send. */
     if (stream->said_bye && stream->heard_bye && !stream->out.active &&
         nc_rdma_channel_delivered(stream->channel))
         nc_stream_break(stream, NC_ERR_OK, 0);

@@ -153,8 +153,8 @@ static void fall_back(int encrypt, int beside)
     join(&pair, rdma, 4, 1);
     if (beside)
         (void)add_stream(&pair, 2);
-    start(&there, &pair.a, &pair.b, 400 * CHUNK, 64u * 1024 * 1024);
-    start(&back, &pair.b, &pair.a, 400 * CHUNK + 1, 64u * 1024 * 1024);
+    start(&there, &pair.a, &pair.b, 400 * CHUNK, 4u * 1024 * 1024);
+    start(&back, &pair.b, &pair.a, 400 * CHUNK + 1, 4u * 1024 * 1024);
     for (int i = 0; i < PATIENCE_MS && info.done_bytes < 20 * CHUNK; i++) {
         (void)usleep(1000);
         nc_amst_object_info(there.received, &info);
@@ -164,6 +164,8 @@ static void fall_back(int encrypt, int beside)
     CHECK(await(&pair.a, NC_AMST_STREAM_LOST, 1) && await(&pair.b, NC_AMST_STREAM_LOST, 1));
     CHECK_TEXT(pair.a.why, "RDMA device rxe0 failed and must be reset");
     CHECK_TEXT(pair.b.why, "RDMA device rxe0 failed and must be reset");
+    nc_amst_object_limit(there.sent, 0);
+    nc_amst_object_limit(back.sent, 0);
     if (!beside)
         (void)add_stream(&pair, 2);
     CHECK(await(&pair.a, NC_AMST_OBJECT_DONE, 2) && await(&pair.b, NC_AMST_OBJECT_DONE, 2));

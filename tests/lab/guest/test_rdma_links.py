@@ -7,14 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 import trio
 
 from novacron._native import rdma
 from novacron._native.rdma import Channel
 from novacron.dwcp.amst.errors import LinkLostError
 from novacron.dwcp.amst.native import NativeEngine
-from tests.contracts.check_link import CASES, MAX_CHUNK, WINDOW, Case, Pair
+from tests.contracts.check_link import CASES, MAX_CHUNK, WINDOW, Pair
 from tests.lab.guest.rxe import RxePair
 
 SLOTS = 4
