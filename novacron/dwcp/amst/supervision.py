@@ -38,6 +38,8 @@ STABLE: Final = 5.0
 """Seconds a connection has to last for the next one to be dialled without much of a pause."""
 SHORTEST_INTERVAL: Final = 0.25
 INTERVAL_ROUND_TRIPS: Final = 4
+SETTING_UP: Final = "it is being set up"
+NOT_SET_UP: Final = "the other node, which asked for the link, has not set it up"
 
 
 class Supervisor(Protocol):
@@ -105,7 +107,9 @@ class NativeSupervisor:
         self._congestion = congestion
         self._dial_rdma = dial_rdma
         self._rdma_stream: int | None = None
-        self.rdma_why = "it is being set up" if dial_rdma is not None else rdma_why
+        if dial_rdma is not None:
+            rdma_why = SETTING_UP if initiator else NOT_SET_UP
+        self.rdma_why = rdma_why
         """Why RDMA does not carry; empty while it does."""
         self._controller = Controller(
             minimum=min(settings.streams_min, max_streams),
