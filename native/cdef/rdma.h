@@ -30,6 +30,7 @@ int nc_rdma_open(const struct nc_rdma_options *options, struct nc_rdma **ret_rdm
                  struct nc_err *err);
 void nc_rdma_close(struct nc_rdma *rdma);
 const char *nc_rdma_device_name(const struct nc_rdma *rdma);
+int nc_rdma_lost(struct nc_rdma *rdma);
 int nc_rdma_channel_open(struct nc_rdma *rdma, uint32_t slots, uint32_t slot_bytes,
                          struct nc_rdma_channel **ret_channel, struct nc_err *err);
 void nc_rdma_channel_close(struct nc_rdma_channel *channel);

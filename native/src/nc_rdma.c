@@ -16,7 +16,7 @@
  * that the device writes away from us. NovaCron forks (QEMU), and ibv_fork_init() as the remedy
  * splits a mapping for each registered range until max_map_count is reached, so an operator has to
  * ask for it. The library of rdma-core 35 and later asks the kernel; of an older one we look at the
- * kernel's version, as its header files say since when it copies. */
+ * kernel's version. */
 static int check_fork(const struct nc_verbs *verbs, struct nc_err *err)
 {
     int (*is_fork_initialized)(void) = NULL;
@@ -146,9 +146,9 @@ static int set_nonblocking(int fd)
     return flags < 0 ? -1 : fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 }
 
-/* A driver that can take its device from under its users says DEVICE_FATAL. One that cannot, and
- * Soft-RoCE is one up to Linux 7.0, removes the device file and then waits until every user has
- * closed, with the transfers going on: there, only the missing file says that we should let go. */
+/* A driver that can take its device from under its users says DEVICE_FATAL. One that cannot, such
+ * as Soft-RoCE of Linux 6.1, removes the device file and then waits until every user has closed,
+ * with the transfers going on: there, only the missing file says that we should let go. */
 static int watch(struct nc_rdma *rdma, struct nc_err *err)
 {
     const struct ibv_device *device = rdma->context->device;
@@ -316,6 +316,11 @@ void nc_rdma_close(struct nc_rdma *rdma)
     close_device(rdma);
     nc_verbs_close(rdma->verbs);
     free(rdma);
+}
+
+int nc_rdma_lost(struct nc_rdma *rdma)
+{
+    return nc_rdma_watch(rdma) != NC_RDMA_PRESENT;
 }
 
 const char *nc_rdma_device_name(const struct nc_rdma *rdma)

@@ -11,20 +11,25 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "nc_rdma_private.h"
 
-/* How long a silent peer is waited for: 4.096 us * 2^16 = 0.27 s for one acknowledgement, eight
- * times, 2.1 s in all; a device may take up to four times as long for each. Shorter would give up
- * over a switch that reroutes for a second; longer would hold chunks that TCP could carry. */
+/* How long a silent peer is waited for: 4.096 us * 2^16 = 0.27 s for one acknowledgement, seven
+ * times, 1.9 s in all; a device may take up to four times as long for each. Shorter would give up
+ * over a switch that reroutes for a second; longer would hold chunks that TCP could carry. Not the
+ * seven retries that are possible: to Soft-RoCE seven means for ever. */
 #define ACK_TIMEOUT 16
-#define ACK_RETRIES 7
+#define ACK_RETRIES 6
 /* Each write has its receive posted before, so a peer that is not ready broke the rules or has a
  * device that is briefly behind with fetching receives: six times 0.64 ms bridge the second, and
  * seven, which means for ever, would hide the first. */
 #define READY_RETRIES 6
 #define READY_TIMER 12
+/* With the retries, a peer is missed after three seconds at most. */
+uint64_t nc_rdma_probe_ns = 1000000000;
 /* A route through routers may be as long as IP allows. */
 #define HOP_LIMIT 255
 
@@ -136,8 +141,8 @@ static int open_queue(struct nc_rdma_channel *channel, struct nc_err *err)
     /* Sends: each transmit slot once, and as many writes that only return credits. Receives: the
      * peer has outstanding at most a write into each of our slots and, as each write without a
      * message returns one slot at least, as many of those as it has slots, which is at most the
-     * maximum. */
-    uint32_t sends = 2 * channel->slots;
+     * maximum. One more send is a probe, which takes no receive. */
+    uint32_t sends = 2 * channel->slots + 1;
     uint32_t receives = channel->slots + NC_RDMA_MAX_SLOTS;
     struct ibv_qp_init_attr wanted = {
         .cap = {.max_send_wr = sends,
@@ -224,6 +229,9 @@ int nc_rdma_channel_open(struct nc_rdma *rdma, uint32_t slots, uint32_t slot_byt
             err, NC_ERR_INVALID, 0,
             "%u slots of %u bytes: 2 to 1024 slots of a multiple of 4096 are possible", slots,
             slot_bytes);
+    if (nc_rdma_lost(rdma))
+        return nc_err_set(err, NC_ERR_UNAVAILABLE, 0, "RDMA device %s was removed or failed",
+                          rdma->device.name);
     if (rdma->port.max_msg_sz != 0 && slot_bytes > rdma->port.max_msg_sz)
         return nc_err_set(err, NC_ERR_INVALID, 0, "slots of %u bytes: %s moves at most %u at once",
                           slot_bytes, rdma->device.name, rdma->port.max_msg_sz);
@@ -236,6 +244,7 @@ int nc_rdma_channel_open(struct nc_rdma *rdma, uint32_t slots, uint32_t slot_byt
     channel->slab_bytes = slab_bytes;
     channel->epoll_fd = -1;
     channel->more_fd = -1;
+    channel->timer_fd = -1;
     code = build(channel, err);
     if (code != NC_ERR_OK) {
         nc_rdma_channel_close(channel);
@@ -271,6 +280,8 @@ void nc_rdma_channel_close(struct nc_rdma_channel *channel)
         (void)close(channel->epoll_fd);
     if (channel->events != NULL)
         (void)rdma->destroy_comp_channel(channel->events);
+    if (channel->timer_fd >= 0)
+        (void)close(channel->timer_fd);
     if (channel->more_fd >= 0)
         (void)close(channel->more_fd);
     free(channel);
@@ -358,6 +369,22 @@ static int modify(struct nc_rdma_channel *channel, struct ibv_qp_attr *attribute
     return NC_ERR_OK;
 }
 
+/* Only a write tells whether the peer is there, and whoever receives, or has no credit left because
+ * the peer died with all of them, has none to make. */
+static int start_probing(struct nc_rdma_channel *channel, struct nc_err *err)
+{
+    const struct timespec period = {.tv_sec = (time_t)(nc_rdma_probe_ns / 1000000000),
+                                    .tv_nsec = (long)(nc_rdma_probe_ns % 1000000000)};
+    const struct itimerspec timer = {.it_interval = period, .it_value = period};
+
+    if (nc_rdma_probe_ns == 0)
+        return NC_ERR_OK;
+    channel->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (channel->timer_fd < 0 || timerfd_settime(channel->timer_fd, 0, &timer, NULL) != 0)
+        return nc_err_set(err, NC_ERR_SYSTEM, errno, "timerfd_create or timerfd_settime failed");
+    return add(channel, channel->timer_fd, err);
+}
+
 int nc_rdma_channel_connect(struct nc_rdma_channel *channel, const struct nc_rdma_peer *peer,
                             struct nc_err *err)
 {
@@ -403,6 +430,8 @@ int nc_rdma_channel_connect(struct nc_rdma_channel *channel, const struct nc_rdm
                   IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
                       IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC,
                   "RTS", err);
+    if (code == NC_ERR_OK)
+        code = start_probing(channel, err);
     if (code != NC_ERR_OK)
         return code;
     for (uint32_t slot = 0; slot < peer->slots; slot++)

@@ -61,6 +61,7 @@ struct nc_rdma_channel {
     struct ibv_qp *qp;
     int epoll_fd; /* the descriptor the caller waits for: completions, the device, `more_fd` */
     int more_fd;  /* readable while poll was left with something undelivered */
+    int timer_fd; /* readable when it is time to ask whether the peer is there; -1: never */
     int more;
     int armed; /* the next completion raises an event, or has raised one we did not take */
     int connected;
@@ -74,13 +75,19 @@ struct nc_rdma_channel {
     uint8_t lent[NC_RDMA_MAX_SLOTS];    /* 1: a slot of the peer that holds our message */
     struct nc_rdma_stack credits;       /* those of the peer's that we may write */
     uint32_t credit_writes;             /* writes without a message that are not completed */
+    int probing;                        /* a probe is not completed */
 
     int failed;
     int failed_by_flush; /* the reason is only that something else failed before */
     struct nc_err failure;
 };
 
+/* How often a channel on which nothing is outstanding is probed; 0: never. For tests: a probe that
+ * wakes everybody up each second would hide that another wake-up was lost. */
+extern uint64_t nc_rdma_probe_ns;
+
 /* The queue pair's requests, by their wr_id; the slot is in the low bits. */
+#define NC_RDMA_WR_PROBE (UINT64_C(0) << 32)
 #define NC_RDMA_WR_MESSAGE (UINT64_C(1) << 32)
 #define NC_RDMA_WR_CREDIT (UINT64_C(2) << 32)
 #define NC_RDMA_WR_RECEIVE (UINT64_C(3) << 32)

@@ -79,6 +79,7 @@ int nc_rdma_receive_more(struct nc_rdma_channel *channel, uint32_t count, struct
     return NC_ERR_OK;
 }
 
+/* Without an immediate value the other side does not hear of the write. */
 static int post(struct nc_rdma_channel *channel, uint64_t id, struct ibv_sge *piece,
                 uint32_t remote_slot, const struct nc_rdma_immediate *immediate, struct nc_err *err)
 {
@@ -86,9 +87,9 @@ static int post(struct nc_rdma_channel *channel, uint64_t id, struct ibv_sge *pi
         .wr_id = id,
         .sg_list = piece,
         .num_sge = piece != NULL ? 1 : 0,
-        .opcode = IBV_WR_RDMA_WRITE_WITH_IMM,
+        .opcode = immediate != NULL ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE,
         .send_flags = IBV_SEND_SIGNALED,
-        .imm_data = htobe32(nc_rdma_immediate_write(immediate)),
+        .imm_data = immediate != NULL ? htobe32(nc_rdma_immediate_write(immediate)) : 0,
         /* A write without bytes needs no valid place, but this one is valid anyhow. */
         .wr = {.rdma = {.remote_addr = channel->peer.address +
                                        (uint64_t)remote_slot * channel->peer.slot_bytes,
@@ -130,6 +131,20 @@ static int return_credits(struct nc_rdma_channel *channel, struct nc_err *err)
         channel->credit_writes++;
     }
     return NC_ERR_OK;
+}
+
+/* A write without bytes, notice or receive: all it does is to be acknowledged, or not. While
+ * another one is outstanding, that one finds out. */
+static int probe(struct nc_rdma_channel *channel, struct nc_err *err)
+{
+    uint32_t posted = channel->slots - channel->idle.count - channel->acquired;
+    uint64_t expirations;
+
+    (void)!read(channel->timer_fd, &expirations, sizeof expirations);
+    if (posted > 0 || channel->credit_writes > 0 || channel->probing)
+        return NC_ERR_OK;
+    channel->probing = 1;
+    return post(channel, NC_RDMA_WR_PROBE, NULL, 0, NULL, err);
 }
 
 static int has_room(const struct nc_rdma_channel *channel)
@@ -206,6 +221,10 @@ static void sent(struct nc_rdma_channel *channel, uint64_t id)
 
     if ((id & NC_RDMA_WR_KIND) == NC_RDMA_WR_CREDIT) {
         channel->credit_writes--;
+        return;
+    }
+    if ((id & NC_RDMA_WR_KIND) == NC_RDMA_WR_PROBE) {
+        channel->probing = 0;
         return;
     }
     channel->transmit[slot] = NC_RDMA_FREE;
@@ -336,8 +355,8 @@ static int take_events(struct nc_rdma_channel *channel, struct nc_err *err)
  * came before that raises no event, so it has to be looked at once more. */
 static int rearm(struct nc_rdma_channel *channel, int *ret_again, struct nc_err *err)
 {
-    struct epoll_event ready[5];
-    int count = epoll_wait(channel->epoll_fd, ready, 5, 0);
+    struct epoll_event ready[6]; /* all there are */
+    int count = epoll_wait(channel->epoll_fd, ready, 6, 0);
     enum nc_rdma_loss loss = NC_RDMA_PRESENT;
     int failure;
 
@@ -347,6 +366,8 @@ static int rearm(struct nc_rdma_channel *channel, int *ret_again, struct nc_err 
 
         if (ready[i].data.fd == channel->events->fd)
             code = take_events(channel, err);
+        else if (ready[i].data.fd == channel->timer_fd)
+            code = probe(channel, err);
         else if (ready[i].data.fd != channel->more_fd)
             loss = nc_rdma_watch(channel->rdma);
         if (code != NC_ERR_OK)

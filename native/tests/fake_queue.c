@@ -114,6 +114,9 @@ int ibv_modify_qp(struct ibv_qp *base, struct ibv_qp_attr *wanted, int mask)
                     IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
                         IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC,
                     qp->state, IBV_QPS_RTR);
+        /* Soft-RoCE takes seven retries of either kind to mean for ever, InfiniBand one of them. */
+        if (wanted->timeout == 0 || wanted->retry_cnt >= 7 || wanted->rnr_retry >= 7)
+            FAKE_DIE("a queue pair that would wait for ever");
         qp->attributes.sq_psn = wanted->sq_psn;
         break;
     default:
@@ -203,6 +206,11 @@ static int write_over(struct fake_qp *qp, struct fake_qp *peer, const struct ibv
             remote < guards[i].start + guards[i].size)
             FAKE_DIE("a slot is overwritten before it was released");
     }
+    if (request->opcode == IBV_WR_RDMA_WRITE) {
+        if (length > 0)
+            FAKE_DIE("a write with bytes that nobody is told of");
+        return IBV_WC_SUCCESS;
+    }
     if (!take_receive(peer, &notice)) {
         starved++;
         return IBV_WC_RNR_RETRY_EXC_ERR;
@@ -225,8 +233,8 @@ int fake_post_send(struct ibv_qp *base, struct ibv_send_wr *request, struct ibv_
     *bad = request;
     if (fault("sendfails"))
         return EINVAL;
-    if (request->opcode != IBV_WR_RDMA_WRITE_WITH_IMM || request->next != NULL ||
-        request->num_sge > 1 || !(request->send_flags & IBV_SEND_SIGNALED))
+    if ((request->opcode != IBV_WR_RDMA_WRITE_WITH_IMM && request->opcode != IBV_WR_RDMA_WRITE) ||
+        request->next != NULL || request->num_sge > 1 || !(request->send_flags & IBV_SEND_SIGNALED))
         FAKE_DIE("an unexpected kind of request");
     (void)pthread_mutex_lock(&fake_lock);
     if (qp->sends == qp->cap.max_send_wr || qp->state < IBV_QPS_RTS) {

@@ -85,6 +85,75 @@ static void a_peer_that_is_gone_does_not_answer(void)
     close_pair(&pair);
 }
 
+/* Polls whenever there is reason to, until the channel failed. */
+static void wait_for_failure(struct nc_rdma_channel *channel)
+{
+    struct nc_rdma_message message;
+    struct nc_err err = {0};
+    size_t count;
+    int room;
+
+    for (int turns = 0; turns < 1000 && is_readable(channel, 20000); turns++) {
+        if (poll_one(channel, &message, &count, &room, &err) != NC_ERR_OK)
+            return;
+    }
+    CHECK(!"a channel whose peer is gone waits for ever");
+}
+
+/* The peer died holding all credits, after its device had acknowledged every write; and one that
+ * only waits for messages. Neither has a write to make. */
+static void a_peer_that_is_gone_is_missed_without_a_write_to_make(void)
+{
+    for (int writes = 0; writes <= 4; writes += 4) {
+        struct pair pair;
+        struct nc_err err = {0};
+        struct nc_rdma_message message;
+        size_t count;
+        int room;
+
+        nc_rdma_probe_ns = 1000000;
+        pair = open_pair(4, 4, 4096);
+        nc_rdma_probe_ns = 0;
+        for (int i = 0; i < writes; i++)
+            CHECK(send_one(pair.channels[0], 10, &err) == NC_ERR_OK);
+        CHECK(poll_one(pair.channels[0], &message, &count, &room, &err) == NC_ERR_OK);
+        CHECK(room == (writes == 0));
+        /* It lived through some probes: the first is not the last. */
+        for (int turns = 0; turns < 6; turns++)
+            CHECK(is_readable(pair.channels[0], 20000) &&
+                  poll_one(pair.channels[0], &message, &count, &room, &err) == NC_ERR_OK);
+        nc_rdma_channel_close(pair.channels[1]);
+        pair.channels[1] = NULL;
+        wait_for_failure(pair.channels[0]);
+        check_ended(pair.channels[0], NC_ERR_SYSTEM, "the peer does not answer (status 12");
+        close_pair(&pair);
+    }
+}
+
+static void a_probe_costs_a_living_peer_nothing(void)
+{
+    struct pair pair;
+    struct nc_err err = {0};
+    struct nc_rdma_message message;
+    size_t count;
+    int room;
+
+    nc_rdma_probe_ns = 1000000;
+    pair = open_pair(2, 2, 4096);
+    nc_rdma_probe_ns = 0;
+    /* More of them than there are receives posted or places in the send queue. */
+    for (int i = 0; i < 20; i++) {
+        CHECK(is_readable(pair.channels[0], 20000));
+        CHECK(poll_one(pair.channels[0], &message, &count, &room, &err) == NC_ERR_OK);
+        CHECK(count == 0 && room);
+    }
+    for (int i = 0; i < 2; i++)
+        CHECK(send_one(pair.channels[0], 10, &err) == NC_ERR_OK);
+    for (int i = 0; i < 2; i++)
+        CHECK(poll_one(pair.channels[1], &message, &count, &room, &err) == NC_ERR_OK && count == 1);
+    close_pair(&pair);
+}
+
 static void each_call_that_fails_is_named(void)
 {
     static const char *const faults[][2] = {
@@ -137,6 +206,7 @@ static void a_send_that_cannot_be_posted_ends_the_channel(void)
 
 static void a_device_that_fails_ends_every_channel_on_it(void)
 {
+    struct nc_rdma_channel *late;
     struct pair pair = open_pair(4, 4, 4096);
     struct nc_err err = {0};
     struct nc_rdma_message message;
@@ -147,6 +217,7 @@ static void a_device_that_fails_ends_every_channel_on_it(void)
         CHECK(poll_one(pair.channels[i], &message, &count, &room, &err) == NC_ERR_OK);
         CHECK(!is_readable(pair.channels[i], 0));
     }
+    CHECK(!nc_rdma_lost(pair.rdma));
     raise_event(9); /* the port became active: of no interest */
     CHECK(poll_one(pair.channels[0], &message, &count, &room, &err) == NC_ERR_OK);
     CHECK(!is_readable(pair.channels[0], 0) && !is_readable(pair.channels[1], 0));
@@ -155,6 +226,10 @@ static void a_device_that_fails_ends_every_channel_on_it(void)
     check_ended(pair.channels[0], NC_ERR_SYSTEM, "RDMA device rxe0 failed and must be reset");
     CHECK(is_readable(pair.channels[1], 0));
     check_ended(pair.channels[1], NC_ERR_SYSTEM, "RDMA device rxe0 failed and must be reset");
+    CHECK(nc_rdma_lost(pair.rdma));
+    CHECK(nc_rdma_channel_open(pair.rdma, 4, 4096, &late, &err) == NC_ERR_UNAVAILABLE);
+    CHECK_TEXT(err.reason, "RDMA device rxe0 was removed or failed");
+    CHECK(late == NULL);
     close_pair(&pair);
 }
 
@@ -213,9 +288,12 @@ int main(void)
         return 1;
     find(library, "fake_verbs_raise", &raise_event);
     set_fault("");
+    nc_rdma_probe_ns = 0;
     a_write_that_fails_ends_both_sides_with_the_status_in_words();
     a_failure_after_messages_of_the_same_batch_comes_with_the_next_call();
     a_peer_that_is_gone_does_not_answer();
+    a_peer_that_is_gone_is_missed_without_a_write_to_make();
+    a_probe_costs_a_living_peer_nothing();
     each_call_that_fails_is_named();
     a_send_that_cannot_be_posted_ends_the_channel();
     a_device_that_fails_ends_every_channel_on_it();

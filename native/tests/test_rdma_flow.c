@@ -408,6 +408,7 @@ int main(void)
     find(library, "fake_verbs_guard", &guard);
     find(library, "fake_verbs_starved", &starved);
     set_fault("");
+    nc_rdma_probe_ns = 0;
     messages_arrive_intact_and_in_order();
     no_wake_up_is_lost_when_completions_come_just_before_arming();
     no_wake_up_is_lost_when_there_is_room_for_one_message();

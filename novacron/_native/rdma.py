@@ -47,6 +47,13 @@ class Device:
         self._check_open()
         return self._native.text(self._native.lib.nc_rdma_device_name(self._pointer))
 
+    @property
+    def lost(self) -> bool:
+        """It was removed or failed: no channel can be opened on it any more. Close it as soon as its
+        channels are closed; some drivers keep whoever removes it waiting until then."""
+        self._check_open()
+        return bool(self._native.lib.nc_rdma_lost(self._pointer))
+
     def open_channel(self, slots: int, slot_bytes: int) -> Channel:
         """Register *slots* (2 to 1024) slots of *slot_bytes* (a multiple of 4096) for each direction.
         The caller closes the channel. Blocks while the pages are pinned: call it in a worker thread.
@@ -54,6 +61,7 @@ class Device:
         Raises:
           NativeDeniedError: so much memory may not be locked; the message names the limit.
           NativeInvalidError: no channel can be like that.
+          NativeUnavailableError: the device is lost.
           NativeError: the device refused, or the device was closed.
         """
         self._check_open()
@@ -100,7 +108,7 @@ class Channel:
 
     def __init__(self, loaded: Native, device: Device, pointer: Pointer, slot_bytes: int) -> None:
         self._native = loaded
-        self._device = device
+        self.device = device
         self._open_pointer = pointer
         self.slot_bytes = slot_bytes
         self.has_room = False
@@ -188,14 +196,14 @@ class Channel:
         """Hand the C channel to somebody who closes it, before the device is closed."""
         pointer = self._pointer
         self._open_pointer = None
-        self._device.forget(self)
+        self.device.forget(self)
         return pointer
 
     def close(self) -> None:
         """Harmless when repeated, and after :meth:`detach`."""
         pointer, self._open_pointer = self._open_pointer, None
         if pointer is not None:
-            self._device.forget(self)
+            self.device.forget(self)
             self._native.lib.nc_rdma_channel_close(pointer)
 
     def __enter__(self) -> Self:
