@@ -152,6 +152,9 @@ class Attempt:
             self._fail(exc)
 
     def _fail(self, exc: NovaCronError) -> None:
+        if isinstance(exc, TransferUnknownError):
+            # A receiver that was started anew is told of the transfer once more.
+            exc = LinkLostError("the receiver has forgotten the transfer", why=str(exc))
         # What fails after the link is only the echo of that.
         if self._failure is None or (self._failure.retryable and not exc.retryable):
             self._failure = exc
