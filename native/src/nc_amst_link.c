@@ -216,7 +216,7 @@ int nc_amst_link_rdma(struct nc_amst_link *link, struct nc_rdma_channel *channel
     stream->readable = true; /* what came before the descriptor was watched */
     if (!link->options.initiator) {
         (void)pthread_mutex_lock(&link->lock);
-        if (stream_id > link->last_stream)
+        if (id_is_fresh(link, stream_id))
             code = NC_ERR_OK;
         (void)pthread_mutex_unlock(&link->lock);
         if (code != NC_ERR_OK)

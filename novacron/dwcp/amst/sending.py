@@ -75,9 +75,9 @@ class Outgoing(Transfer):
         transfer.finished_at = record.finished_at
         transfer.files_done = record.files_done
         transfer._done = record.bytes_done
-        if record.state != "done":
-            transfer._error = ObjectRefusedError(record.why, remedy=record.remedy)
-        transfer._over.set()
+        transfer.close_before(
+            ObjectRefusedError(record.why, remedy=record.remedy) if record.state != "done" else None
+        )
         return transfer
 
     # Its life --------------------------------------------------------------------------------
@@ -219,8 +219,14 @@ class Outgoing(Transfer):
         answer = await self.host.asking.ask(
             self.peer, "amst.end", End(self.id, "done", None), Outcome, within=_FINISH_TIMEOUT
         )
-        with contextlib.suppress(TransferUnknownError):
+        try:
             check(answer.trouble, self.peer)
+        except TransferUnknownError:
+            return  # it was done, and the receiver was started anew since
+        except NovaCronError as exc:
+            # It has let go of the files' places, and needs to be told them again.
+            self._all_there = not is_passing(exc)
+            raise
 
     async def _say_end(self, state: str, error: NovaCronError | None) -> None:
         if state == "done":

@@ -108,6 +108,11 @@ class IncomingRecord(Record):
     files_total: int = 0
     bytes_total: int = 0
 
+    @property
+    def same(self) -> tuple[object, ...]:
+        """Equal for requests that ask for the same thing."""
+        return (self.peer, tuple(self.paths), self.path)
+
 
 R = TypeVar("R", OutgoingRecord, IncomingRecord)
 

@@ -347,6 +347,16 @@ class Transfer:
         TRANSFERS.inc(self.role, state)
         self._over.set()
 
+    def close_before(self, error: NovaCronError | None) -> None:
+        """It was over in an earlier life of the node."""
+        self._error = error
+        self._over.set()
+
+    @property
+    def error(self) -> NovaCronError | None:
+        """What it ended with."""
+        return self._error
+
     def use_link(self, link: Link) -> None:
         self.link = link
         self._mover, self._protocol, self._encrypted = link.mover, link.protocol, link.encrypted
