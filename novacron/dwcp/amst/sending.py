@@ -25,7 +25,8 @@ from novacron.dwcp.amst.sources import Sources
 from novacron.dwcp.amst.store import OutgoingRecord
 from novacron.dwcp.amst.transfer import PRIORITIES, Transfer
 from novacron.dwcp.amst.transfer_messages import Begin, Begun, End, Outcome, Pause, Trouble
-from novacron.errors import NovaCronError
+from novacron.dwcp.amst.transport import Link
+from novacron.errors import NetworkError, NovaCronError
 
 logger = logging.getLogger("novacron.dwcp.transfers")
 
@@ -160,7 +161,7 @@ class Outgoing(Transfer):
         self.generation += 1
         sources = await trio.to_thread.run_sync(self.open_sources)
         try:
-            link = await host.links.link_to(self.peer)
+            link = await self._link()
             begun = await host.asking.ask(
                 self.peer,
                 "amst.begin",
@@ -198,6 +199,16 @@ class Outgoing(Transfer):
                 why=first.why if self.files_total <= 1 else f"{first.path}: {first.why}",
                 remedy=self.attempt_remedy,
             )
+
+    async def _link(self) -> Link:
+        try:
+            return await self.host.links.link_to(self.peer)
+        except NetworkError as exc:
+            # Also one that is not known: after a restart of this node it may be the other one
+            # that dials.
+            raise PeerUnreachableError(
+                f"node {self.peer} cannot be reached", why=str(exc), remedy=exc.remedy, key=exc.key
+            ) from exc
 
     attempt_remedy = ""
     """Of the first file that was not sent."""

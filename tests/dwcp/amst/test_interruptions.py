@@ -14,9 +14,11 @@ import trio
 
 from novacron.dwcp.amst import arriving
 from novacron.dwcp.amst.errors import PeerUnreachableError
+from novacron.dwcp.amst.memory import MemoryLink
 from novacron.dwcp.amst.receiving import Incoming
 from novacron.dwcp.amst.transfer import Transfer
-from tests.dwcp.amst.pair import CHUNK, Pair, digest, pair, random_file
+from novacron.network.errors import PeerUnknownError
+from tests.dwcp.amst.pair import CHUNK, OneSide, Pair, digest, pair, random_file
 from tests.network.authority import Certificates
 from tests.network.conftest import until
 
@@ -380,3 +382,29 @@ async def test_a_transfer_goes_on_after_the_session_was_lost(
         for transfer, source in zip(transfers, sources, strict=True):
             await transfer.wait()
             assert digest(nodes.b.files / source.name) == digest(source)
+
+
+async def test_a_node_that_nobody_can_reach_yet_after_a_restart_is_waited_for(
+    tmp_path: Path, certificates: MakeCertificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = random_file(tmp_path / "f", 40 * CHUNK)
+    async with pair(tmp_path, certificates) as nodes:
+        nodes.wires.faults.chunk_delay = 0.005
+        transfer = await nodes.send(source)
+        await nodes.wait_moved(transfer, 10 * CHUNK)
+        await nodes.a.die()
+        reached = OneSide.link_to
+
+        async def unknown(self: OneSide, node: str) -> MemoryLink:
+            raise PeerUnknownError(
+                f"no node is known as {node}", why="this node knows no other yet"
+            )
+
+        monkeypatch.setattr(OneSide, "link_to", unknown)
+        await nodes.revive(nodes.a)
+        (again,) = nodes.a.transfers.transfers()
+        await until(lambda: "knows no other yet" in again.why)
+        assert not again.ended
+        monkeypatch.setattr(OneSide, "link_to", reached)
+        await again.wait()
+        assert digest(nodes.b.files / "f") == digest(source)
