@@ -1,6 +1,6 @@
 /* Frames over RDMA: each is one message, put together in the slot it is sent from and opened in the
  * slot it arrived in. */
-#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "nc_amst_internal.h"
@@ -18,6 +18,13 @@ bool nc_amst_rdma_roomy(struct nc_stream *stream)
 
 static void failed(struct nc_stream *stream, const struct nc_err *err)
 {
+    /* After both said goodbye the first to close is missed by the other. */
+    if (stream->said_bye && stream->heard_bye) {
+        nc_stream_break(stream, NC_ERR_OK, 0);
+        return;
+    }
+    if (!stream->broken)
+        (void)snprintf(stream->lost_why, sizeof stream->lost_why, "%s", err->reason);
     nc_stream_break(stream, err->code, err->os_errno);
 }
 
@@ -86,7 +93,9 @@ void nc_amst_rdma_receive(struct nc_stream *stream)
         if (nc_rdma_channel_release(stream->channel, messages[i].slot, &err) != NC_ERR_OK)
             failed(stream, &err);
     }
-    /* In order after both sides said so: nobody closes a queue pair for us to see. */
-    if (stream->said_bye && stream->heard_bye && !stream->out.active)
+    /* In order after both sides said so: nobody closes a queue pair for us to see. What was said has
+     * to be over there before, since a closed queue pair takes along what it was to send. */
+    if (stream->said_bye && stream->heard_bye && !stream->out.active &&
+        nc_rdma_channel_delivered(stream->channel))
         nc_stream_break(stream, NC_ERR_OK, 0);
 }
