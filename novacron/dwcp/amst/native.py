@@ -65,7 +65,8 @@ class NativeEngine:
         self._tags = itertools.count(1)
         self._links: dict[int, NativeLink] = {}
         self._objects: dict[int, NativeMoving] = {}
-        self._turn = trio.Lock()
+        self._listening = False
+        self._heard = trio.lowlevel.ParkingLot()
         self._pumping = trio.CancelScope()
         self._closed = False
 
@@ -135,20 +136,26 @@ class NativeEngine:
             while True:
                 await self._listen()
 
-    async def _listen(self, said: trio.Event | None = None) -> None:
-        """Pass on what the engine says next, unless *said* was set before it was this one's turn."""
-        async with self._turn:
-            if said is not None and said.is_set():
-                return
+    async def _listen(self) -> None:
+        """Return when something that the engine said was passed on, by this task or another one."""
+        if self._listening:
+            await self._heard.park()
+            return
+        self._listening = True
+        try:
             await trio.lowlevel.wait_readable(self._engine.event_fd)
             for event in self._engine.poll():
                 self._dispatch(event)
+        finally:
+            self._listening = False
+            # All of them: what was said may be for any, and one of the others has to listen now.
+            self._heard.unpark_all()
 
     async def _until(self, said: trio.Event) -> None:
         """Wait for *said*, which the engine's events set. Those who close what moves wait so, also
         while everything around them is cancelled, the task that listens for all among it."""
         while not said.is_set():
-            await self._listen(said)
+            await self._listen()
 
     def _dispatch(self, event: Event) -> None:
         if event.object:
