@@ -15,6 +15,7 @@ struct nc_amst_event {
     uint32_t stream;
     uint64_t link;
     uint64_t object;
+    char why[...];
 };
 
 #define NC_AMST_STREAM_UP ...

@@ -41,6 +41,8 @@ enum nc_amst_event_kind {
     NC_AMST_EVENT_MAX
 };
 
+#define NC_AMST_WHY_BYTES 160
+
 struct nc_amst_event {
     int kind;
     int code;
@@ -49,6 +51,8 @@ struct nc_amst_event {
     uint32_t stream; /* of STREAM_ events */
     uint64_t link;   /* the tag given when it was opened */
     uint64_t object; /* likewise; 0 where it is about no object */
+    /* STREAM_LOST over RDMA: the channel's own words; empty where the code says all there is. */
+    char why[NC_AMST_WHY_BYTES];
 };
 
 /* Takes at most `capacity` events. Bounded without loss: an event is a bit on its subject, so the

@@ -29,7 +29,7 @@ struct nc_rdma_options {
  * take it from its users (Soft-RoCE) waits; every channel's poll says then that it was removed. */
 int nc_rdma_open(const struct nc_rdma_options *options, struct nc_rdma **ret_rdma,
                  struct nc_err *err);
-/* Every channel was closed before. Takes NULL. */
+/* Channels may outlive it: the device is closed with the last of them. Takes NULL. */
 void nc_rdma_close(struct nc_rdma *rdma);
 const char *nc_rdma_device_name(const struct nc_rdma *rdma);
 /* Whether the device was removed or failed: no channel can be opened on it any more, and it should
@@ -74,6 +74,8 @@ int nc_rdma_channel_fd(const struct nc_rdma_channel *channel);
 uint8_t *nc_rdma_channel_acquire(struct nc_rdma_channel *channel, uint32_t *ret_slot);
 /* Gives an acquired slot back unused. */
 void nc_rdma_channel_discard(struct nc_rdma_channel *channel, uint32_t slot);
+/* Whether all that was posted is in the other side's memory, as far as poll knows. */
+int nc_rdma_channel_delivered(const struct nc_rdma_channel *channel);
 /* Sends the first size bytes of an acquired slot. */
 int nc_rdma_channel_post(struct nc_rdma_channel *channel, uint32_t slot, uint32_t size,
                          struct nc_err *err);

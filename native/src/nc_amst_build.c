@@ -324,7 +324,9 @@ bool nc_stream_next_frame(struct nc_stream *stream)
     }
     if (stream->said_bye && stream->heard_bye) {
         (void)pthread_mutex_unlock(&link->lock);
-        nc_stream_break(stream, NC_ERR_OK, 0);
+        /* Over RDMA when it is delivered, which the channel's next completion tells. */
+        if (stream->channel == NULL)
+            nc_stream_break(stream, NC_ERR_OK, 0);
         return false;
     }
     (void)pthread_mutex_unlock(&link->lock);

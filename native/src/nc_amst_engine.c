@@ -64,6 +64,9 @@ static void describe(const struct nc_notice *notice, int kind, struct nc_amst_ev
     case NC_SUBJECT_STREAM:
         ret_event->link = ((const struct nc_stream *)(const void *)notice)->link->options.tag;
         ret_event->stream = ((const struct nc_stream *)(const void *)notice)->id;
+        if (kind == NC_AMST_STREAM_LOST)
+            memcpy(ret_event->why, ((const struct nc_stream *)(const void *)notice)->lost_why,
+                   sizeof ret_event->why);
         break;
     case NC_SUBJECT_OBJECT:
         ret_event->link = ((const struct nc_amst_object *)(const void *)notice)->link->options.tag;

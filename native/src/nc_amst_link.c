@@ -206,7 +206,7 @@ int nc_amst_link_rdma(struct nc_amst_link *link, struct nc_rdma_channel *channel
                       uint32_t stream_id, struct nc_err *err)
 {
     struct nc_stream *stream = new_stream(link, nc_rdma_channel_fd(channel), stream_id, err);
-    int code = NC_ERR_DENIED;
+    int code;
 
     if (stream == NULL) {
         nc_rdma_channel_close(channel);
@@ -214,18 +214,7 @@ int nc_amst_link_rdma(struct nc_amst_link *link, struct nc_rdma_channel *channel
     }
     stream->channel = channel;
     stream->readable = true; /* what came before the descriptor was watched */
-    if (!link->options.initiator) {
-        (void)pthread_mutex_lock(&link->lock);
-        if (id_is_fresh(link, stream_id))
-            code = NC_ERR_OK;
-        (void)pthread_mutex_unlock(&link->lock);
-        if (code != NC_ERR_OK)
-            (void)nc_err_set(err, NC_ERR_DENIED, 0, "stream %u was used before", stream_id);
-    } else {
-        code = NC_ERR_OK;
-    }
-    if (code == NC_ERR_OK)
-        code = enlist(stream, err);
+    code = enlist(stream, err);
     if (code != NC_ERR_OK)
         nc_stream_free(stream);
     return code;
@@ -354,7 +343,6 @@ void nc_link_stream_gone(struct nc_stream *stream)
             break;
         }
     }
-    link->stream_count--;
     link->info.wire_sent_bytes += atomic_load(&stream->wire_sent_bytes);
     link->info.wire_received_bytes += atomic_load(&stream->wire_received_bytes);
     if (stream->out.lender != NULL) {
@@ -364,11 +352,20 @@ void nc_link_stream_gone(struct nc_stream *stream)
     nc_flight_requeue(stream);
     nc_pipe_acknowledge_again(link);
     nc_link_wake(link, link->stream_count);
+    if (stream->channel != NULL) {
+        /* Memory is unlocked, which takes its time; the others go on meanwhile. */
+        (void)pthread_mutex_unlock(&link->lock);
+        nc_rdma_channel_close(stream->channel);
+        stream->channel = NULL;
+        stream->fd = -1;
+        (void)pthread_mutex_lock(&link->lock);
+    }
+    link->stream_count--;
     last = link->aborted && link->stream_count == 0 && !link->ended;
     if (last)
         link->ended = true;
     (void)atomic_fetch_sub(&thread->streams, 1);
-    if (stream->fd >= 0 && stream->channel == NULL) {
+    if (stream->fd >= 0) {
         (void)close(stream->fd);
         stream->fd = -1;
     }

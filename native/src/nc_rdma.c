@@ -285,6 +285,7 @@ int nc_rdma_open(const struct nc_rdma_options *options, struct nc_rdma **ret_rdm
     rdma = calloc(1, sizeof *rdma);
     if (rdma == NULL)
         return nc_err_set(err, NC_ERR_MEMORY, ENOMEM, "no memory for an RDMA device");
+    atomic_init(&rdma->users, 1);
     rdma->watch_fd = -1;
     rdma->lost_fd = -1;
     code = nc_verbs_open(options->library, &rdma->verbs, err);
@@ -309,13 +310,19 @@ fail:
     return code;
 }
 
-void nc_rdma_close(struct nc_rdma *rdma)
+void nc_rdma_release(struct nc_rdma *rdma)
 {
-    if (rdma == NULL)
+    if (atomic_fetch_sub(&rdma->users, 1) != 1)
         return;
     close_device(rdma);
     nc_verbs_close(rdma->verbs);
     free(rdma);
+}
+
+void nc_rdma_close(struct nc_rdma *rdma)
+{
+    if (rdma != NULL)
+        nc_rdma_release(rdma);
 }
 
 int nc_rdma_lost(struct nc_rdma *rdma)

@@ -241,6 +241,7 @@ int nc_rdma_channel_open(struct nc_rdma *rdma, uint32_t slots, uint32_t slot_byt
     channel->rdma = rdma;
     channel->slots = slots;
     channel->slot_bytes = slot_bytes;
+    (void)atomic_fetch_add(&rdma->users, 1);
     channel->slab_bytes = slab_bytes;
     channel->epoll_fd = -1;
     channel->more_fd = -1;
@@ -285,6 +286,7 @@ void nc_rdma_channel_close(struct nc_rdma_channel *channel)
     if (channel->more_fd >= 0)
         (void)close(channel->more_fd);
     free(channel);
+    nc_rdma_release(rdma);
 }
 
 void nc_rdma_channel_local(const struct nc_rdma_channel *channel, struct nc_rdma_peer *ret_peer)

@@ -29,9 +29,13 @@ struct nc_rdma {
     int watch_fd;       /* -1: there is no device file to watch */
     int lost_fd;        /* stays readable once the device is lost, for every channel's sake */
     atomic_int lost;    /* enum nc_rdma_loss */
+    atomic_uint users;  /* who opened it, and its channels */
 };
 
 enum nc_rdma_loss { NC_RDMA_PRESENT = 0, NC_RDMA_BROKEN, NC_RDMA_REMOVED };
+
+/* The last user closes the device. */
+void nc_rdma_release(struct nc_rdma *rdma);
 
 /* Takes what the kernel says about the device; any channel's thread may call it. */
 enum nc_rdma_loss nc_rdma_watch(struct nc_rdma *rdma);

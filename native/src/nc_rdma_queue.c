@@ -175,6 +175,11 @@ void nc_rdma_channel_discard(struct nc_rdma_channel *channel, uint32_t slot)
     channel->acquired--;
 }
 
+int nc_rdma_channel_delivered(const struct nc_rdma_channel *channel)
+{
+    return channel->idle.count + channel->acquired == channel->slots && channel->credit_writes == 0;
+}
+
 int nc_rdma_channel_post(struct nc_rdma_channel *channel, uint32_t slot, uint32_t size,
                          struct nc_err *err)
 {

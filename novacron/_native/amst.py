@@ -34,6 +34,8 @@ class Event(Record):
     link: int
     stream: int
     object: int
+    why: str
+    """``stream_lost`` over RDMA: the channel's own words."""
 
 
 class ObjectInfo(Record):
@@ -92,6 +94,7 @@ class Engine:
                 event.link,
                 event.stream,
                 event.object,
+                loaded.text(event.why),
             )
             for event in self._events[0:count]
         ]

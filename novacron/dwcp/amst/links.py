@@ -56,6 +56,8 @@ CONFLICT_WAIT: Final = 5.0
 """Seconds for the other node's link, whose ask stands."""
 LOOK_EVERY: Final = 1.0
 """Seconds between looks for nodes that were started again."""
+REACH_PAUSE: Final = 2.0
+"""Seconds between attempts at a session with a node that there is a link with, and no session."""
 NODE_ID_LENGTH: Final = 36
 CLOSE_TIMEOUT: Final = 1.0
 """For telling it that a link is closed, which it would find out anyway."""
@@ -74,6 +76,7 @@ class _Entry:
         self.asked = asked
         """By this node."""
         self.opened_at = trio.current_time()
+        self.reaching = False
         self.ended = trio.Event()
 
 
@@ -458,12 +461,27 @@ class Links:
     async def _watch_peers(self) -> None:
         """A link with a node that was started again since cannot go on, and what moves on it should
         not wait for its time to run out."""
+        assert self._nursery is not None
         while True:
             await trio.sleep(LOOK_EVERY)
             for entry in list(self._by_id.values()):
                 session = self._network.session(entry.peer)
-                if session is not None and not self._current(entry, session):
+                if session is None:
+                    if not entry.reaching:
+                        entry.reaching = True
+                        self._nursery.start_soon(self._reach_again, entry)
+                elif not self._current(entry, session):
                     entry.keeper.end(_started_again())
+
+    async def _reach_again(self, entry: _Entry) -> None:
+        """A node that is no seed is dialled by nobody else while its link has everybody wait, and
+        only a session tells whether it was started again."""
+        try:
+            await self.session_with(entry.peer)
+        except NovaCronError:
+            await trio.sleep(REACH_PAUSE)
+        finally:
+            entry.reaching = False
 
     async def _tell_closed(self, entry: _Entry, why: str) -> None:
         session = self._network.session(entry.peer)

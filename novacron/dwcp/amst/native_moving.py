@@ -100,7 +100,7 @@ class NativeMoving:
         self._link._objects.discard(self)
         self._link._engine._objects.pop(self._tag, None)
         if not self._finished.is_set():
-            self._failure = Event("object_failed", "CLOSED", 0, False, 0, 0, 0)
+            self._failure = Event("object_failed", "CLOSED", 0, False, 0, 0, 0, "")
             self._finished.set()
 
     def _take(self, event: Event) -> None:
@@ -132,6 +132,8 @@ class NativeMoving:
 
 
 def reason_of(known: dict[str, str], event: Event) -> str:
+    if event.why:
+        return event.why
     if event.os_errno:
         return os.strerror(event.os_errno)
     return known.get(event.code, event.code.lower().replace("_", " "))
