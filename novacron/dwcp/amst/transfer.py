@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Final
 
@@ -153,7 +154,7 @@ class _Wire:
         return wire * min(1.0, own / content) if content > 0 else float(own and wire)
 
 
-class Transfer:
+class Transfer(ABC):
     """Made by :class:`~novacron.dwcp.amst.transfers.Transfers`, which also runs it.
 
     Attributes:
@@ -234,24 +235,24 @@ class Transfer:
             return
         await self._changes.park()
 
+    @abstractmethod
     async def pause(self) -> None:
         """Stop to move until :meth:`resume`. Harmless when repeated.
 
         Raises:
           NovaCronError: the sender is another node, and does not answer.
         """
-        raise NotImplementedError
 
-    async def resume(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def resume(self) -> None: ...
 
+    @abstractmethod
     async def cancel(self) -> None:
         """End it, and remove what is partial at the receiver, as soon as that can be reached."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def limit(self, bytes_per_second: int) -> None:
         """0: no limit."""
-        raise NotImplementedError
 
     def view(self) -> TransferView:
         now = trio.current_time()
