@@ -32,7 +32,7 @@ from novacron.dwcp.amst.host import Room
 from novacron.dwcp.amst.naming import DISK_BPS, Names
 from novacron.dwcp.amst.rates import shares
 from novacron.dwcp.amst.sources import Entry, SourceFile, Sources
-from novacron.dwcp.amst.transfer import PRIORITIES, remedy_of
+from novacron.dwcp.amst.transfer import MAX_ERRORS, PRIORITIES, TransferError, remedy_of
 from novacron.dwcp.amst.transfer_messages import (
     MAX_ENTRIES,
     MAX_RUNS_BYTES,
@@ -197,12 +197,18 @@ class Attempt:
                 await self._offer(waiting)
             if len(found) < MAX_ENTRIES:
                 break
+        transfer = self._transfer
+        transfer.files_skipped = self._sources.skipped_total
+        transfer.skipped = [
+            TransferError(skipped.path, skipped.why)
+            for skipped in self._sources.skipped[:MAX_ERRORS]
+        ]
         for skipped in self._sources.skipped:
             logger.info(
                 "not sent: %s: %s",
                 skipped.path,
                 skipped.why,
-                extra={"transfer": self._transfer.record.id},
+                extra={"transfer": transfer.record.id},
             )
 
     async def _offer(self, entries: list[Entry]) -> None:
@@ -324,11 +330,15 @@ class Attempt:
 
     def _list_again(self, entry: Entry) -> Entry | None:
         """In a thread: *entry* as it is now. A walk, since only that knows how entries are made;
-        it is rare."""
-        for found in self._sources.entries():
-            if found.path == entry.path and found.kind == entry.kind:
-                return found._replace(position=entry.position)
-        return None
+        it is rare. One of its own, since the other may still be at it and notes what it skips."""
+        sources = self._transfer.open_sources()
+        try:
+            for found in sources.entries():
+                if found.path == entry.path and found.kind == entry.kind:
+                    return found._replace(position=entry.position)
+            return None
+        finally:
+            sources.close()
 
     async def _drop(self, each: _Object, exc: NovaCronError) -> None:
         transfer = self._transfer

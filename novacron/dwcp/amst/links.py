@@ -40,6 +40,7 @@ from novacron.dwcp.amst.negotiation import (
     RdmaOffer,
 )
 from novacron.dwcp.amst.rdma import Rdma, connect, offer_of
+from novacron.dwcp.amst.returns import Returns
 from novacron.dwcp.amst.supervision import NativeSupervisor, Supervisor
 from novacron.errors import DwcpError, NetworkError, NovaCronError
 from novacron.network import Network
@@ -54,10 +55,6 @@ CROSSING: Final = 2.0
 """Seconds in which an ask of the other node may have been sent before it knew of this one's link."""
 CONFLICT_WAIT: Final = 5.0
 """Seconds for the other node's link, whose ask stands."""
-LOOK_EVERY: Final = 1.0
-"""Seconds between looks for nodes that were started again."""
-REACH_PAUSE: Final = 2.0
-"""Seconds between attempts at a session with a node that there is a link with, and no session."""
 NODE_ID_LENGTH: Final = 36
 CLOSE_TIMEOUT: Final = 1.0
 """For telling it that a link is closed, which it would find out anyway."""
@@ -76,7 +73,6 @@ class _Entry:
         self.asked = asked
         """By this node."""
         self.opened_at = trio.current_time()
-        self.reaching = False
         self.ended = trio.Event()
 
 
@@ -192,7 +188,8 @@ class Links:
         self._network.register_handler("amst.link", self._answer)
         self._network.register_handler("amst.close", self._hear_close)
         self._network.register_handler("amst.rdma", self._answer_rdma)
-        nursery.start_soon(self._watch_peers)
+        returns = Returns(self._network, self.session_with, nursery)
+        nursery.start_soon(returns.run, lambda: list(self._by_peer), self._see)
 
     async def aclose(self) -> None:
         """End every link. Harmless when repeated."""
@@ -458,30 +455,12 @@ class Links:
         logger.info("link with %s ended: %s", entry.peer, reason, extra={"peer": entry.peer})
         await self._tell_closed(entry, str(reason))
 
-    async def _watch_peers(self) -> None:
+    def _see(self, session: PeerSession) -> None:
         """A link with a node that was started again since cannot go on, and what moves on it should
         not wait for its time to run out."""
-        assert self._nursery is not None
-        while True:
-            await trio.sleep(LOOK_EVERY)
-            for entry in list(self._by_id.values()):
-                session = self._network.session(entry.peer)
-                if session is None:
-                    if not entry.reaching:
-                        entry.reaching = True
-                        self._nursery.start_soon(self._reach_again, entry)
-                elif not self._current(entry, session):
-                    entry.keeper.end(_started_again())
-
-    async def _reach_again(self, entry: _Entry) -> None:
-        """A node that is no seed is dialled by nobody else while its link has everybody wait, and
-        only a session tells whether it was started again."""
-        try:
-            await self.session_with(entry.peer)
-        except NovaCronError:
-            await trio.sleep(REACH_PAUSE)
-        finally:
-            entry.reaching = False
+        entry = self._by_peer.get(session.node_id)
+        if entry is not None and not self._current(entry, session):
+            entry.keeper.end(_started_again())
 
     async def _tell_closed(self, entry: _Entry, why: str) -> None:
         session = self._network.session(entry.peer)

@@ -56,6 +56,7 @@ class Outgoing(Transfer):
         self._moved, self._zero = record.bytes_moved, record.bytes_zero
         self._resent, self._wire_bytes = record.bytes_resent, float(record.wire_bytes)
         self._counted = record.bytes_moved
+        self.files_skipped = record.files_skipped
         self.bucket = Bucket(float(record.limit_bps), 0.0)
         self.paused = record.paused
         self.generation = 0
@@ -274,6 +275,7 @@ class Outgoing(Transfer):
             bytes_zero=found.zero_bytes,
             bytes_resent=found.resent_bytes,
             wire_bytes=int(self._wire_bytes),
+            files_skipped=self.files_skipped,
         )
         record = self.record
         try:

@@ -71,6 +71,7 @@ class OutgoingRecord(Record):
     bytes_zero: int = 0
     bytes_resent: int = 0
     wire_bytes: int = 0
+    files_skipped: int = 0
 
     @property
     def same(self) -> tuple[object, ...]:

@@ -118,6 +118,11 @@ class TransferView(Record):
     deadline_at: float | None
     current: str
     errors: list[TransferError]
+    files_skipped: int
+    """What lies in a directory that is sent and cannot be: links, pipes, sockets, devices, names that
+    the other node would refuse. The sender knows; 0 at the receiver."""
+    skipped: list[TransferError]
+    """The first of them, in this life of the node."""
 
 
 class _Wire:
@@ -182,6 +187,8 @@ class Transfer(ABC):
         self.total_known = False
         self.errors: list[TransferError] = []
         self.errors_total = 0
+        self.files_skipped = 0
+        self.skipped: list[TransferError] = []
         self.current = ""
         self.link: Link | None = None
         # Of the last link, also when it is left: what a transfer went over is asked afterwards too.
@@ -235,22 +242,18 @@ class Transfer(ABC):
         Raises:
           NovaCronError: the sender is another node, and does not answer.
         """
-        ...
 
     @abstractmethod
     async def resume(self) -> None:
         """Go on after :meth:`pause`."""
-        ...
 
     @abstractmethod
     async def cancel(self) -> None:
         """End it, and remove what is partial at the receiver, as soon as that can be reached."""
-        ...
 
     @abstractmethod
     async def limit(self, bytes_per_second: int) -> None:
         """0: no limit."""
-        ...
 
     def view(self) -> TransferView:
         now = trio.current_time()
@@ -293,6 +296,8 @@ class Transfer(ABC):
             deadline_at=self.deadline_at,
             current=self.current,
             errors=list(self.errors),
+            files_skipped=self.files_skipped,
+            skipped=list(self.skipped),
         )
 
     # For those that run it -------------------------------------------------------------------
@@ -435,4 +440,5 @@ def view_as_dict(view: TransferView) -> dict[str, Any]:
     """For JSON."""
     found = view._asdict()
     found["errors"] = [error._asdict() for error in view.errors]
+    found["skipped"] = [skipped._asdict() for skipped in view.skipped]
     return found
