@@ -264,7 +264,7 @@ struct nc_stream {
     int lost_code;
     int lost_errno;
     char lost_why[NC_AMST_WHY_BYTES]; /* of a channel */
-    struct nc_flight *first_flight; /* oldest first */
+    struct nc_flight *first_flight;   /* oldest first */
     struct nc_flight *last_flight;
     struct nc_frame_ack acks[NC_ACKS_HELD];
     size_t ack_count;

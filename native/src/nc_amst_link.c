@@ -205,9 +205,19 @@ refuse:
 int nc_amst_link_rdma(struct nc_amst_link *link, struct nc_rdma_channel *channel,
                       uint32_t stream_id, struct nc_err *err)
 {
-    struct nc_stream *stream = new_stream(link, nc_rdma_channel_fd(channel), stream_id, err);
+    uint32_t needed = NC_FRAME_HEADER_BYTES + link->options.max_chunk + NC_FRAME_CHECKSUM_BYTES +
+                      NC_CRYPTO_TAG_BYTES;
+    struct nc_stream *stream;
+    struct nc_rdma_peer local;
     int code;
 
+    nc_rdma_channel_local(channel, &local);
+    if (local.slot_bytes < needed) {
+        nc_rdma_channel_close(channel);
+        return nc_err_set(err, NC_ERR_INVALID, 0, "slots of %u bytes for frames of up to %u",
+                          local.slot_bytes, needed);
+    }
+    stream = new_stream(link, nc_rdma_channel_fd(channel), stream_id, err);
     if (stream == NULL) {
         nc_rdma_channel_close(channel);
         return NC_ERR_MEMORY;

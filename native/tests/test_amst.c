@@ -1,161 +1,17 @@
-/* Two engines in one process, joined by real sockets on loopback. */
+/* The engine over TCP. */
 #define _GNU_SOURCE
 
-#include <arpa/inet.h>
+#include "amst_pair.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <poll.h>
-#include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-#include "check.h"
-#include "nc_amst.h"
 #include "nc_crc.h"
-#include "nc_err.h"
-#include "nc_frame.h"
-
-#define CHUNK (64u * 1024)
-#define PATIENCE_MS 20000
-
-struct end {
-    struct nc_amst *engine;
-    struct nc_amst_link *link;
-    unsigned seen[NC_AMST_EVENT_MAX];
-    int code; /* of the last failure */
-};
-
-struct pair {
-    struct end a; /* initiator */
-    struct end b;
-    int listener;
-    struct sockaddr_in address;
-};
-
-static void open_end(struct end *end, int initiator, int encrypt, uint32_t threads)
-{
-    struct nc_amst_options options = {.threads = threads};
-    struct nc_amst_link_options link = {.tag = 7,
-                                        .initiator = initiator,
-                                        .encrypt = encrypt,
-                                        .max_chunk = 1024 * 1024,
-                                        .send_window = 16u * 1024 * 1024,
-                                        .receive_window = 16u * 1024 * 1024};
-    struct nc_err err;
-
-    memset(end, 0, sizeof *end);
-    memset(link.id, 5, sizeof link.id);
-    memset(link.secret, 6, sizeof link.secret);
-    memset(link.context, 8, sizeof link.context);
-    if (nc_amst_open(&options, &end->engine, &err) != NC_ERR_OK ||
-        nc_amst_link_open(end->engine, &link, &end->link, &err) != NC_ERR_OK) {
-        (void)fprintf(stderr, "no engine: %s\n", err.reason);
-        exit(1);
-    }
-}
-
-static void open_pair(struct pair *pair, int encrypt, uint32_t threads)
-{
-    socklen_t size = sizeof pair->address;
-
-    open_end(&pair->a, 1, encrypt, threads);
-    open_end(&pair->b, 0, encrypt, threads);
-    pair->listener = socket(AF_INET, SOCK_STREAM, 0);
-    memset(&pair->address, 0, sizeof pair->address);
-    pair->address.sin_family = AF_INET;
-    pair->address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    CHECK(bind(pair->listener, (struct sockaddr *)&pair->address, sizeof pair->address) == 0);
-    CHECK(listen(pair->listener, 300) == 0);
-    CHECK(getsockname(pair->listener, (struct sockaddr *)&pair->address, &size) == 0);
-}
-
-/* Dials, and reads what the initiator says; the acceptor's end of the connection. */
-static int greet(struct pair *pair, uint32_t id, uint8_t *ret_hello)
-{
-    int near = socket(AF_INET, SOCK_STREAM, 0);
-    int far;
-    size_t have = 0;
-    struct nc_err err = {0};
-
-    CHECK(connect(near, (struct sockaddr *)&pair->address, sizeof pair->address) == 0);
-    far = accept(pair->listener, NULL, NULL);
-    CHECK(nc_amst_link_dialled(pair->a.link, near, id, &err) == NC_ERR_OK);
-    while (have < NC_FRAME_HELLO_BYTES) {
-        ssize_t got = read(far, ret_hello + have, NC_FRAME_HELLO_BYTES - have);
-
-        if (got <= 0)
-            return -1;
-        have += (size_t)got;
-    }
-    return far;
-}
-
-static int add_stream(struct pair *pair, uint32_t id)
-{
-    uint8_t hello[NC_FRAME_HELLO_BYTES];
-    int far = greet(pair, id, hello);
-    struct nc_err err = {0};
-
-    CHECK(nc_amst_link_accepted(pair->b.link, far, hello, sizeof hello, &err) == NC_ERR_OK);
-    return far;
-}
-
-/* Takes events until `kind` was seen `count` times; false when it takes too long. */
-static int await(struct end *end, int kind, unsigned count)
-{
-    for (int rounds = 0; rounds < PATIENCE_MS / 100; rounds++) {
-        struct nc_amst_event events[16];
-        struct pollfd ready = {.fd = nc_amst_event_fd(end->engine), .events = POLLIN};
-        size_t got;
-
-        if (end->seen[kind] >= count)
-            return 1;
-        (void)poll(&ready, 1, 100);
-        got = nc_amst_poll(end->engine, events, 16);
-        for (size_t i = 0; i < got; i++) {
-            end->seen[events[i].kind]++;
-            if (events[i].kind == NC_AMST_OBJECT_FAILED)
-                end->code = events[i].code;
-        }
-    }
-    return end->seen[kind] >= count;
-}
-
-static void end_object(struct end *end, struct nc_amst_object *object)
-{
-    unsigned before = end->seen[NC_AMST_OBJECT_ENDED];
-
-    nc_amst_object_abort(object);
-    CHECK(await(end, NC_AMST_OBJECT_ENDED, before + 1));
-    nc_amst_object_free(object);
-}
-
-static void close_pair(struct pair *pair)
-{
-    nc_amst_link_abort(pair->a.link);
-    nc_amst_link_abort(pair->b.link);
-    CHECK(await(&pair->a, NC_AMST_LINK_ENDED, 1));
-    CHECK(await(&pair->b, NC_AMST_LINK_ENDED, 1));
-    nc_amst_link_free(pair->a.link);
-    nc_amst_link_free(pair->b.link);
-    nc_amst_close(pair->a.engine);
-    nc_amst_close(pair->b.engine);
-    (void)close(pair->listener);
-}
-
-static void fill(uint8_t *data, size_t size, uint32_t seed)
-{
-    for (size_t i = 0; i < size; i++) {
-        seed = seed * 1664525u + 1013904223u;
-        data[i] = (uint8_t)(seed >> 24);
-    }
-}
 
 static void move_memory(int encrypt, size_t size, unsigned streams, uint32_t threads, int stable)
 {
-    struct pair pair;
+    struct engines pair;
     uint8_t *from = malloc(size + 1);
     uint8_t *to = calloc(1, size + 1);
     struct nc_amst_object *sent;
@@ -173,7 +29,7 @@ static void move_memory(int encrypt, size_t size, unsigned streams, uint32_t thr
                                     .stable = stable};
 
     fill(from, size, (uint32_t)size);
-    open_pair(&pair, encrypt, threads);
+    open_engines(&pair, encrypt, threads);
     for (unsigned i = 1; i <= streams; i++)
         (void)add_stream(&pair, i);
     CHECK(await(&pair.a, NC_AMST_STREAM_UP, streams));
@@ -194,12 +50,12 @@ static void move_memory(int encrypt, size_t size, unsigned streams, uint32_t thr
     }
     end_object(&pair.a, sent);
     end_object(&pair.b, received);
-    close_pair(&pair);
+    close_engines(&pair);
     free(from);
     free(to);
 }
 
-static int accept_again(struct pair *pair, const uint8_t *hello)
+static int accept_again(struct engines *pair, const uint8_t *hello)
 {
     int near = socket(AF_INET, SOCK_STREAM, 0);
     int code;
@@ -214,13 +70,13 @@ static int accept_again(struct pair *pair, const uint8_t *hello)
 
 static void greet_in_any_order_and_once(void)
 {
-    struct pair pair;
+    struct engines pair;
     uint8_t hello[4][NC_FRAME_HELLO_BYTES];
     uint8_t late[NC_FRAME_HELLO_BYTES];
     int far[4];
     struct nc_err err = {0};
 
-    open_pair(&pair, 1, 2);
+    open_engines(&pair, 1, 2);
     for (uint32_t id = 1; id <= 3; id++)
         far[id] = greet(&pair, id, hello[id]);
     for (uint32_t id = 3; id >= 1; id--)
@@ -243,12 +99,12 @@ static void greet_in_any_order_and_once(void)
     (void)add_stream(&pair, 4 + 1024);
     (void)add_stream(&pair, 100000);
     (void)add_stream(&pair, 100000 - 1023);
-    close_pair(&pair);
+    close_engines(&pair);
 }
 
 static void keep_holes(int encrypt)
 {
-    struct pair pair;
+    struct engines pair;
     size_t size = 40u * 1024 * 1024 + 4096;
     int from = memfd_create("from", 0);
     int to = memfd_create("to", 0);
@@ -266,7 +122,7 @@ static void keep_holes(int encrypt)
     fill(block, sizeof block, 3);
     CHECK(ftruncate(from, (off_t)size) == 0 && ftruncate(to, (off_t)size) == 0);
     CHECK(pwrite(from, block, sizeof block, 10 * 1024 * 1024 + 4096) == sizeof block);
-    open_pair(&pair, encrypt, 2);
+    open_engines(&pair, encrypt, 2);
     (void)add_stream(&pair, 1);
     (void)add_stream(&pair, 2);
     CHECK(nc_amst_receive(pair.b.link, &target, &received, &err) == NC_ERR_OK);
@@ -281,14 +137,14 @@ static void keep_holes(int encrypt)
     CHECK(info.moved_bytes == CHUNK && info.zero_bytes == size - CHUNK);
     end_object(&pair.a, sent);
     end_object(&pair.b, received);
-    close_pair(&pair);
+    close_engines(&pair);
     (void)close(from);
     (void)close(to);
 }
 
 static void survive_dead_streams(int encrypt)
 {
-    struct pair pair;
+    struct engines pair;
     size_t size = 64u * 1024 * 1024;
     uint8_t *from = malloc(size);
     uint8_t *to = calloc(1, size);
@@ -307,7 +163,7 @@ static void survive_dead_streams(int encrypt)
     int far[6];
 
     fill(from, size, 77);
-    open_pair(&pair, encrypt, 2);
+    open_engines(&pair, encrypt, 2);
     for (unsigned i = 0; i < 4; i++)
         far[i] = add_stream(&pair, i + 1);
     CHECK(nc_amst_receive(pair.b.link, &target, &received, &err) == NC_ERR_OK);
@@ -328,72 +184,25 @@ static void survive_dead_streams(int encrypt)
     CHECK(await(&pair.b, NC_AMST_STREAM_CLOSED, 1));
     end_object(&pair.a, sent);
     end_object(&pair.b, received);
-    close_pair(&pair);
+    close_engines(&pair);
     free(from);
     free(to);
 }
 
 static void pipe_through(int encrypt, size_t size, unsigned streams)
 {
-    struct pair pair;
-    int in[2];
-    int out[2];
-    uint8_t *from = malloc(size + 1);
-    uint8_t *to = malloc(size + 1);
-    size_t put = 0;
-    size_t have = 0;
-    struct nc_amst_object *sent;
-    struct nc_amst_object *received;
-    struct nc_err err = {0};
+    struct engines pair;
 
-    fill(from, size, 9);
-    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, in) == 0);
-    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, out) == 0);
-    open_pair(&pair, encrypt, 2);
+    open_engines(&pair, encrypt, 2);
     for (unsigned i = 1; i <= streams; i++)
         (void)add_stream(&pair, i);
-    CHECK(nc_amst_pipe_receive(pair.b.link, 2, 1, out[1], 1024 * 1024, &received, &err) ==
-          NC_ERR_OK);
-    CHECK(nc_amst_pipe_send(pair.a.link, 2, 1, in[1], 256 * 1024, 0, 1024 * 1024, &sent, &err) ==
-          NC_ERR_OK);
-    (void)close(in[1]);
-    (void)close(out[1]);
-    for (int idle = 0; idle < 400 && have < size;) {
-        struct pollfd ready[2] = {{.fd = in[0], .events = put < size ? POLLOUT : 0},
-                                  {.fd = out[0], .events = POLLIN}};
-        ssize_t got;
-
-        if (poll(ready, 2, 50) == 0)
-            idle++;
-        if (put < size) {
-            got = write(in[0], from + put, size - put);
-            if (got > 0)
-                put += (size_t)got;
-            if (put == size)
-                (void)shutdown(in[0], SHUT_WR);
-        }
-        got = read(out[0], to + have, size - have + 1);
-        if (got > 0)
-            have += (size_t)got;
-    }
-    if (size == 0)
-        (void)shutdown(in[0], SHUT_WR);
-    CHECK(have == size && memcmp(from, to, size) == 0);
-    CHECK(await(&pair.a, NC_AMST_OBJECT_DONE, 1));
-    CHECK(await(&pair.b, NC_AMST_OBJECT_DONE, 1));
-    CHECK(read(out[0], to, 1) == 0);
-    end_object(&pair.a, sent);
-    end_object(&pair.b, received);
-    close_pair(&pair);
-    (void)close(in[0]);
-    (void)close(out[0]);
-    free(from);
-    free(to);
+    pump(&pair, size);
+    close_engines(&pair);
 }
 
 static void refuse_what_cannot_be_written(void)
 {
-    struct pair pair;
+    struct engines pair;
     uint8_t from[4096] = {1};
     int null = memfd_create("readonly", MFD_ALLOW_SEALING);
     struct nc_amst_object *sent;
@@ -404,7 +213,7 @@ static void refuse_what_cannot_be_written(void)
         .number = 1, .fd = -1, .memory = from, .size = 4096, .chunk = CHUNK};
 
     CHECK(ftruncate(null, 4096) == 0 && fcntl(null, F_ADD_SEALS, F_SEAL_WRITE) == 0);
-    open_pair(&pair, 1, 1);
+    open_engines(&pair, 1, 1);
     (void)add_stream(&pair, 1);
     CHECK(nc_amst_receive(pair.b.link, &target, &received, &err) == NC_ERR_OK);
     CHECK(nc_amst_send(pair.a.link, &source, &sent, &err) == NC_ERR_OK);
@@ -419,7 +228,7 @@ static void refuse_what_cannot_be_written(void)
     CHECK(await(&pair.a, NC_AMST_OBJECT_FAILED, 2));
     CHECK(pair.a.code == NC_ERR_NOT_FOUND);
     end_object(&pair.a, sent);
-    close_pair(&pair);
+    close_engines(&pair);
     (void)close(null);
 }
 

@@ -75,9 +75,14 @@ class Device:
         self._channels.add(channel)
         return channel
 
+    @property
+    def channels(self) -> int:
+        """How many are open and not handed on."""
+        return len(self._channels)
+
     def close(self) -> None:
-        """Closes the channels that are left first, but not detached ones, which must be closed before.
-        Harmless when repeated."""
+        """Closes the channels that are left first. The C device goes with the last of those that were
+        handed on. Harmless when repeated."""
         for channel in tuple(self._channels):
             channel.close()
         pointer, self._pointer = self._pointer, None
@@ -193,7 +198,7 @@ class Channel:
         return received
 
     def detach(self) -> Pointer:
-        """Hand the C channel to somebody who closes it, before the device is closed."""
+        """Hand the C channel to somebody who closes it."""
         pointer = self._pointer
         self._open_pointer = None
         self.device.forget(self)

@@ -64,7 +64,7 @@ def show(args: argparse.Namespace) -> int:
         print("\nno links to other nodes")
     for link in links:
         print()
-        print(_headline(link))
+        print(_headline(link, answer.get("rdma") or {}))
         if args.streams:
             streams = items_of(link, "streams")
             columns = ("id", "state", "mover", "rtt", "rate", "sent", "received", "retransmits", "congestion")  # fmt: skip
@@ -72,7 +72,7 @@ def show(args: argparse.Namespace) -> int:
     return 0
 
 
-def _headline(link: Mapping[str, Any]) -> str:
+def _headline(link: Mapping[str, Any], node_rdma: Mapping[str, Any]) -> str:
     streams = items_of(link, "streams")
     counters = link.get("counters") or {}
     crypt = "encrypted" if link.get("encrypted") else "not encrypted"
@@ -85,6 +85,10 @@ def _headline(link: Mapping[str, Any]) -> str:
     ]
     if link.get("why"):
         lines.append(f"  reduced: {cell(link['why'])}")
+    rdma = link.get("rdma") or {}
+    # A node without RDMA said so above.
+    if rdma.get("why") and rdma["why"] != node_rdma.get("why"):
+        lines.append(f"  no RDMA: {cell(rdma['why'])}")
     return "\n".join(lines)
 
 

@@ -213,6 +213,11 @@ class Links:
                 "chunk_bytes": entry.agreement.chunk_bytes,
                 "send_window_bytes": entry.agreement.send_window,
                 "why": entry.agreement.why,
+                "rdma": {
+                    "wanted": self._settings.rdma,
+                    "got": "off",
+                    "why": "protocol version 1 has none",
+                },
                 **entry.keeper.statistics(),
             }
             for entry in self._by_id.values()
@@ -386,6 +391,7 @@ class Links:
             start=self._start_with(host),
             congestion=self._congestion,
             dial_rdma=self._rdma_dialler(peer, link) if "rdma" in agreement.movers else None,
+            rdma_why=self._rdma.why or "the other node has none",
         )
 
     async def _open_v1_keeper(
@@ -415,19 +421,22 @@ class Links:
     async def _answer_rdma(self, session: PeerSession, body: bytes) -> bytes:
         asked = unpack(RdmaAsk, body)
         entry = self._by_id.get(asked.link)
-        link = entry.keeper.link if entry is not None else None
-        if entry is None or entry.peer != session.node_id or not isinstance(link, NativeLink):
+        keeper = entry.keeper if entry is not None and entry.peer == session.node_id else None
+        if not isinstance(keeper, NativeSupervisor):
             raise LinkRefusedError("there is no such link")
-        if not self._rdma.usable:
-            raise DwcpUnavailableError("no RDMA", why=self._rdma.why)
-        channel = await self._rdma.open_channel(link.max_chunk_bytes)
         try:
-            answer = pack(offer_of(channel))
-            await connect(channel, from_wire(RdmaOffer, asked.offer))
-        except BaseException:
-            channel.close()
+            channel = await self._rdma.open_channel(keeper.link.max_chunk_bytes)
+            try:
+                answer = pack(offer_of(channel))
+                await connect(channel, from_wire(RdmaOffer, asked.offer))
+            except BaseException:
+                channel.close()
+                raise
+            keeper.expect_rdma(asked.stream)
+            keeper.link.add_rdma(channel, asked.stream)
+        except NovaCronError as exc:
+            keeper.lose_rdma(str(exc))
             raise
-        link.add_rdma(channel, asked.stream)
         return answer
 
     def _start_with(self, host: str) -> int:

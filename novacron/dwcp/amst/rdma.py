@@ -9,6 +9,7 @@ import trio
 
 from novacron._native import rdma as native
 from novacron._native.rdma import Channel, Device, Peer
+from novacron.dwcp.amst.errors import DwcpUnavailableError
 from novacron.dwcp.amst.negotiation import RdmaOffer
 from novacron.dwcp.amst.wire import CHECKSUM_BYTES, HEADER_BYTES, TAG_BYTES
 from novacron.errors import NativeError
@@ -23,15 +24,20 @@ LEAST_SLOTS: Final = 4
 PAGE: Final = 4096
 OPEN_TIMEOUT: Final = 5.0
 """A device in trouble may hold its driver for long; the node does not wait for it."""
+WATCH_EVERY: Final = 1.0
+LOOK_AGAIN: Final = 10.0
+"""Seconds between looks for a device after one was lost."""
 
 
 class Rdma:
-    """The node's RDMA device. :meth:`open` never fails: what is not there is said in :attr:`why`."""
+    """The node's RDMA device. :meth:`run` never fails: what is not there is said in :attr:`why`."""
 
     def __init__(self, *, wanted: bool, device: str | None) -> None:
         self._wanted = wanted
         self._device_name = device
         self._device: Device | None = None
+        self._opening = 0
+        self._running = trio.CancelScope()
         self.why = "not looked for yet" if wanted else "dwcp.amst.rdma is off"
 
     @property
@@ -42,15 +48,25 @@ class Rdma:
     def device(self) -> str:
         return self._device.name if self._device is not None else ""
 
-    async def open(self) -> None:
+    async def run(self) -> None:
+        """Open the device, and see to it that one that was removed is let go: some drivers keep whoever
+        removes a device waiting for those who have it open. Returns where there is none to begin with,
+        and after :meth:`aclose`."""
+        with self._running:
+            await self._open()
+            while (device := self._device) is not None:
+                await self._watch(device)
+                while not self.usable:
+                    await trio.sleep(LOOK_AGAIN)
+                    await self._open_again()
+
+    async def _open(self) -> None:
         if not self._wanted:
             return
         self.why = f"the device did not answer within {OPEN_TIMEOUT:g} s"
         with trio.move_on_after(OPEN_TIMEOUT):
             try:
-                self._device = await trio.to_thread.run_sync(
-                    native.open_device, self._device_name or "", abandon_on_cancel=True
-                )
+                self._device = await self._open_device()
                 self.why = ""
             except NativeError as exc:
                 self.why = exc.why or exc.what
@@ -62,24 +78,60 @@ class Rdma:
                 extra={"key": "dwcp.amst.rdma_device"},
             )
 
+    async def _open_again(self) -> None:
+        """The one that was lost, or another."""
+        with trio.move_on_after(OPEN_TIMEOUT):
+            try:
+                self._device = await self._open_device()
+            except NativeError:
+                return
+        if self._device is not None:
+            self.why = ""
+            logger.info("RDMA device %s can be used", self._device.name)
+
+    async def _open_device(self) -> Device:
+        name = self._device_name or ""
+        return await trio.to_thread.run_sync(native.open_device, name, abandon_on_cancel=True)
+
+    async def _watch(self, device: Device) -> None:
+        while not device.lost:  # noqa: ASYNC110 - nothing else says so
+            await trio.sleep(WATCH_EVERY)
+        self.why = f"device {device.name} was removed or failed"
+        await self._close()
+
+    async def _close(self) -> None:
+        """Channels of the engine may outlive this; those that are being agreed on are waited for."""
+        device, self._device = self._device, None
+        if device is None:
+            return
+        with trio.CancelScope(shield=True):
+            while self._opening or device.channels:  # noqa: ASYNC110 - threads and others' channels
+                await trio.sleep(0.05)
+            await trio.to_thread.run_sync(device.close)
+
     async def open_channel(self, chunk_bytes: int) -> Channel:
         """A channel whose slots hold a frame of *chunk_bytes* of content; the caller closes it.
 
         Raises:
+          DwcpUnavailableError: there is no device, or not any more.
           NativeError: so much memory may not be locked, or the device refused.
         """
-        assert self._device is not None
         device = self._device
+        if device is None:
+            raise DwcpUnavailableError("no RDMA", why=self.why)
         frame = HEADER_BYTES + chunk_bytes + CHECKSUM_BYTES + TAG_BYTES
         slot_bytes = -(-frame // PAGE) * PAGE
         slots = min(MOST_SLOTS, max(LEAST_SLOTS, SLAB_BYTES // slot_bytes))
-        return await trio.to_thread.run_sync(device.open_channel, slots, slot_bytes)
+        self._opening += 1
+        try:
+            return await trio.to_thread.run_sync(device.open_channel, slots, slot_bytes)
+        finally:
+            self._opening -= 1
 
     async def aclose(self) -> None:
-        """After every channel that was handed to the engine is closed."""
-        device, self._device = self._device, None
-        if device is not None:
-            await trio.to_thread.run_sync(device.close)
+        """Harmless when repeated."""
+        self._running.cancel()
+        await self._close()
 
 
 async def connect(channel: Channel, offer: RdmaOffer) -> None:

@@ -93,7 +93,7 @@ class Amst:
                 nursery, threads=self._threads, limit_bps=self._settings.limit_bps
             )
             # Beside the rest: drivers can take long, and links that come meanwhile use TCP.
-            nursery.start_soon(self._rdma.open)
+            nursery.start_soon(self._rdma.run)
 
     async def open(self, nursery: trio.Nursery, *, again: int) -> None:
         """Raises what :func:`~novacron.dwcp.amst.listener.open_data_listener` does."""

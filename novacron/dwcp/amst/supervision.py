@@ -38,6 +38,8 @@ STABLE: Final = 5.0
 """Seconds a connection has to last for the next one to be dialled without much of a pause."""
 SHORTEST_INTERVAL: Final = 0.25
 INTERVAL_ROUND_TRIPS: Final = 4
+SETTING_UP: Final = "it is being set up"
+NOT_SET_UP: Final = "the other node, which asked for the link, has not set it up"
 
 
 class Supervisor(Protocol):
@@ -90,7 +92,12 @@ class NativeSupervisor:
         start: int,
         congestion: Congestion,
         dial_rdma: Callable[[int], Awaitable[None]] | None = None,
+        rdma_why: str = "not agreed on",
     ) -> None:
+        """Args:
+        dial_rdma: Where RDMA was agreed on.
+        rdma_why: Why it was not, otherwise.
+        """
         self._link = link
         self.heard_close = False
         self._host = host
@@ -100,7 +107,10 @@ class NativeSupervisor:
         self._congestion = congestion
         self._dial_rdma = dial_rdma
         self._rdma_stream: int | None = None
-        self.rdma_why = "" if dial_rdma is not None else "not agreed on"
+        if dial_rdma is not None:
+            rdma_why = SETTING_UP if initiator else NOT_SET_UP
+        self.rdma_why = rdma_why
+        """Why RDMA does not carry; empty while it does."""
         self._controller = Controller(
             minimum=min(settings.streams_min, max_streams),
             maximum=min(settings.streams_max, max_streams),
@@ -171,7 +181,11 @@ class NativeSupervisor:
                 for d in controller.history
             ],
             "last_failure": self._last_failure,
-            "rdma_why": self.rdma_why,
+            "rdma": {
+                "wanted": self._settings.rdma,
+                "got": "off" if self.rdma_why else "on",
+                "why": self.rdma_why,
+            },
             "counters": self.link.counters()._asdict(),
             "streams": [stream._asdict() for stream in self.link.streams()],
         }
@@ -187,12 +201,19 @@ class NativeSupervisor:
         try:
             await dial(stream_id)
         except NovaCronError as exc:
-            self._lose_rdma(str(exc))
+            self.lose_rdma(str(exc))
 
-    def _lose_rdma(self, why: str) -> None:
+    def expect_rdma(self, stream_id: int) -> None:
+        """That stream, which the initiator dialled, is the one over RDMA."""
+        self._rdma_stream = stream_id
+
+    def lose_rdma(self, why: str) -> None:
+        """TCP carries, for the rest of the link's life."""
         self._rdma_stream = None
         self.rdma_why = why
         self.link.mover = "tcp"
+        if self.link.over:
+            return
         logger.warning(
             "RDMA with %s cannot be used, TCP is: %s",
             self.link.peer,
@@ -206,19 +227,19 @@ class NativeSupervisor:
             rdma = event.stream_id == self._rdma_stream
             if event.kind == "up":
                 if rdma:
-                    self.link.mover = "rdma"
+                    self.link.mover, self.rdma_why = "rdma", ""
                 self._open[event.stream_id] = trio.current_time()
             else:
                 since = self._open.pop(event.stream_id, None)
                 self._retiring.discard(event.stream_id)
-                if rdma:
-                    self._lose_rdma(event.reason or "the other node ended it")
                 if event.kind == "lost":
                     STREAMS_LOST.inc()
+                if rdma:  # TCP takes over, and that at once
+                    self.lose_rdma(event.reason or "the other node ended it")
+                elif event.kind == "lost":
                     if since is not None and trio.current_time() - since >= STABLE:
                         self._backoff = FIRST_BACKOFF
-                    if not rdma:  # TCP takes over, and that at once
-                        self._fail(event.reason)
+                    self._fail(event.reason)
                     logger.info(
                         "a data connection with %s was lost: %s",
                         self.link.peer,

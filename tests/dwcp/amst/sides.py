@@ -88,6 +88,7 @@ class Side:
         self.mode = mode
         self.versions: tuple[int, ...] = (3, 1)
         self.settings = AmstSettings(**{"chunk_bytes": CHUNK, "rdma": "off", **settings})
+        self.rdma = Rdma(wanted=self.settings.rdma == "auto", device=self.settings.rdma_device)
         self.asks = 0
         self.links: Links
         self.relay: Relay
@@ -115,10 +116,11 @@ class Side:
             engine=self._engine,
             congestion=congestion,
             book=AddressBook(self._directory / f"{self.id}.json"),
-            rdma=Rdma(wanted=False, device=None),
+            rdma=self.rdma,
             versions=self.versions,
             open_v1=v1.keeper,
         )
+        nursery.start_soon(self.rdma.run)
         await self.links.start(nursery, self.relay.port)
         answer = self.node.network._handlers["amst.link"]
 
@@ -148,6 +150,7 @@ class Side:
         await self.links.aclose()
         if self._engine is not None:
             await self._engine.aclose()
+        await self.rdma.aclose()
 
     def keeper(self) -> Any:
         """Of the only link."""
