@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import mmap
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,10 +26,13 @@ from bench.amst_pair import (
     write_certificate,
     write_random,
 )
-from bench.harness import BenchError, interleaved, say
+from bench.harness import BenchError, interleaved, percentile, say
+from bench.processes import GIB
 from bench.series import Series
 
 _WARM_UP = 1
+_COPIES = 5
+_SHARED = mmap.MAP_SHARED | mmap.MAP_POPULATE
 _SAME_HOST = "cubic"
 """What a node chooses for the loopback; the figures at the top are of it."""
 _RAW, _AEAD, _V1, _IPERF3 = "raw", "aead", "v1", "iperf3"
@@ -97,6 +102,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         run = _Measurement(Path(directory), size, chunk, args.threads)
         by_congestion = {name: run.series(name, counts, args.rounds) for name in algorithms}
         v1, why = run.v1(args.rounds)
+        copy = run.copy_s_per_gib()
     say("\n")
     result: dict[str, Any] = {"rounds": args.rounds, **by_congestion[algorithms[0]]}
     result["v1_gbps"] = None if v1 is None else round(v1, 3)
@@ -104,6 +110,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         result["v1_skipped"] = why
     return result | {
         "verified": True,
+        "copy_s_per_gib": round(copy, 4),
         "congestion": algorithms[0],
         "by_congestion": by_congestion,
         "size_bytes": size,
@@ -160,6 +167,24 @@ class _Measurement:
             moved = transfer(ends, self.source)
         series.add(key, gbps=moved.gbps, cpu=moved.cpu_s_per_gib)
 
+    def copy_s_per_gib(self) -> float:
+        """CPU time for copying the source's memory once, into memory whose pages are there: what any
+        transfer between memories that large costs on top of one out of the cache."""
+        seconds = []
+        with self.source.open("rb") as source, self.target.open("w+b") as target:
+            target.truncate(self.size)
+            with (
+                mmap.mmap(source.fileno(), self.size, _SHARED, mmap.PROT_READ) as read,
+                mmap.mmap(target.fileno(), self.size, _SHARED) as written,
+                memoryview(read) as data,
+                memoryview(written) as room,
+            ):
+                for _ in range(_COPIES):
+                    began = time.process_time()
+                    room[:] = data
+                    seconds.append(time.process_time() - began)
+        return percentile(seconds, 0.5) / (self.size / GIB)
+
     def v1(self, rounds: int) -> tuple[float | None, str]:
         """One TLS stream in Python, which no congestion control bounds; or why it was left out."""
         if importlib.util.find_spec("novacron.dwcp.amst.v1") is None:
@@ -196,6 +221,7 @@ def as_text(result: dict[str, Any]) -> str:
         )
     v1 = result["v1_gbps"]
     lines += ["", f"v1 {v1:.2f}" if v1 is not None else f"v1: {result['v1_skipped']}"]
+    lines.append(f"one copy from memory to memory: {result['copy_s_per_gib']:.3f} CPU s/GiB")
     return "\n".join(lines)
 
 

@@ -35,6 +35,11 @@ void nc_aead_close(struct nc_aead *aead);
 int nc_aead_seal(struct nc_aead *aead, uint64_t sequence, const void *aad, size_t aad_size,
                  const void *in, size_t size, void *out, uint8_t ret_tag[NC_CRYPTO_TAG_BYTES],
                  struct nc_err *err);
+/* The same for a message of two parts, so that what lies elsewhere need not be copied to its end
+ * first; out has size + tail_size bytes. */
+int nc_aead_seal_with(struct nc_aead *aead, uint64_t sequence, const void *aad, size_t aad_size,
+                      const void *in, size_t size, const void *tail, size_t tail_size, void *out,
+                      uint8_t ret_tag[NC_CRYPTO_TAG_BYTES], struct nc_err *err);
 /* INTEGRITY where the tag does not hold; `out` is then zeroised. Both: INVALID over INT_MAX bytes.
  */
 int nc_aead_unseal(struct nc_aead *aead, uint64_t sequence, const void *aad, size_t aad_size,

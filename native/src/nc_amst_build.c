@@ -28,26 +28,33 @@ void nc_stream_area_back(struct nc_stream *stream)
     stream->out.slab = NULL;
 }
 
-/* Writes the header for `size` bytes of payload behind it and seals them; the frame is then one
- * piece from `area` on. */
-static int seal(struct nc_stream *stream, struct nc_frame *frame, uint8_t *area, size_t size)
+/* Writes the header and seals `size` bytes of content and `tail_size` behind it; the frame is then
+ * one piece from `area` on. The content may lie in its place in `area` already. */
+static int seal_with(struct nc_stream *stream, struct nc_frame *frame, uint8_t *area,
+                     const uint8_t *content, size_t size, const uint8_t *tail, size_t tail_size)
 {
     struct nc_direction *sending = &stream->sending;
-    size_t total = NC_FRAME_HEADER_BYTES + size;
+    size_t total = NC_FRAME_HEADER_BYTES + size + tail_size;
     uint8_t *payload = area + NC_FRAME_HEADER_BYTES;
 
     frame->stream = stream->id;
     frame->epoch = sending->epoch;
     frame->sequence = sending->sequence;
-    frame->wire_size = (uint32_t)size;
+    frame->wire_size = (uint32_t)(size + tail_size);
     nc_frame_write(frame, stream->link->seed, area);
     if (stream->link->options.encrypt != 0) {
-        if (nc_aead_seal(sending->aead, frame->sequence, area, NC_FRAME_HEADER_BYTES, payload, size,
-                         payload, payload + size, NULL) != NC_ERR_OK) {
+        if (nc_aead_seal_with(sending->aead, frame->sequence, area, NC_FRAME_HEADER_BYTES, content,
+                              size, tail, tail_size, payload, payload + size + tail_size,
+                              NULL) != NC_ERR_OK) {
             nc_stream_break(stream, NC_ERR_SYSTEM, EIO);
             return NC_ERR_SYSTEM;
         }
         total += NC_CRYPTO_TAG_BYTES;
+    } else {
+        if (content != payload)
+            memcpy(payload, content, size);
+        if (tail_size > 0)
+            memcpy(payload + size, tail, tail_size);
     }
     sending->sequence++;
     sending->bytes += total;
@@ -55,6 +62,12 @@ static int seal(struct nc_stream *stream, struct nc_frame *frame, uint8_t *area,
     stream->out.parts = 1;
     stream->out.active = true;
     return NC_ERR_OK;
+}
+
+/* The payload lies behind the header's place in `area`. */
+static int seal(struct nc_stream *stream, struct nc_frame *frame, uint8_t *area, size_t size)
+{
+    return seal_with(stream, frame, area, area + NC_FRAME_HEADER_BYTES, size, NULL, 0);
 }
 
 /* The content stays where it is: header, content and checksum go out as three pieces. */
@@ -138,11 +151,14 @@ static bool build_chunk(struct nc_stream *stream, struct nc_flight *flight)
                              .offset = flight->offset};
     size_t size = (size_t)flight->bytes;
     struct nc_err err = {.code = NC_ERR_OK};
-    bool in_place = link->options.encrypt == 0 && object->stable && stream->channel == NULL &&
-                    object->source != NULL;
+    bool lies_still = object->stable && object->source != NULL;
+    bool in_place = lies_still && link->options.encrypt == 0 && stream->channel == NULL;
+    const uint8_t *content = NULL;
     uint8_t *area = NULL;
+    uint8_t tail[NC_FRAME_CHECKSUM_BYTES];
     uint32_t checksum;
     bool good;
+    int code;
 
     if (object->sparse) {
         uint64_t next_data = nc_object_next_data(object, flight->offset);
@@ -163,9 +179,7 @@ static bool build_chunk(struct nc_stream *stream, struct nc_flight *flight)
         }
     }
     frame.raw_size = (uint32_t)size;
-    if (in_place) {
-        checksum = nc_crc32(0, object->source + flight->offset, size);
-    } else {
+    if (!in_place) {
         area = nc_stream_area(stream);
         if (area == NULL) {
             (void)pthread_mutex_lock(&link->lock);
@@ -175,20 +189,23 @@ static bool build_chunk(struct nc_stream *stream, struct nc_flight *flight)
             nc_stream_break(stream, NC_ERR_MEMORY, ENOMEM);
             return false;
         }
-        if (nc_object_read(object, flight->offset, size, area + NC_FRAME_HEADER_BYTES, &err) !=
-            NC_ERR_OK) {
-            nc_stream_area_back(stream);
-            (void)pthread_mutex_lock(&link->lock);
-            nc_object_finish(object, err.code, err.os_errno);
-            drop_flight(stream, flight);
-            (void)pthread_mutex_unlock(&link->lock);
-            return true;
-        }
-        checksum = nc_crc32(0, area + NC_FRAME_HEADER_BYTES, size);
+        content = area + NC_FRAME_HEADER_BYTES;
     }
+    if (lies_still) {
+        content = object->source + flight->offset;
+    } else if (nc_object_read(object, flight->offset, size, area + NC_FRAME_HEADER_BYTES, &err) !=
+               NC_ERR_OK) {
+        nc_stream_area_back(stream);
+        (void)pthread_mutex_lock(&link->lock);
+        nc_object_finish(object, err.code, err.os_errno);
+        drop_flight(stream, flight);
+        (void)pthread_mutex_unlock(&link->lock);
+        return true;
+    }
+    checksum = nc_crc32(0, content, size);
     (void)pthread_mutex_lock(&link->lock);
     object->leaves[flight->first] = checksum;
-    good = built(stream, flight, in_place);
+    good = built(stream, flight, lies_still);
     (void)pthread_mutex_unlock(&link->lock);
     if (!good) {
         nc_stream_area_back(stream);
@@ -198,8 +215,14 @@ static bool build_chunk(struct nc_stream *stream, struct nc_flight *flight)
         send_in_place(stream, &frame, object, flight->offset, size, checksum);
         return true;
     }
-    put32(area + NC_FRAME_HEADER_BYTES + size, checksum);
-    return seal(stream, &frame, area, size + NC_FRAME_CHECKSUM_BYTES) == NC_ERR_OK;
+    put32(tail, checksum);
+    code = seal_with(stream, &frame, area, content, size, tail, sizeof tail);
+    if (lies_still) {
+        (void)pthread_mutex_lock(&link->lock);
+        nc_object_release(object);
+        (void)pthread_mutex_unlock(&link->lock);
+    }
+    return code == NC_ERR_OK;
 }
 
 static bool build_segment(struct nc_stream *stream, struct nc_flight *flight)

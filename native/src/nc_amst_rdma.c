@@ -1,5 +1,6 @@
-/* Frames over RDMA: each is one message, put together in the slot it is sent from and opened in the
- * slot it arrived in. */
+/* Frames over RDMA: each is one message, put together in the slot it is sent from and copied
+ * out of the slot it arrived in before it is opened. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -67,8 +68,21 @@ static int take(struct nc_stream *stream, const struct nc_rdma_message *message)
     }
     (void)atomic_fetch_add_explicit(&stream->wire_received_bytes, message->size,
                                     memory_order_relaxed);
-    memcpy(&payload, &(const uint8_t *){message->data + NC_FRAME_HEADER_BYTES}, sizeof payload);
-    return nc_stream_take(stream, in->header, payload);
+    /* Whoever knows the slot's key can write it at any time, and the key travels in clear: what is
+     * checked and written is a copy that nobody else reaches. */
+    payload = in->small;
+    if (in->want > sizeof in->small) {
+        payload = in->slab = nc_slab_take(stream->thread);
+        if (payload == NULL) {
+            nc_stream_break(stream, NC_ERR_MEMORY, ENOMEM);
+            return NC_ERR_MEMORY;
+        }
+    }
+    memcpy(payload, message->data + NC_FRAME_HEADER_BYTES, in->want);
+    code = nc_stream_take(stream, in->header, payload);
+    nc_slab_give(stream->thread, in->slab);
+    in->slab = NULL;
+    return code;
 }
 
 void nc_amst_rdma_receive(struct nc_stream *stream)

@@ -121,10 +121,19 @@ int nc_aead_seal(struct nc_aead *aead, uint64_t sequence, const void *aad, size_
                  const void *in, size_t size, void *out, uint8_t ret_tag[NC_CRYPTO_TAG_BYTES],
                  struct nc_err *err)
 {
+    return nc_aead_seal_with(aead, sequence, aad, aad_size, in, size, NULL, 0, out, ret_tag, err);
+}
+
+int nc_aead_seal_with(struct nc_aead *aead, uint64_t sequence, const void *aad, size_t aad_size,
+                      const void *in, size_t size, const void *tail, size_t tail_size, void *out,
+                      uint8_t ret_tag[NC_CRYPTO_TAG_BYTES], struct nc_err *err)
+{
     const struct libcrypto *libcrypto = aead->libcrypto;
     uint8_t nothing[NC_CRYPTO_TAG_BYTES];
     int done = 0;
-    int code = check_sizes(aead, 1, aad_size, size, err);
+    int code = tail_size > INT_MAX - size % INT_MAX
+                   ? nc_err_set(err, NC_ERR_INVALID, 0, "a tail of %zu bytes", tail_size)
+                   : check_sizes(aead, 1, aad_size, size, err);
 
     if (code != NC_ERR_OK)
         return code;
@@ -133,6 +142,9 @@ int nc_aead_seal(struct nc_aead *aead, uint64_t sequence, const void *aad, size_
          libcrypto->EVP_EncryptUpdate(aead->context, NULL, &done, aad, (int)aad_size) != 1) ||
         (size > 0 && (libcrypto->EVP_EncryptUpdate(aead->context, out, &done, in, (int)size) != 1 ||
                       (size_t)done != size)) ||
+        (tail_size > 0 && (libcrypto->EVP_EncryptUpdate(aead->context, (uint8_t *)out + size, &done,
+                                                        tail, (int)tail_size) != 1 ||
+                           (size_t)done != tail_size)) ||
         libcrypto->EVP_EncryptFinal_ex(aead->context, nothing, &done) != 1 ||
         libcrypto->EVP_CIPHER_CTX_ctrl(aead->context, NC_CRYPTO_CTRL_AEAD_GET_TAG,
                                        NC_CRYPTO_TAG_BYTES, ret_tag) != 1) {

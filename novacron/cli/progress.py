@@ -101,6 +101,8 @@ def summary(view: View) -> str:
         notes.append(f"{size(kept)} were there already")
     if view["bytes_resent"]:
         notes.append(f"{size(view['bytes_resent'])} sent twice")
+    if view["files_skipped"]:
+        notes.append(f"{view['files_skipped']} skipped")
     return (
         f"{verb} {files}, {size(view['bytes_done'])} in {seconds(took)}{speed}; {', '.join(notes)}"
     )

@@ -218,6 +218,11 @@ def _report(view: View, args: argparse.Namespace) -> int:
         print(as_json(view))
     elif view["state"] == "done" and not args.quiet:
         print(summary(view))
+        for skipped in view["skipped"]:
+            print(f"not sent: {cell(skipped['path'])}: {cell(skipped['why'])}", file=sys.stderr)
+        more = view["files_skipped"] - len(view["skipped"])
+        if more > 0:
+            print(f"not sent: {more} more", file=sys.stderr)
     if view["state"] == "done":
         return 0
     if not args.json:

@@ -57,6 +57,8 @@ def transfer_view(id: str, **changes: Any) -> dict[str, Any]:
         "deadline_at": None,
         "current": "/srv/images/a.qcow2",
         "errors": errors,
+        "files_skipped": 0,
+        "skipped": [],
     }
     return view_as_dict(TransferView(**view | changes))
 

@@ -134,7 +134,7 @@ def test_amst_prints_one_json_object_with_its_figures(
     best = {name: max(result[f"{name}_gbps"].values()) for name in ("iperf3", "amst_raw")}
     assert result["ratio_raw"] == pytest.approx(best["amst_raw"] / best["iperf3"], rel=0.01)
     assert set(result["cpu_s_per_gib"]) == {"iperf3", "raw", "aead"}
-    assert result["v1_gbps"] > 0
+    assert min(result["v1_gbps"], result["copy_s_per_gib"]) > 0
     text = amst.as_text(result)
     assert "AMST sealed" in text
     assert f"in the clear {result['ratio_raw']:.3f}" in text

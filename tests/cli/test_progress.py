@@ -83,11 +83,12 @@ def test_the_summary_tells_what_was_moved_and_what_was_not() -> None:
         files_done=2,
         bytes_done=4 * 1024**3,
         bytes_resent=1024,
+        files_skipped=2,
         finished_at=1_700_000_016.5,
     )
     assert summary(done) == (
         "sent 2 files, 4.0 GiB in 16 s (256 MiB/s); 513 MiB on the wire, 512 MiB of holes, "
-        "3.0 GiB were there already, 1.0 KiB sent twice"
+        "3.0 GiB were there already, 1.0 KiB sent twice, 2 skipped"
     )
     received = transfer_view(
         ID,

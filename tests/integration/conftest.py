@@ -1,13 +1,15 @@
-"""Data directories of nodes that have booted."""
+"""Data directories of nodes that have booted, and pairs of nodes."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.node_process import boot_once
+from tests.integration.two_nodes import Pair, start_both, two_nodes
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +24,17 @@ def booted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(booted: Path, tmp_path: Path) -> Path:
     shutil.copytree(booted, tmp_path / "data")
     return tmp_path / "data"
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Iterator[Pair]:
+    """Two nodes that are not started yet."""
+    with two_nodes(tmp_path) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def nodes(stopped: Pair) -> Pair:
+    """Two nodes that run."""
+    start_both(*stopped)
+    return stopped

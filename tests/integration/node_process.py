@@ -46,6 +46,7 @@ class NodeProcess:
         ports: tuple[str, ...] = FREE_PORTS,
         log_format: str | None = "json",
         environment: Mapping[str, str] | None = None,
+        repository: Path = REPOSITORY,
         on_event: Callable[[NodeProcess, Event], None] | None = None,
     ) -> None:
         self.data = data
@@ -62,7 +63,7 @@ class NodeProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=REPOSITORY,
+            cwd=repository,
             env={**os.environ, "HOME": str(data.parent), **(environment or {})},
         )
         self._readers = [

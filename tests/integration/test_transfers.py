@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from novacron.units import MIB
 from tests.integration.node_process import DEADLINE
-from tests.integration.two_nodes import LocalNode, sparse_image, two_nodes
-
-Pair = tuple[LocalNode, LocalNode]
-
-
-@pytest.fixture
-def stopped(tmp_path: Path) -> Iterator[Pair]:
-    with two_nodes(tmp_path) as nodes:
-        yield nodes
-
-
-@pytest.fixture
-def nodes(stopped: Pair) -> Pair:
-    for node in stopped:
-        node.start()
-    return stopped
+from tests.integration.two_nodes import Pair, digest, left_over, sparse_image, start_both
 
 
 @pytest.fixture
@@ -36,15 +19,6 @@ def image(tmp_path: Path) -> Path:
     """256 MiB, of which 24 hold something."""
     blocks = ((0, MIB), (70 * MIB + 5, 3 * MIB), (200 * MIB, 20 * MIB))
     return sparse_image(tmp_path / "disk.img", 256 * MIB, *blocks)
-
-
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def left_over(directory: Path) -> list[str]:
-    return [path.name for path in directory.rglob("*.novacron-part")]
 
 
 def test_a_sparse_image_arrives_whole_and_sparse(nodes: Pair, image: Path) -> None:
@@ -86,30 +60,6 @@ def test_a_directory_is_received_by_the_id_of_its_node(nodes: Pair, tmp_path: Pa
         for name in names
         if (tree / name).is_file()
     )
-
-
-@pytest.mark.parametrize("victim", [0, 1], ids=["sender", "receiver"])
-def test_a_node_that_is_killed_in_mid_transfer_goes_on_after_its_restart(
-    nodes: Pair, tmp_path: Path, victim: int
-) -> None:
-    one, two = nodes
-    image = sparse_image(tmp_path / "disk.img", 64 * MIB, (0, 64 * MIB))
-    command = one.start_command("send", str(image), f"{two.peer}:", "--limit", "16M")
-    try:
-        view = one.wait_transfer(lambda view: view["bytes_done"] > 24 * MIB)
-        nodes[victim].kill()
-        nodes[victim].start()
-        one.run("transfers", "limit", view["id"], "none")
-        out, err = command.communicate(timeout=DEADLINE)
-    finally:
-        command.kill()
-        command.communicate()
-    assert command.returncode == 0, err
-    if victim == 0:
-        assert "the node is back" in err
-    assert digest(two.transfers / "disk.img") == digest(image)
-    assert left_over(two.data) == []
-    assert out.startswith("sent 1 file, 64.0 MiB")
 
 
 def test_ctrl_c_cancels_at_both_ends_and_leaves_nothing(nodes: Pair, tmp_path: Path) -> None:
@@ -215,8 +165,7 @@ def test_a_version_1_node_and_a_version_3_node_understand_each_other(
 ) -> None:
     one, two = stopped
     two.settings["dwcp.amst.protocol"] = "v1"
-    for node in stopped:
-        node.start()
+    start_both(*stopped)
     one.run("send", str(image), f"{two.peer}:there.img")
     [view] = one.json("transfers")["transfers"]
     assert (view["protocol"], view["encrypted"]) == (1, True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,6 +31,7 @@ class LocalNode:
         self.transfers = self.data / "transfers"
         self.process: NodeProcess | None = None
         self.settings: dict[str, str] = {}
+        self.repository = REPOSITORY
         certificate, key = authority.issue([f"urn:novacron:node:{self.id}"])
         write_private(root / f"{name}.pem", pem(certificate))
         write_private(root / f"{name}.key", key_pem(key))
@@ -50,6 +53,12 @@ class LocalNode:
         return f"127.0.0.1:{self.ports['network']}"
 
     def start(self) -> NodeProcess:
+        process = self.launch()
+        process.wait_ready()
+        return process
+
+    def launch(self) -> NodeProcess:
+        """Begin to start it."""
         changes = {f"{section}.port": str(port) for section, port in self.ports.items()}
         arguments = [
             argument
@@ -57,9 +66,14 @@ class LocalNode:
             for argument in ("--set", f"{key}={value}")
         ]
         self.process = NodeProcess(
-            self.data, *ANY_HOST, *arguments, "--config", str(self.configuration), ports=()
+            self.data,
+            *ANY_HOST,
+            *arguments,
+            "--config",
+            str(self.configuration),
+            ports=(),
+            repository=self.repository,
         )
-        self.process.wait_ready()
         return self.process
 
     def kill(self) -> None:
@@ -94,11 +108,21 @@ class LocalNode:
     def json(self, *arguments: str) -> Any:
         return json.loads(self.run(*arguments, "--json"))
 
+    def ask(self, path: str) -> Any:
+        """The answer of its REST interface, for what is asked often."""
+        token = (self.data / "secrets" / "admin.token").read_text().strip()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.ports['api']}/api/v1/{path}",
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
+            return json.load(answer)
+
     def wait_transfer(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The newest transfer, once it is as *wanted*."""
         give_up = time.monotonic() + DEADLINE
         while True:
-            found: list[dict[str, Any]] = self.json("transfers")["transfers"]
+            found: list[dict[str, Any]] = self.ask("transfers")["transfers"]
             if found and wanted(found[0]):
                 return found[0]
             assert time.monotonic() < give_up, (found[:1], self._said())
@@ -106,6 +130,23 @@ class LocalNode:
 
     def _said(self) -> str:
         return self.process.text()[-4000:] if self.process is not None else ""
+
+
+Pair = tuple[LocalNode, LocalNode]
+
+
+def start_both(*nodes: LocalNode) -> None:
+    for process in [node.launch() for node in nodes]:
+        process.wait_ready()
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def left_over(directory: Path) -> list[str]:
+    return [path.name for path in directory.rglob("*.novacron-part")]
 
 
 def free_ports(count: int) -> list[int]:

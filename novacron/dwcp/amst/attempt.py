@@ -29,9 +29,10 @@ from novacron.dwcp.amst.errors import (
     TransferUnknownError,
 )
 from novacron.dwcp.amst.host import Room
+from novacron.dwcp.amst.naming import DISK_BPS, Names
 from novacron.dwcp.amst.rates import shares
 from novacron.dwcp.amst.sources import Entry, SourceFile, Sources
-from novacron.dwcp.amst.transfer import PRIORITIES, remedy_of
+from novacron.dwcp.amst.transfer import MAX_ERRORS, PRIORITIES, TransferError, remedy_of
 from novacron.dwcp.amst.transfer_messages import (
     MAX_ENTRIES,
     MAX_RUNS_BYTES,
@@ -40,10 +41,6 @@ from novacron.dwcp.amst.transfer_messages import (
     Entries,
     EntriesTaken,
     EntryState,
-    Finish,
-    Finished,
-    FinishedObject,
-    FinishObject,
     HavePage,
     Outcome,
     Start,
@@ -69,13 +66,6 @@ to finish some before others begin."""
 SMALL_BYTES: Final = 1 << 20
 """Up to here a file is paid for at the transfer's bucket before it starts, see
 :func:`~novacron.dwcp.amst.rates.shares`."""
-_FINISHERS: Final = 4
-"""Requests for names that are under way at once."""
-_SLOW_FINISH_BYTES: Final = 64 << 20
-"""From here on a file's name is asked for alone, since others would wait for its disk."""
-_FINISH_TIMEOUT: Final = 600.0
-_DISK_BPS: Final = 50_000_000
-"""What a slow disk syncs or reads in a second."""
 _COUNT_AT_ONCE: Final = 2048
 _ROOT_CHUNKS: Final = 4096
 MAX_RESTARTS: Final = 5
@@ -101,16 +91,6 @@ class _Object:
         self.moving: Moving | None = None
 
 
-class _Naming:
-    """A file that waits for its name."""
-
-    def __init__(self, object: _Object, root: bytes) -> None:
-        self.object = object
-        self.root = root
-        self.done = trio.Event()
-        self.trouble: Trouble | None = None
-
-
 class Attempt:
     def __init__(self, transfer: Outgoing, link: Link, sources: Sources) -> None:
         self._transfer = transfer
@@ -120,8 +100,7 @@ class Attempt:
         self._chunk_bytes = min(transfer.record.chunk_bytes, link.max_chunk_bytes)
         self._window = Room(WINDOW)
         self._objects: set[_Object] = set()
-        self._naming: list[_Naming] = []
-        self._finishers = 0
+        self._names = Names(transfer)
         self._offered_files = self._offered_bytes = 0
         self._failure: NovaCronError | None = None
         self._scope = trio.CancelScope()
@@ -153,6 +132,9 @@ class Attempt:
             self._fail(exc)
 
     def _fail(self, exc: NovaCronError) -> None:
+        if isinstance(exc, TransferUnknownError):
+            # A receiver that was started anew is told of the transfer once more.
+            exc = LinkLostError("the receiver has forgotten the transfer", why=str(exc))
         # What fails after the link is only the echo of that.
         if self._failure is None or (self._failure.retryable and not exc.retryable):
             self._failure = exc
@@ -215,12 +197,18 @@ class Attempt:
                 await self._offer(waiting)
             if len(found) < MAX_ENTRIES:
                 break
+        transfer = self._transfer
+        transfer.files_skipped = self._sources.skipped_total
+        transfer.skipped = [
+            TransferError(skipped.path, skipped.why)
+            for skipped in self._sources.skipped[:MAX_ERRORS]
+        ]
         for skipped in self._sources.skipped:
             logger.info(
                 "not sent: %s: %s",
                 skipped.path,
                 skipped.why,
-                extra={"transfer": self._transfer.record.id},
+                extra={"transfer": transfer.record.id},
             )
 
     async def _offer(self, entries: list[Entry]) -> None:
@@ -258,7 +246,7 @@ class Attempt:
             ),
             EntriesTaken,
             # The receiver reads some of what it has back.
-            within=ASK_TIMEOUT + size / _DISK_BPS,
+            within=ASK_TIMEOUT + size / DISK_BPS,
         )
         check(answer.trouble, transfer.peer)
         return {state.entry: state for state in answer.entries}
@@ -342,11 +330,15 @@ class Attempt:
 
     def _list_again(self, entry: Entry) -> Entry | None:
         """In a thread: *entry* as it is now. A walk, since only that knows how entries are made;
-        it is rare."""
-        for found in self._sources.entries():
-            if found.path == entry.path and found.kind == entry.kind:
-                return found._replace(position=entry.position)
-        return None
+        it is rare. One of its own, since the other may still be at it and notes what it skips."""
+        sources = self._transfer.open_sources()
+        try:
+            for found in sources.entries():
+                if found.path == entry.path and found.kind == entry.kind:
+                    return found._replace(position=entry.position)
+            return None
+        finally:
+            sources.close()
 
     async def _drop(self, each: _Object, exc: NovaCronError) -> None:
         transfer = self._transfer
@@ -379,7 +371,7 @@ class Attempt:
             file.check_unchanged()
         finally:
             file.close()
-        trouble = await self._name(each, root)
+        trouble = await self._names.ask(each.entry, root)
         check(trouble, transfer.peer)
 
     async def _move(self, each: _Object, file: SourceFile, have: Have | None) -> array[int]:
@@ -419,7 +411,7 @@ class Attempt:
 
     async def _true_reason(self, each: _Object, exc: ObjectRefusedError) -> NovaCronError:
         """The engine's protocol tells that an object was refused; the control protocol tells why."""
-        trouble = await self._name(each, bytes(ROOT_BYTES))
+        trouble = await self._names.ask(each.entry, bytes(ROOT_BYTES))
         if trouble is None:
             return exc
         error = error_of(trouble, self._transfer.peer)
@@ -469,7 +461,7 @@ class Attempt:
             "amst.start",
             Start(transfer.id, entry.position, drop_all, b"" if drop_all else packed),
             Outcome,
-            within=ASK_TIMEOUT + entry.size / _DISK_BPS,
+            within=ASK_TIMEOUT + entry.size / DISK_BPS,
         )
         check(answer.trouble, transfer.peer)
         if drop_all:
@@ -477,54 +469,6 @@ class Attempt:
         for index in wrong:
             runs.clear_run(bits, index, 1)
         return Have(bytes(bits), leaves)
-
-    # Names -----------------------------------------------------------------------------------
-
-    async def _name(self, each: _Object, root: bytes) -> Trouble | None:
-        """Ask for the file's name, together with whichever else waits for one; the trouble."""
-        waiting = _Naming(each, root)
-        if each.entry.size >= _SLOW_FINISH_BYTES:
-            await self._ask_names([waiting])
-            return waiting.trouble
-        self._naming.append(waiting)
-        if self._finishers < _FINISHERS:
-            assert self._nursery is not None
-            self._finishers += 1
-            self._nursery.start_soon(self._guard, self._ask_all_names)
-        await waiting.done.wait()
-        return waiting.trouble
-
-    async def _ask_all_names(self) -> None:
-        try:
-            # Those that are sent in this very moment come along.
-            await trio.lowlevel.checkpoint()
-            while self._naming:
-                batch, self._naming = self._naming[:MAX_ENTRIES], self._naming[MAX_ENTRIES:]
-                await self._ask_names(batch)
-        finally:
-            self._finishers -= 1
-
-    async def _ask_names(self, batch: list[_Naming]) -> None:
-        transfer = self._transfer
-        size = sum(waiting.object.entry.size for waiting in batch)
-        answer = await self._host.asking.ask(
-            transfer.peer,
-            "amst.finish",
-            Finish(
-                transfer.id,
-                [FinishObject(each.object.entry.position, each.root) for each in batch],
-            ),
-            Finished,
-            within=_FINISH_TIMEOUT + size / _DISK_BPS,
-        )
-        check(answer.trouble, transfer.peer)
-        found: dict[int, FinishedObject] = {each.entry: each for each in answer.objects}
-        for waiting in batch:
-            outcome = found.get(waiting.object.entry.position)
-            if outcome is None:
-                raise MessageError("the receiver did not answer for an entry")
-            waiting.trouble = outcome.trouble
-            waiting.done.set()
 
 
 def _weight(entry: Entry) -> int:

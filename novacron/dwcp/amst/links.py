@@ -40,6 +40,7 @@ from novacron.dwcp.amst.negotiation import (
     RdmaOffer,
 )
 from novacron.dwcp.amst.rdma import Rdma, connect, offer_of
+from novacron.dwcp.amst.returns import Returns
 from novacron.dwcp.amst.supervision import NativeSupervisor, Supervisor
 from novacron.errors import DwcpError, NetworkError, NovaCronError
 from novacron.network import Network
@@ -54,8 +55,6 @@ CROSSING: Final = 2.0
 """Seconds in which an ask of the other node may have been sent before it knew of this one's link."""
 CONFLICT_WAIT: Final = 5.0
 """Seconds for the other node's link, whose ask stands."""
-LOOK_EVERY: Final = 1.0
-"""Seconds between looks for nodes that were started again."""
 NODE_ID_LENGTH: Final = 36
 CLOSE_TIMEOUT: Final = 1.0
 """For telling it that a link is closed, which it would find out anyway."""
@@ -189,7 +188,8 @@ class Links:
         self._network.register_handler("amst.link", self._answer)
         self._network.register_handler("amst.close", self._hear_close)
         self._network.register_handler("amst.rdma", self._answer_rdma)
-        nursery.start_soon(self._watch_peers)
+        returns = Returns(self._network, self.session_with, nursery)
+        nursery.start_soon(returns.run, lambda: list(self._by_peer), self._see)
 
     async def aclose(self) -> None:
         """End every link. Harmless when repeated."""
@@ -464,15 +464,12 @@ class Links:
         logger.info("link with %s ended: %s", entry.peer, reason, extra={"peer": entry.peer})
         await self._tell_closed(entry, str(reason))
 
-    async def _watch_peers(self) -> None:
+    def _see(self, session: PeerSession) -> None:
         """A link with a node that was started again since cannot go on, and what moves on it should
         not wait for its time to run out."""
-        while True:
-            await trio.sleep(LOOK_EVERY)
-            for entry in list(self._by_id.values()):
-                session = self._network.session(entry.peer)
-                if session is not None and not self._current(entry, session):
-                    entry.keeper.end(_started_again())
+        entry = self._by_peer.get(session.node_id)
+        if entry is not None and not self._current(entry, session):
+            entry.keeper.end(_started_again())
 
     async def _tell_closed(self, entry: _Entry, why: str) -> None:
         session = self._network.session(entry.peer)

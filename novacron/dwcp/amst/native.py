@@ -9,29 +9,24 @@ other and give both to :meth:`NativeLink.add_accepted`.
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import socket
-from array import array
 from typing import Any, Final
 
 import trio
 
-from novacron._native.amst import Engine, Event, LinkHandle, ObjectHandle
+from novacron._native.amst import Engine, Event, LinkHandle
 from novacron._native.rdma import Channel
 from novacron.dwcp.amst.errors import (
     LinkLostError,
-    ObjectRefusedError,
-    SourceReadError,
     StreamDeniedError,
-    TargetWriteError,
 )
+from novacron.dwcp.amst.native_moving import NativeMoving, reason_of
 from novacron.dwcp.amst.transport import (
     Have,
     LinkCounters,
     LinkStatistics,
-    Progress,
     Source,
     StreamStatistics,
     Target,
@@ -44,15 +39,6 @@ STREAM_EVENTS: Final = 1024
 """Stream events that wait to be read. A link has at most 256 streams, and one that nobody redials
 makes no new ones; what does not fit even so is dropped, since :meth:`NativeLink.streams` tells."""
 
-_REFUSALS: Final = {
-    "NOT_FOUND": "it does not expect this object",
-    "DENIED": "it is not allowed to",
-    "PROTOCOL": "the pieces do not fit the object that it expects",
-    "CLOSED": "it gave the object up",
-    "MEMORY": "it is out of memory",
-    "LIMIT": "it is at a limit",
-    "INTEGRITY": "the pieces did not arrive as they were sent",
-}
 _LOSSES: Final = {
     "PROTOCOL": "the peer broke the protocol",
     "INTEGRITY": "a frame did not arrive as it was sent",
@@ -79,7 +65,8 @@ class NativeEngine:
         self._tags = itertools.count(1)
         self._links: dict[int, NativeLink] = {}
         self._objects: dict[int, NativeMoving] = {}
-        self._turn = trio.Lock()
+        self._listening = False
+        self._heard = trio.lowlevel.ParkingLot()
         self._pumping = trio.CancelScope()
         self._closed = False
 
@@ -149,20 +136,26 @@ class NativeEngine:
             while True:
                 await self._listen()
 
-    async def _listen(self, said: trio.Event | None = None) -> None:
-        """Pass on what the engine says next, unless *said* was set before it was this one's turn."""
-        async with self._turn:
-            if said is not None and said.is_set():
-                return
+    async def _listen(self) -> None:
+        """Return when something that the engine said was passed on, by this task or another one."""
+        if self._listening:
+            await self._heard.park()
+            return
+        self._listening = True
+        try:
             await trio.lowlevel.wait_readable(self._engine.event_fd)
             for event in self._engine.poll():
                 self._dispatch(event)
+        finally:
+            self._listening = False
+            # All of them: what was said may be for any, and one of the others has to listen now.
+            self._heard.unpark_all()
 
     async def _until(self, said: trio.Event) -> None:
         """Wait for *said*, which the engine's events set. Those who close what moves wait so, also
         while everything around them is cancelled, the task that listens for all among it."""
         while not said.is_set():
-            await self._listen(said)
+            await self._listen()
 
     def _dispatch(self, event: Event) -> None:
         if event.object:
@@ -416,114 +409,8 @@ class NativeLink:
             self._gone.set()
             return
         kind = event.kind.removeprefix("stream_")
-        reason = "" if kind != "lost" else _reason(_LOSSES, event)
+        reason = "" if kind != "lost" else reason_of(_LOSSES, event)
         try:
             self._say.send_nowait(StreamEvent(kind, event.stream, reason))
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             return
-
-
-class NativeMoving:
-    """A :class:`~novacron.dwcp.amst.transport.Moving`; made by a :class:`NativeLink`."""
-
-    _handle: ObjectHandle
-
-    def __init__(self, link: NativeLink, tag: int, role: str, chunks: int) -> None:
-        self._link = link
-        self._tag = tag
-        self._role = role
-        self._chunks = chunks
-        self._finished = trio.Event()
-        self._ended = trio.Event()
-        self._closing = False
-        self._freed = False
-        self._failure: Event | None = None
-        self._last = Progress(0, 0, 0, 0, 0, chunks)
-        self._kept: tuple[bytes, array[int]] | None = None
-
-    async def wait(self) -> None:
-        await self._finished.wait()
-        if self._failure is not None:
-            raise self._error(self._failure)
-
-    def progress(self) -> Progress:
-        if not self._freed:
-            self._last = Progress(*self._handle.info())
-        return self._last
-
-    def pause(self, paused: bool) -> None:
-        if not self._freed:
-            self._handle.pause(paused)
-
-    def limit(self, bytes_per_second: int) -> None:
-        if not self._freed:
-            self._handle.limit(bytes_per_second)
-
-    def prioritise(self, priority: int) -> None:
-        if not self._freed:
-            self._handle.prioritise(priority)
-
-    def bitmap(self) -> bytes:
-        if not self._freed:
-            return self._handle.bitmap(self._chunks)
-        return self._kept[0] if self._kept is not None else b""
-
-    def leaves(self, first: int, count: int) -> array[int]:
-        if not self._freed:
-            return self._handle.leaves(first, count)
-        return self._kept[1][first : first + count] if self._kept is not None else array("I")
-
-    async def aclose(self) -> None:
-        if not self._closing:
-            self._closing = True
-            self._handle.abort()
-        with trio.CancelScope(shield=True):
-            await self._link._engine._until(self._ended)
-        if self._freed:
-            return
-        progress = self.progress()
-        if self._role == "receiving" and progress.done_chunks < self._chunks:
-            # A link that ends closes this before its owner could ask what is to be recorded.
-            self._kept = self.bitmap(), self._handle.leaves(0, self._chunks)
-        self._freed = True
-        self._handle.free()
-        self._link._objects.discard(self)
-        self._link._engine._objects.pop(self._tag, None)
-        if not self._finished.is_set():
-            self._failure = Event("object_failed", "CLOSED", 0, False, 0, 0, 0, "")
-            self._finished.set()
-
-    def _take(self, event: Event) -> None:
-        if event.kind == "object_ended":
-            self._ended.set()
-            return
-        if event.kind == "object_failed":
-            self._failure = event
-        self._finished.set()
-
-    def _error(self, event: Event) -> DwcpError:
-        if event.refused and event.code == "CLOSED":
-            # What a link says of its objects when it is ended over there: try again.
-            return LinkLostError("the link ended", why="the other node ended it")
-        if event.refused:
-            return ObjectRefusedError(
-                "the other node could not take the object", why=_reason(_REFUSALS, event)
-            )
-        if event.code == "CLOSED":
-            return self._link._lost()
-        if self._role == "sending":
-            why = _reason({"LIMIT": "it is shorter than it was when the transfer began"}, event)
-            return SourceReadError("the source cannot be read", why=why)
-        return TargetWriteError(
-            "the target cannot be written",
-            why=_reason(_REFUSALS, event),
-            remedy="free space on its file system" if event.os_errno == errno.ENOSPC else "",
-        )
-
-
-def _reason(known: dict[str, str], event: Event) -> str:
-    if event.why:
-        return event.why
-    if event.os_errno:
-        return os.strerror(event.os_errno)
-    return known.get(event.code, event.code.lower().replace("_", " "))

@@ -25,7 +25,8 @@ from novacron.dwcp.amst.sources import Sources
 from novacron.dwcp.amst.store import OutgoingRecord
 from novacron.dwcp.amst.transfer import PRIORITIES, Transfer
 from novacron.dwcp.amst.transfer_messages import Begin, Begun, End, Outcome, Pause, Trouble
-from novacron.errors import NovaCronError
+from novacron.dwcp.amst.transport import Link
+from novacron.errors import NetworkError, NovaCronError
 
 logger = logging.getLogger("novacron.dwcp.transfers")
 
@@ -55,6 +56,7 @@ class Outgoing(Transfer):
         self._moved, self._zero = record.bytes_moved, record.bytes_zero
         self._resent, self._wire_bytes = record.bytes_resent, float(record.wire_bytes)
         self._counted = record.bytes_moved
+        self.files_skipped = record.files_skipped
         self.bucket = Bucket(float(record.limit_bps), 0.0)
         self.paused = record.paused
         self.generation = 0
@@ -75,9 +77,9 @@ class Outgoing(Transfer):
         transfer.finished_at = record.finished_at
         transfer.files_done = record.files_done
         transfer._done = record.bytes_done
-        if record.state != "done":
-            transfer._error = ObjectRefusedError(record.why, remedy=record.remedy)
-        transfer._over.set()
+        transfer.close_before(
+            ObjectRefusedError(record.why, remedy=record.remedy) if record.state != "done" else None
+        )
         return transfer
 
     # Its life --------------------------------------------------------------------------------
@@ -160,7 +162,7 @@ class Outgoing(Transfer):
         self.generation += 1
         sources = await trio.to_thread.run_sync(self.open_sources)
         try:
-            link = await host.links.link_to(self.peer)
+            link = await self._link()
             begun = await host.asking.ask(
                 self.peer,
                 "amst.begin",
@@ -199,6 +201,16 @@ class Outgoing(Transfer):
                 remedy=self.attempt_remedy,
             )
 
+    async def _link(self) -> Link:
+        try:
+            return await self.host.links.link_to(self.peer)
+        except NetworkError as exc:
+            # Also one that is not known: after a restart of this node it may be the other one
+            # that dials.
+            raise PeerUnreachableError(
+                f"node {self.peer} cannot be reached", why=str(exc), remedy=exc.remedy, key=exc.key
+            ) from exc
+
     attempt_remedy = ""
     """Of the first file that was not sent."""
 
@@ -219,8 +231,14 @@ class Outgoing(Transfer):
         answer = await self.host.asking.ask(
             self.peer, "amst.end", End(self.id, "done", None), Outcome, within=_FINISH_TIMEOUT
         )
-        with contextlib.suppress(TransferUnknownError):
+        try:
             check(answer.trouble, self.peer)
+        except TransferUnknownError:
+            return  # it was done, and the receiver was started anew since
+        except NovaCronError as exc:
+            # It has let go of the files' places, and needs to be told them again.
+            self._all_there = not is_passing(exc)
+            raise
 
     async def _say_end(self, state: str, error: NovaCronError | None) -> None:
         if state == "done":
@@ -257,6 +275,7 @@ class Outgoing(Transfer):
             bytes_zero=found.zero_bytes,
             bytes_resent=found.resent_bytes,
             wire_bytes=int(self._wire_bytes),
+            files_skipped=self.files_skipped,
         )
         record = self.record
         try:

@@ -385,7 +385,11 @@ def _invalid(path: str, why: str) -> SourceInvalidError:
 
 
 def _unreadable(path: str, exc: OSError) -> SourceReadError:
-    return SourceReadError(f"cannot read {path!r}", why=exc.strerror or str(exc))
+    return SourceReadError(
+        f"cannot read {path!r}",
+        why=exc.strerror or str(exc),
+        remedy="name what is there, and what the node's user may read",
+    )
 
 
 def _changed(path: str) -> SourceChangedError:

@@ -71,6 +71,7 @@ class OutgoingRecord(Record):
     bytes_zero: int = 0
     bytes_resent: int = 0
     wire_bytes: int = 0
+    files_skipped: int = 0
 
     @property
     def same(self) -> tuple[object, ...]:
@@ -107,6 +108,11 @@ class IncomingRecord(Record):
     finished_at: float | None = None
     files_total: int = 0
     bytes_total: int = 0
+
+    @property
+    def same(self) -> tuple[object, ...]:
+        """Equal for requests that ask for the same thing."""
+        return (self.peer, tuple(self.paths), self.path)
 
 
 R = TypeVar("R", OutgoingRecord, IncomingRecord)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Final
 
@@ -117,6 +118,11 @@ class TransferView(Record):
     deadline_at: float | None
     current: str
     errors: list[TransferError]
+    files_skipped: int
+    """What lies in a directory that is sent and cannot be: links, pipes, sockets, devices, names that
+    the other node would refuse. The sender knows; 0 at the receiver."""
+    skipped: list[TransferError]
+    """The first of them, in this life of the node."""
 
 
 class _Wire:
@@ -148,7 +154,7 @@ class _Wire:
         return wire * min(1.0, own / content) if content > 0 else float(own and wire)
 
 
-class Transfer:
+class Transfer(ABC):
     """Made by :class:`~novacron.dwcp.amst.transfers.Transfers`, which also runs it.
 
     Attributes:
@@ -181,6 +187,8 @@ class Transfer:
         self.total_known = False
         self.errors: list[TransferError] = []
         self.errors_total = 0
+        self.files_skipped = 0
+        self.skipped: list[TransferError] = []
         self.current = ""
         self.link: Link | None = None
         # Of the last link, also when it is left: what a transfer went over is asked afterwards too.
@@ -227,24 +235,25 @@ class Transfer:
             return
         await self._changes.park()
 
+    @abstractmethod
     async def pause(self) -> None:
         """Stop to move until :meth:`resume`. Harmless when repeated.
 
         Raises:
           NovaCronError: the sender is another node, and does not answer.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def resume(self) -> None:
-        raise NotImplementedError
+        """Go on after :meth:`pause`."""
 
+    @abstractmethod
     async def cancel(self) -> None:
         """End it, and remove what is partial at the receiver, as soon as that can be reached."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def limit(self, bytes_per_second: int) -> None:
         """0: no limit."""
-        raise NotImplementedError
 
     def view(self) -> TransferView:
         now = trio.current_time()
@@ -287,6 +296,8 @@ class Transfer:
             deadline_at=self.deadline_at,
             current=self.current,
             errors=list(self.errors),
+            files_skipped=self.files_skipped,
+            skipped=list(self.skipped),
         )
 
     # For those that run it -------------------------------------------------------------------
@@ -346,6 +357,16 @@ class Transfer:
         )
         TRANSFERS.inc(self.role, state)
         self._over.set()
+
+    def close_before(self, error: NovaCronError | None) -> None:
+        """It was over in an earlier life of the node."""
+        self._error = error
+        self._over.set()
+
+    @property
+    def error(self) -> NovaCronError | None:
+        """What it ended with."""
+        return self._error
 
     def use_link(self, link: Link) -> None:
         self.link = link
@@ -419,4 +440,5 @@ def view_as_dict(view: TransferView) -> dict[str, Any]:
     """For JSON."""
     found = view._asdict()
     found["errors"] = [error._asdict() for error in view.errors]
+    found["skipped"] = [skipped._asdict() for skipped in view.skipped]
     return found

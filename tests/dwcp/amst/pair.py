@@ -155,6 +155,13 @@ class Pair:
     async def wait_moved(self, transfer: Transfer, size: int) -> None:
         await until(lambda: transfer.progress().moved_bytes >= size, within=30)
 
+    async def pause(self, transfer: Transfer) -> None:
+        """Until nothing is on its way any more."""
+        await transfer.pause()
+        moved = -1
+        while moved != (moved := transfer.progress().moved_bytes):
+            await trio.sleep(0.05)
+
     async def revive(self, side: Side) -> None:
         await self.nursery.start(side.live)
 

@@ -7,14 +7,18 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
 
 from novacron.dwcp.amst import arriving
 from novacron.dwcp.amst.errors import PeerUnreachableError
+from novacron.dwcp.amst.memory import MemoryLink
+from novacron.dwcp.amst.receiving import Incoming
 from novacron.dwcp.amst.transfer import Transfer
-from tests.dwcp.amst.pair import CHUNK, Pair, digest, pair, random_file
+from novacron.network.errors import PeerUnknownError
+from tests.dwcp.amst.pair import CHUNK, OneSide, Pair, digest, pair, random_file
 from tests.network.authority import Certificates
 from tests.network.conftest import until
 
@@ -113,9 +117,9 @@ async def test_no_more_is_sent_again_than_was_not_on_record(
         nodes.wires.faults.chunk_delay = 0.005
         transfer = await nodes.send(source)
         await nodes.wait_moved(transfer, 40 * CHUNK)
-        await transfer.pause()
+        await nodes.pause(transfer)
         moved = transfer.progress().moved_bytes
-        (found,) = nodes.received()._objects.values()  # type: ignore[attr-defined]
+        (found,) = cast(Incoming, nodes.received()).reception._objects.values()
         await until(lambda: found.held * CHUNK >= transfer.progress().moved_bytes)
         await nodes.b.die()
         await nodes.revive(nodes.b)
@@ -181,7 +185,7 @@ async def test_a_node_that_stops_records_what_came(
         nodes.wires.faults.chunk_delay = 0.01
         transfer = await nodes.send(source)
         await nodes.wait_moved(transfer, 20 * CHUNK)
-        await transfer.pause()
+        await nodes.pause(transfer)
         await nodes.b.stop()
         nodes.wires.lose()
         await nodes.revive(nodes.b)
@@ -200,7 +204,7 @@ async def test_a_part_that_is_not_what_its_journal_says_is_sent_again(
         nodes.wires.faults.chunk_delay = 0.01
         transfer = await nodes.send(source)
         await nodes.wait_moved(transfer, 20 * CHUNK)
-        await transfer.pause()
+        await nodes.pause(transfer)
         await nodes.b.stop()
         nodes.wires.lose()
         (part,) = nodes.b.parts()
@@ -226,7 +230,7 @@ async def test_a_source_that_is_not_what_was_sent_is_noticed_though_it_says_it_i
         nodes.wires.faults.chunk_delay = 0.01
         transfer = await nodes.send(source)
         await nodes.wait_moved(transfer, 20 * CHUNK)
-        await transfer.pause()
+        await nodes.pause(transfer)
         nodes.wires.lose()
         with source.open("r+b") as file:
             file.seek(3 * CHUNK)
@@ -266,7 +270,7 @@ async def test_files_that_come_and_go_between_two_attempts_do_not_disturb_the_ot
         nodes.wires.faults.chunk_delay = 0.005
         transfer = await nodes.send(root)
         await nodes.wait_moved(transfer, 20 * CHUNK)
-        await transfer.pause()
+        await nodes.pause(transfer)
         nodes.wires.lose()
         random_file(root / "a", CHUNK)
         nodes.wires.faults.chunk_delay = 0.0
@@ -378,3 +382,29 @@ async def test_a_transfer_goes_on_after_the_session_was_lost(
         for transfer, source in zip(transfers, sources, strict=True):
             await transfer.wait()
             assert digest(nodes.b.files / source.name) == digest(source)
+
+
+async def test_a_node_that_nobody_can_reach_yet_after_a_restart_is_waited_for(
+    tmp_path: Path, certificates: MakeCertificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = random_file(tmp_path / "f", 40 * CHUNK)
+    async with pair(tmp_path, certificates) as nodes:
+        nodes.wires.faults.chunk_delay = 0.005
+        transfer = await nodes.send(source)
+        await nodes.wait_moved(transfer, 10 * CHUNK)
+        await nodes.a.die()
+        reached = OneSide.link_to
+
+        async def unknown(self: OneSide, node: str) -> MemoryLink:
+            raise PeerUnknownError(
+                f"no node is known as {node}", why="this node knows no other yet"
+            )
+
+        monkeypatch.setattr(OneSide, "link_to", unknown)
+        await nodes.revive(nodes.a)
+        (again,) = nodes.a.transfers.transfers()
+        await until(lambda: "knows no other yet" in again.why)
+        assert not again.ended
+        monkeypatch.setattr(OneSide, "link_to", reached)
+        await again.wait()
+        assert digest(nodes.b.files / "f") == digest(source)

@@ -224,7 +224,7 @@ async def test_a_source_that_changed_between_two_attempts_is_noticed(
         nodes.wires.faults.chunk_delay = 0.01
         transfer = await nodes.send(source, on_change=on_change)
         await nodes.wait_moved(transfer, 10 * CHUNK)
-        await transfer.pause()
+        await nodes.pause(transfer)
         nodes.wires.lose()
         random_file(source, 40 * CHUNK)
         nodes.wires.faults.chunk_delay = 0.0
@@ -249,7 +249,7 @@ async def test_a_finished_file_whose_source_changed_is_sent_again_where_that_is_
         transfer = await nodes.send(root, on_change="restart")
         await until(lambda: (nodes.b.files / "vm" / "a").exists())
         await nodes.wait_moved(transfer, 10 * CHUNK)
-        await transfer.pause()
+        await nodes.pause(transfer)
         nodes.wires.lose()
         random_file(first, CHUNK + 1)
         nodes.wires.faults.chunk_delay = 0.0
@@ -444,9 +444,9 @@ async def test_another_node_cannot_touch_a_transfer(
         nodes.wires.faults.chunk_delay = 0.01
         transfer = await nodes.send(source)
         await nodes.wait_moved(transfer, CHUNK)
-        service = nodes.b.transfers
+        service = nodes.b.transfers._answering
         with pytest.raises(Exception, match="does not know the transfer"):
-            service._incoming("00000000-0000-4000-8000-00000000ffff", transfer.id)
+            service._roster.incoming("00000000-0000-4000-8000-00000000ffff", transfer.id)
         with pytest.raises(TransferRefusedError, match="another one's"):
             service._admit(
                 "00000000-0000-4000-8000-00000000ffff",
