@@ -405,16 +405,7 @@ class Links:
     def _rdma_dialler(self, peer: str, link: NativeLink) -> Callable[[int], Awaitable[None]]:
         async def dial(stream_id: int) -> None:
             """Raises NovaCronError: RDMA cannot be used with this node."""
-            session = await self.session_with(peer)
-            channel = await self._rdma.open_channel(link.max_chunk_bytes)
-            try:
-                ask = RdmaAsk(link=link.link_id, stream=stream_id, offer=offer_of(channel))
-                body = await session.request("amst.rdma", pack(ask), within=ASK_TIMEOUT)
-                await connect(channel, unpack(RdmaOffer, body))
-            except BaseException:
-                channel.close()
-                raise
-            link.add_rdma(channel, stream_id)
+            await self._rdma.dial(await self.session_with(peer), link, stream_id)
 
         return dial
 

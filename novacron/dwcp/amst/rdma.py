@@ -10,9 +10,12 @@ import trio
 from novacron._native import rdma as native
 from novacron._native.rdma import Channel, Device, Peer
 from novacron.dwcp.amst.errors import DwcpUnavailableError
-from novacron.dwcp.amst.negotiation import RdmaOffer
+from novacron.dwcp.amst.messages import pack, unpack
+from novacron.dwcp.amst.native import NativeLink
+from novacron.dwcp.amst.negotiation import RdmaAsk, RdmaOffer
 from novacron.dwcp.amst.wire import CHECKSUM_BYTES, HEADER_BYTES, TAG_BYTES
 from novacron.errors import NativeError
+from novacron.network.session import PeerSession
 
 logger = logging.getLogger("novacron.dwcp")
 
@@ -24,6 +27,8 @@ LEAST_SLOTS: Final = 4
 PAGE: Final = 4096
 OPEN_TIMEOUT: Final = 5.0
 """A device in trouble may hold its driver for long; the node does not wait for it."""
+ASK_TIMEOUT: Final = 15.0
+"""Seconds for the other node to open its end of a channel."""
 WATCH_EVERY: Final = 1.0
 LOOK_AGAIN: Final = 10.0
 """Seconds between looks for a device after one was lost."""
@@ -127,6 +132,22 @@ class Rdma:
             return await trio.to_thread.run_sync(device.open_channel, slots, slot_bytes)
         finally:
             self._opening -= 1
+
+    async def dial(self, session: PeerSession, link: NativeLink, stream_id: int) -> None:
+        """Agree on a channel with the other node, and hand it to *link* as that stream.
+
+        Raises:
+          NovaCronError: RDMA cannot be used with that node.
+        """
+        channel = await self.open_channel(link.max_chunk_bytes)
+        try:
+            ask = RdmaAsk(link=link.link_id, stream=stream_id, offer=offer_of(channel))
+            body = await session.request("amst.rdma", pack(ask), within=ASK_TIMEOUT)
+            await connect(channel, unpack(RdmaOffer, body))
+        except BaseException:
+            channel.close()
+            raise
+        link.add_rdma(channel, stream_id)
 
     async def aclose(self) -> None:
         """Harmless when repeated."""
