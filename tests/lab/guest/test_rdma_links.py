@@ -22,7 +22,8 @@ from novacron.dwcp.amst.errors import LinkLostError
 from novacron.dwcp.amst.native import NativeEngine
 from novacron.dwcp.amst.supervision import SETTING_UP
 from novacron.dwcp.amst.transport import Source, Target
-from tests.contracts.check_link import CASES, MAX_CHUNK, WINDOW, Pair
+from tests.contracts import check_link_control, check_link_objects
+from tests.contracts.check_link import CASES, MAX_CHUNK, WINDOW, Case, Pair
 from tests.dwcp.amst.sides import Side, move, sides
 from tests.lab.guest.rxe import RxePair
 from tests.network.authority import Authority, Certificates, node_id
@@ -80,10 +81,17 @@ async def links(near: rdma.Device, far: rdma.Device, *, encrypt: bool) -> AsyncI
             nursery.cancel_scope.cancel()
 
 
-async def test_links_over_rdma_alone_keep_the_contract(rxe_pair: RxePair, tmp_path: Path) -> None:
-    # One test for all: making the devices takes longer than most cases do.
+OBJECTS, CONTROL = check_link_objects.CASES, check_link_control.CASES
+REST = [case for case in CASES if case not in OBJECTS and case not in CONTROL]
+
+
+# Some at once, each with a link of its own: making the devices takes longer than most cases do.
+@pytest.mark.parametrize("cases", [OBJECTS, CONTROL, REST], ids=["objects", "control", "rest"])
+async def test_links_over_rdma_alone_keep_the_contract(
+    rxe_pair: RxePair, tmp_path: Path, cases: list[Case]
+) -> None:
     with rdma.open_device("rxe0") as near, rdma.open_device("rxe1") as far:
-        for number, case in enumerate(CASES):
+        for number, case in enumerate(cases):
             directory = tmp_path / case.__name__
             directory.mkdir()
             with trio.fail_after(60):
