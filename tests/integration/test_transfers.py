@@ -111,16 +111,16 @@ def test_what_is_there_stays_unless_it_is_to_be_overwritten(nodes: Pair, image: 
     assert digest(two.transfers / "disk.img") == digest(image)
 
 
-@pytest.mark.parametrize("path", ["/etc/novacron-test", "../up", "a/../../up", "link/up"])
 def test_nothing_leaves_the_directories_of_the_other_node(
-    nodes: Pair, image: Path, tmp_path: Path, path: str
+    nodes: Pair, image: Path, tmp_path: Path
 ) -> None:
     one, two = nodes
     (tmp_path / "elsewhere").mkdir()
     (two.transfers / "link").symlink_to(tmp_path / "elsewhere")
-    err = one.run("send", str(image), f"{two.peer}:{path}", fails=1)
-    assert "is not allowed" in err
-    assert "[dwcp.amst.directories" in err
+    for path in ("/etc/novacron-test", "../up", "a/../../up", "link/up"):
+        err = one.run("send", str(image), f"{two.peer}:{path}", fails=1)
+        assert "is not allowed" in err, path
+        assert "[dwcp.amst.directories" in err, path
     assert list((tmp_path / "elsewhere").iterdir()) == []
     assert not Path("/etc/novacron-test").exists()
     assert not list(tmp_path.rglob("up"))

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -115,8 +116,11 @@ class LocalNode:
             f"http://127.0.0.1:{self.ports['api']}/api/v1/{path}",
             headers={"Authorization": f"Bearer {token}"},
         )
-        with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
-            return json.load(answer)
+        try:
+            with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as exc:
+            raise AssertionError((path, exc.code, exc.read(), self._said())) from exc
 
     def wait_transfer(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The newest transfer, once it is as *wanted*."""

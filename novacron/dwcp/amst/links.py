@@ -9,7 +9,7 @@ so or asks for a new one, which only a node that lost the old one does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 import trio
@@ -481,12 +481,9 @@ class Links:
         return b""
 
     def _count(self) -> None:
-        counts: Mapping[str, int] = {"1": 0, "3": 0}
-        totals = dict(counts)
-        for entry in self._by_id.values():
-            totals[str(entry.agreement.version)] += 1
-        for version, count in totals.items():
-            LINKS.set(count, version)
+        versions = [entry.agreement.version for entry in self._by_id.values()]
+        for version in (negotiation.V1, negotiation.V3):
+            LINKS.set(versions.count(version), str(version))
 
 
 def _started_again() -> LinkLostError:

@@ -349,6 +349,25 @@ async def test_a_link_with_an_earlier_run_of_a_node_is_left_at_once(
         assert await a.links.link_to(b.id) is not link
 
 
+async def test_a_node_without_a_session_is_reached_again_for_its_link(
+    make_side: MakeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(returns, "LOOK_EVERY", 0.05)
+    a, b = make_side(1), make_side(2)
+    async with sides(a, b):
+        await a.links.link_to(b.node.address)
+        session = a.node.network.session(b.id)
+        assert session is not None
+        await session.close()
+
+        def is_back() -> bool:
+            found = a.node.network.session(b.id)
+            return found is not None and found is not session
+
+        await until(is_back)
+        assert len(a.links) == 1
+
+
 async def test_a_node_that_asks_again_gets_a_new_link_and_the_old_one_ends(
     make_side: MakeSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
