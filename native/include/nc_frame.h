@@ -101,6 +101,11 @@ void nc_frame_ack_write(const struct nc_frame_ack *ack, uint8_t ret_bytes[NC_FRA
 int nc_frame_ack_read(const uint8_t bytes[NC_FRAME_ACK_BYTES], struct nc_frame_ack *ret_ack,
                       struct nc_err *err);
 
+/* What follows the payload: the tag on an encrypted link. On one that is not, frames whose payload
+ * is not content have no checksum in it, and so get one behind it: CRC-32, begun with the link's
+ * seed. */
+size_t nc_frame_trailer_bytes(const struct nc_frame *frame, int encrypted);
+
 /* What NC_ACK_REFUSED carries. X(nc_err_code, number on the wire): those of nc_err_code are private
  * to one build. SYSTEM stands for everything that is not in the table, in both directions. */
 #define NC_FRAME_ERRORS(X)                                                                         \

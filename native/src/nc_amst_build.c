@@ -55,6 +55,10 @@ static int seal_with(struct nc_stream *stream, struct nc_frame *frame, uint8_t *
             memcpy(payload, content, size);
         if (tail_size > 0)
             memcpy(payload + size, tail, tail_size);
+        if (nc_frame_trailer_bytes(frame, 0) != 0) {
+            put32(payload + size, nc_crc32(stream->link->seed, payload, size));
+            total += NC_FRAME_CHECKSUM_BYTES;
+        }
     }
     sending->sequence++;
     sending->bytes += total;

@@ -216,9 +216,8 @@ int nc_stream_expect(struct nc_stream *stream)
     if (nc_frame_read(in->header, stream->link->seed, stream->link->options.max_chunk, &in->frame,
                       &err) != NC_ERR_OK)
         return bad(stream, NC_ERR_PROTOCOL);
-    in->want = in->frame.wire_size;
-    if (greeting || stream->link->options.encrypt != 0)
-        in->want += NC_CRYPTO_TAG_BYTES;
+    in->want =
+        in->frame.wire_size + nc_frame_trailer_bytes(&in->frame, stream->link->options.encrypt);
     if (greeting != (in->frame.type == NC_FRAME_HELLO_ACK || in->frame.type == NC_FRAME_HELLO) ||
         (in->frame.type == NC_FRAME_HELLO) != awaits_hello(stream) ||
         in->frame.stream != stream->id)
@@ -241,6 +240,10 @@ static int unseal(struct nc_stream *stream, const uint8_t *header, uint8_t *payl
     struct nc_err err;
 
     if (stream->link->options.encrypt == 0) {
+        if (nc_frame_trailer_bytes(frame, 0) != 0 &&
+            get32(payload + frame->wire_size) !=
+                nc_crc32(stream->link->seed, payload, frame->wire_size))
+            return bad(stream, NC_ERR_INTEGRITY);
         receiving->sequence++;
         return NC_ERR_OK;
     }
