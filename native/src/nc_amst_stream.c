@@ -222,7 +222,10 @@ int nc_stream_expect(struct nc_stream *stream)
         (in->frame.type == NC_FRAME_HELLO) != awaits_hello(stream) ||
         in->frame.stream != stream->id)
         return bad(stream, NC_ERR_PROTOCOL);
-    if (in->frame.epoch == receiving->epoch && in->frame.sequence == receiving->sequence)
+    /* The limits of a key hold for both ends: a sender that goes on with one is refused. */
+    if (in->frame.epoch == receiving->epoch && in->frame.sequence == receiving->sequence &&
+        (stream->link->options.encrypt == 0 ||
+         (receiving->sequence < NC_FRAME_EPOCH_FRAMES && receiving->bytes < NC_FRAME_EPOCH_BYTES)))
         return NC_ERR_OK;
     if (stream->link->options.encrypt != 0 && in->frame.epoch == receiving->epoch + 1 &&
         in->frame.sequence == 0 && receiving->sequence > 0)
@@ -262,6 +265,7 @@ static int unseal(struct nc_stream *stream, const uint8_t *header, uint8_t *payl
         *receiving = (struct nc_direction){.aead = next, .epoch = frame->epoch};
     }
     receiving->sequence++;
+    receiving->bytes += NC_FRAME_HEADER_BYTES + frame->wire_size + NC_CRYPTO_TAG_BYTES;
     return NC_ERR_OK;
 }
 

@@ -200,6 +200,40 @@ static void pipe_through(int encrypt, size_t size, unsigned streams)
     close_engines(&pair);
 }
 
+/* More frames than one key may serve for, in the smallest chunks. */
+static void change_keys(void)
+{
+    struct engines pair;
+    size_t size = (NC_FRAME_EPOCH_FRAMES + 3000u) * (size_t)4096;
+    uint8_t *from = malloc(size);
+    uint8_t *to = calloc(1, size);
+    struct nc_amst_object *sent;
+    struct nc_amst_object *received;
+    struct nc_amst_link_info info;
+    struct nc_err err = {0};
+    struct nc_amst_target target = {
+        .number = 1, .fd = -1, .memory = to, .size = size, .chunk = 4096};
+    struct nc_amst_source source = {
+        .number = 1, .fd = -1, .memory = from, .size = size, .chunk = 4096};
+
+    fill(from, size, 21);
+    open_engines(&pair, 1, 1);
+    (void)add_stream(&pair, 1);
+    CHECK(nc_amst_receive(pair.b.link, &target, &received, &err) == NC_ERR_OK);
+    CHECK(nc_amst_send(pair.a.link, &source, &sent, &err) == NC_ERR_OK);
+    CHECK(await(&pair.b, NC_AMST_OBJECT_DONE, 1));
+    CHECK(await(&pair.a, NC_AMST_OBJECT_DONE, 1));
+    CHECK(memcmp(from, to, size) == 0);
+    nc_amst_link_info(pair.a.link, &info);
+    CHECK(info.rekeys == 1);
+    CHECK(pair.a.seen[NC_AMST_STREAM_LOST] == 0);
+    end_object(&pair.a, sent);
+    end_object(&pair.b, received);
+    close_engines(&pair);
+    free(from);
+    free(to);
+}
+
 static void refuse_what_cannot_be_written(void)
 {
     struct engines pair;
@@ -254,6 +288,7 @@ int main(void)
         pipe_through(encrypt, 20u * 1024 * 1024 + 3, 4);
     }
     refuse_what_cannot_be_written();
+    change_keys();
     greet_in_any_order_and_once();
     return CHECK_RESULT;
 }
