@@ -386,6 +386,9 @@ enum nc_idle nc_schedule(struct nc_stream *stream, uint64_t now_ns, struct nc_wo
 void nc_stream_start(struct nc_stream *stream);
 void nc_stream_break(struct nc_stream *stream, int code, int os_errno);
 void nc_stream_transmit(struct nc_stream *stream);
+/* So many acknowledgements wait to be sent that nothing more is read: a peer that sends but does
+ * not read must not make us keep ever more of them, and none may be dropped. */
+bool nc_stream_owes(struct nc_stream *stream);
 void nc_stream_receive(struct nc_stream *stream);
 void nc_stream_free(struct nc_stream *stream);
 /* Takes the frame in stream->in.frame with its payload, which it may overwrite. */

@@ -178,15 +178,19 @@ int nc_stream_check_greeting(struct nc_stream *stream, const uint8_t *bytes, uin
 
 /* --- Frames in --- */
 
+bool nc_stream_owes(struct nc_stream *stream)
+{
+    bool owes;
+
+    (void)pthread_mutex_lock(&stream->link->lock);
+    owes = stream->ack_count > NC_ACKS_HELD - NC_ACKS_FRAME;
+    (void)pthread_mutex_unlock(&stream->link->lock);
+    return owes;
+}
+
 void nc_stream_receive(struct nc_stream *stream)
 {
-    bool full;
-
-    /* A peer that sends but does not read must not make us keep ever more answers. */
-    (void)pthread_mutex_lock(&stream->link->lock);
-    full = stream->ack_count > NC_ACKS_HELD - NC_ACKS_FRAME;
-    (void)pthread_mutex_unlock(&stream->link->lock);
-    if (full) {
+    if (nc_stream_owes(stream)) {
         stream->readable = !stream->blocked;
         return;
     }

@@ -158,7 +158,7 @@ void nc_tcp_receive(struct nc_stream *stream)
     uint8_t next[NC_FRAME_HEADER_BYTES];
     size_t budget = TURN_BYTES;
 
-    while (budget > 0 && !stream->broken) {
+    while (budget > 0 && !stream->broken && !nc_stream_owes(stream)) {
         bool header = in->header_have < NC_FRAME_HEADER_BYTES;
         uint8_t *payload = in->slab != NULL ? in->slab : in->small;
         struct iovec parts[2] = {
