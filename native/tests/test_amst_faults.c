@@ -292,6 +292,19 @@ static void disconnect(const struct connection *connection)
     (void)close(connection->lanes[0].to);
 }
 
+/* No thread writes to the target any more. */
+static void await_quiet(const struct side *side)
+{
+    struct nc_amst_link_info info = {.streams = 1};
+
+    for (int i = 0; i < 20000 && info.streams != 0; i++) {
+        nc_amst_link_info(side->link, &info);
+        if (info.streams != 0)
+            (void)usleep(100);
+    }
+    CHECK(info.streams == 0);
+}
+
 /* Moves one object, harmed or not; ends both links. */
 static void move_object(struct side *a, struct side *b, int listener, int encrypt, int secret,
                         uint32_t odds, int record)
@@ -326,6 +339,7 @@ static void move_object(struct side *a, struct side *b, int listener, int encryp
                 harmless += !connection.broken;
                 disconnect(&connection);
                 open = 0;
+                await_quiet(b);
                 check_target(to, from);
             }
         }

@@ -162,8 +162,10 @@ static void fall_back(int encrypt, int beside)
     CHECK(info.done_bytes >= 20 * CHUNK && info.done_bytes < there.size);
     raise_event(IBV_EVENT_DEVICE_FATAL);
     CHECK(await(&pair.a, NC_AMST_STREAM_LOST, 1) && await(&pair.b, NC_AMST_STREAM_LOST, 1));
-    CHECK_TEXT(pair.a.why, "RDMA device rxe0 failed and must be reset");
-    CHECK_TEXT(pair.b.why, "RDMA device rxe0 failed and must be reset");
+    /* The end that hears of it second may see its queue pair fail first. */
+    CHECK(strstr(pair.a.why, "rxe0") != NULL && strstr(pair.b.why, "rxe0") != NULL);
+    CHECK(strstr(pair.a.why, "must be reset") != NULL ||
+          strstr(pair.b.why, "must be reset") != NULL);
     nc_amst_object_limit(there.sent, 0);
     nc_amst_object_limit(back.sent, 0);
     if (!beside)
