@@ -24,8 +24,13 @@ void nc_ack_queue(struct nc_stream *stream, int kind, const struct nc_frame *fra
             return;
         }
     }
-    if (stream->ack_count < NC_ACKS_HELD)
+    if (stream->ack_count < NC_ACKS_HELD) {
         stream->acks[stream->ack_count++] = ack;
+    } else {
+        /* One that is lost would be waited for: better to lose the stream, and send again. */
+        atomic_store(&stream->killed, true);
+        nc_link_kick(stream);
+    }
 }
 
 static void refuse(struct nc_stream *stream, const struct nc_frame *frame, int code, int os_errno)
