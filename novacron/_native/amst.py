@@ -34,7 +34,7 @@ class Event(Record):
     link: int
     stream: int
     object: int
-    why: str
+    why: str = ""
     """``stream_lost`` over RDMA: the channel's own words."""
 
 

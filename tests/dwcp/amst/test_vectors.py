@@ -22,7 +22,10 @@ def test_the_file_is_what_the_specification_makes(name: str) -> None:
 
 
 def test_no_other_file_lies_there() -> None:
-    assert {path.name for path in FOLDER.iterdir()} == {f"{name}.json" for name in FILES}
+    assert {path.name for path in FOLDER.iterdir()} == {
+        *(f"{name}.json" for name in FILES),
+        "tree.json",
+    }
 
 
 @pytest.mark.parametrize("case", cases("headers"))

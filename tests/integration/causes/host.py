@@ -121,7 +121,7 @@ CAUSES = (
     Cause(
         "the compiled part is missing",
         no_extension,
-        0,
+        3,
         "the compiled part of NovaCron (novacron._native._nc) cannot be used",
         "No module named 'novacron._native._nc'",
         "Run `make install` in the checkout, or install a wheel made for this platform",
@@ -129,7 +129,7 @@ CAUSES = (
     Cause(
         "the compiled part is damaged",
         extension_damaged,
-        0,
+        3,
         "the compiled part of NovaCron (novacron._native._nc) cannot be used",
         "_nc.abi3.so: ",
         "Run `make install` in the checkout",
