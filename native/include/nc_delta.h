@@ -9,8 +9,10 @@
  * `zeros` is 0 in the first record alone, `count` never: so one sequence of bytes is one
  * difference, and what follows the last record, or leads past the end, is refused.
  *
- * An encoder ends a run of literals at 8 equal bytes (a record costs two bytes and more time than
- * copying does); a decoder takes any. No magic, no size, no checksum: the frame around it has them.
+ * The encoder looks at words of 8 bytes, from the start of the block: only a word that is equal ends
+ * a run of literals (a record costs two bytes, and time), and the equal bytes at both ends of a run
+ * are left away. A decoder takes any runs. No magic, no size, no checksum: the frame around it has
+ * them.
  */
 #ifndef NC_DELTA_H
 #define NC_DELTA_H
@@ -31,5 +33,9 @@ size_t nc_delta_encode(const uint8_t *content, const uint8_t *base, size_t size,
  * ret_content: then only what differs is touched. Else they do not overlap. */
 int nc_delta_decode(const uint8_t *delta, size_t delta_size, const uint8_t *base,
                     uint8_t *ret_content, size_t size, struct nc_err *err);
+
+/* The portable kernel, for tests to hold the other against. */
+size_t nc_delta_encode_portable(const uint8_t *content, const uint8_t *base, size_t size,
+                                uint8_t *ret_delta, size_t capacity);
 
 #endif

@@ -6,7 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Stops at the first block of 256 bytes that is not; any alignment, any size (0: true). */
+/* Stops within 256 bytes of the first that is not; any alignment, any size (0: true). */
 bool nc_is_zero(const uint8_t *data, size_t size);
+
+/* The portable kernel, for tests to hold the other against. */
+bool nc_is_zero_portable(const uint8_t *data, size_t size);
 
 #endif
