@@ -21,8 +21,8 @@ enum nc_codec_id { NC_CODEC_RAW = 0, NC_CODEC_LZ4 = 1, NC_CODEC_ZSTD = 2, NC_COD
 #define NC_CODEC_ZSTD_LEVEL_MAX 19
 
 /* Loads the library of `id`; soname NULL: the default one. Thread-safe; once it succeeded, calls
- * are free and a soname is ignored. What follows does it. UNAVAILABLE: no such library, or not one
- * that decodes what it encodes. */
+ * are free and a soname is ignored. What follows does it. UNAVAILABLE: no such library, or one that
+ * lacks a function. */
 int nc_codec_load(int id, const char *soname, struct nc_err *err);
 /* Bit (1u << id) of each codec there is; RAW always. */
 unsigned nc_codec_available(void);
@@ -35,13 +35,15 @@ struct nc_codec;
 int nc_codec_open(struct nc_codec **ret_codec, struct nc_err *err);
 /* Takes NULL. */
 void nc_codec_close(struct nc_codec *codec);
-/* Bytes that the contexts hold now. */
+/* Bytes that the contexts hold now. Encoding 4 MiB with zstd, libzstd 1.5.4: 1 MiB up to level 3,
+ * 4 up to 6, 13 at 9, 65 at 15; decoding: 100 KiB. Memory is taken for the largest level and chunk
+ * there was. lz4 holds nothing: it takes 17 KiB of the stack. */
 size_t nc_codec_memory(const struct nc_codec *codec);
 
 /* *ret_size is 0, and the result OK, where the coded content does not fit in `capacity`.
- * Level: of zstd -7 to 19; of lz4 1 and above is its default, and each step below is faster and
- * coarser by one step of its acceleration (0: 2, -1: 3, ...). INVALID: another codec, level or more
- * content than NC_CODEC_MAX_CONTENT. UNAVAILABLE where the library is missing. */
+ * Level: of zstd -7 to 19 (0 is 3); of lz4 1 and above is its default, and each step below is
+ * faster and coarser by one step of its acceleration (0: 2, -1: 3, ...). INVALID: another codec,
+ * level or more content than NC_CODEC_MAX_CONTENT. UNAVAILABLE where the library is missing. */
 int nc_codec_encode(struct nc_codec *codec, int id, int level, const uint8_t *content, size_t size,
                     uint8_t *ret_coded, size_t capacity, size_t *ret_size, struct nc_err *err);
 /* Exactly `size` bytes come out, or INTEGRITY. Never writes beyond `size`; what is written where

@@ -15,7 +15,7 @@ struct ZSTD_DCtx_s;
 #define NC_CODEC_ZSTD_SYMBOLS(X)                                                                   \
     X(ZSTD_versionString, const char *, (void))                                                    \
     X(ZSTD_isError, unsigned, (size_t code))                                                       \
-    X(ZSTD_getErrorCode, int, (size_t code))                                                       \
+    X(ZSTD_getErrorCode, unsigned, (size_t code))                                                  \
     X(ZSTD_getErrorName, const char *, (size_t code))                                              \
     X(ZSTD_createCCtx, struct ZSTD_CCtx_s *, (void))                                               \
     X(ZSTD_freeCCtx, size_t, (struct ZSTD_CCtx_s * context))                                       \
