@@ -31,5 +31,9 @@ int nc_cdc_check(const struct nc_cdc *cdc, struct nc_err *err);
 /* The length of the block at the start of `data`, up to maximum; 0: more data is needed to say it.
  * `last`: there is none, so that all of it is a block where no end is found. `cdc` was checked. */
 size_t nc_cdc_cut(const struct nc_cdc *cdc, const uint8_t *data, size_t size, bool last);
+/* The same again and again: where the first blocks of `data` end, up to `capacity` of them. Returns
+ * how many; what is behind the last end is not looked at enough, or too little to say. */
+size_t nc_cdc_ends(const struct nc_cdc *cdc, const uint8_t *data, size_t size, bool last,
+                   size_t *ret_ends, size_t capacity);
 
 #endif

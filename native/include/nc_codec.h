@@ -40,7 +40,9 @@ void nc_codec_close(struct nc_codec *codec);
  * there was. lz4 holds nothing: it takes 17 KiB of the stack. */
 size_t nc_codec_memory(const struct nc_codec *codec);
 
-/* *ret_size is 0, and the result OK, where the coded content does not fit in `capacity`.
+/* *ret_size is 0, and the result OK, where the coded content does not fit in `capacity` (or just
+ * so: the libraries ask for up to 20 bytes more than they use). Coded content is never larger than
+ * size + size / 255 + 512.
  * Level: of zstd -7 to 19 (0 is 3); of lz4 1 and above is its default, and each step below is
  * faster and coarser by one step of its acceleration (0: 2, -1: 3, ...). INVALID: another codec,
  * level or more content than NC_CODEC_MAX_CONTENT. UNAVAILABLE where the library is missing. */

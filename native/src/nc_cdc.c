@@ -86,3 +86,19 @@ size_t nc_cdc_cut(const struct nc_cdc *cdc, const uint8_t *data, size_t size, bo
     }
     return end == cdc->maximum || last ? end : 0;
 }
+
+size_t nc_cdc_ends(const struct nc_cdc *cdc, const uint8_t *data, size_t size, bool last,
+                   size_t *ret_ends, size_t capacity)
+{
+    size_t count = 0;
+
+    for (size_t at = 0; at < size && count < capacity; count++) {
+        size_t cut = nc_cdc_cut(cdc, data + at, size - at, last);
+
+        if (cut == 0)
+            break;
+        at += cut;
+        ret_ends[count] = at;
+    }
+    return count;
+}

@@ -105,23 +105,33 @@ static void an_end_is_the_same_however_much_is_there_or_it_is_not_told(void)
     }
 }
 
-static size_t ends(const uint8_t *data, size_t size, uint32_t *ret_ends)
+static void many_ends_are_those_of_one_call_after_another(void)
 {
-    size_t count = 0;
+    static uint8_t data[50000];
+    size_t ends[200];
+    size_t count;
+    size_t at = 0;
 
-    for (size_t at = 0; at < size; count++) {
-        at += nc_cdc_cut(&small, data + at, size - at, true);
-        ret_ends[count] = (uint32_t)at;
+    fill(data, sizeof data, 11);
+    count = nc_cdc_ends(&small, data, sizeof data, true, ends, 200);
+    CHECK(count > 10 && count < 200);
+    for (size_t i = 0; i < count; i++) {
+        at += nc_cdc_cut(&small, data + at, sizeof data - at, true);
+        CHECK(ends[i] == at);
     }
-    return count;
+    CHECK(at == sizeof data);
+    /* The last block is known only where nothing follows it. */
+    CHECK(nc_cdc_ends(&small, data, sizeof data, false, ends, 200) == count - 1);
+    CHECK(nc_cdc_ends(&small, data, sizeof data, true, ends, 3) == 3);
+    CHECK(nc_cdc_ends(&small, data, 0, true, ends, 3) == 0);
 }
 
 static void what_is_inserted_moves_the_ends_near_it_and_no_others(void)
 {
     static uint8_t before[SIZE];
     static uint8_t after[SIZE + 100];
-    static uint32_t old[SIZE / 512];
-    static uint32_t new[SIZE / 512];
+    static size_t old[SIZE / 512];
+    static size_t new[SIZE / 512];
     size_t count;
     size_t other;
     size_t common = 0;
@@ -130,8 +140,8 @@ static void what_is_inserted_moves_the_ends_near_it_and_no_others(void)
     memcpy(after, before, 300000);
     fill(after + 300000, 100, 6);
     memcpy(after + 300100, before + 300000, sizeof before - 300000);
-    count = ends(before, sizeof before, old);
-    other = ends(after, sizeof after, new);
+    count = nc_cdc_ends(&small, before, sizeof before, true, old, SIZE / 512);
+    other = nc_cdc_ends(&small, after, sizeof after, true, new, SIZE / 512);
     /* From the end, where they are moved by what was inserted. */
     while (common < count && common < other &&
            old[count - 1 - common] + 100 == new[other - 1 - common])
@@ -176,6 +186,7 @@ int main(void)
     the_table_is_splitmix64();
     blocks_end_where_the_definition_says();
     an_end_is_the_same_however_much_is_there_or_it_is_not_told();
+    many_ends_are_those_of_one_call_after_another();
     what_is_inserted_moves_the_ends_near_it_and_no_others();
     bytes_that_repeat_make_the_largest_blocks_or_the_smallest();
     sizes_that_cannot_be_are_invalid();
