@@ -7,10 +7,11 @@ of :mod:`novacron.dwcp.amst.native`. Calls neither block nor move payload.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from novacron._native.ffi import Native, Pointer, native
+from novacron._native.hde import CODECS
 from novacron._native.rdma import Channel
 from novacron.record import Record
 
@@ -47,6 +48,58 @@ class ObjectInfo(Record):
     chunks: int
 
 
+class CodingOptions(Record):
+    """Of ``struct nc_amst_coding``, in its order."""
+
+    policy: int = 0
+    """0 off, 1 adaptive, 2 fixed."""
+    codec: int = 0
+    level: int = 0
+    level_min: int = 0
+    level_max: int = 0
+
+
+class BaseOptions(Record):
+    """What the receiver holds already: in a file, in memory, or, for a source alone, the source
+    itself in some ranges."""
+
+    id: int
+    fd: int | None = None
+    memory: Any = None
+    held: Sequence[tuple[int, int]] = ()
+    """Offset and size of each, in order, apart."""
+
+
+class CodingChange(Record):
+    at_ns: int
+    before: int
+    after: int
+    why: int
+    content_class: int
+    link_bps: int
+    encode_bps: int
+    ratio: float
+
+
+class CodingInfo(Record):
+    """``struct nc_amst_coding_info``; what is by codec or stage is in their order."""
+
+    zero_chunks: int
+    zero_bytes: int
+    delta_chunks: int
+    delta_bytes: int
+    delta_wire_bytes: int
+    refused_bases: int
+    budget_chunks: int
+    chunks: tuple[int, ...]
+    bytes: tuple[int, ...]
+    wire_bytes: tuple[int, ...]
+    cpu_ns: tuple[int, ...]
+    change_count: int
+    changes: tuple[CodingChange, ...]
+    """The last of them, oldest first."""
+
+
 _KINDS = (
     "stream_up",
     "stream_lost",
@@ -67,12 +120,17 @@ class Engine:
       NativeFailureError: no threads or descriptors are to be had.
     """
 
-    def __init__(self, *, threads: int, limit_bps: int = 0) -> None:
+    def __init__(self, *, threads: int, limit_bps: int = 0, encode_cpu: float = 0.0) -> None:
         self._native = loaded = native()
         error = loaded.new_error()
         ret = loaded.ffi.new("struct nc_amst **")
         options = loaded.ffi.new(
-            "struct nc_amst_options *", {"threads": threads, "limit_bps": limit_bps}
+            "struct nc_amst_options *",
+            {
+                "threads": threads,
+                "limit_bps": limit_bps,
+                "encode_cpu": max(1, round(encode_cpu * 100)) if encode_cpu else 0,
+            },
         )
         code = loaded.lib.nc_amst_open(options, ret, error)
         loaded.check(code, error, "the AMST engine cannot be started")
@@ -118,6 +176,8 @@ class Engine:
         max_chunk: int,
         send_window: int,
         receive_window: int,
+        codecs: Sequence[str] = ("raw",),
+        link_bps: int = 0,
     ) -> LinkHandle:
         """*secret* is copied; the caller wipes its own.
 
@@ -137,6 +197,8 @@ class Engine:
         options.max_chunk = max_chunk
         options.send_window = send_window
         options.receive_window = receive_window
+        options.codecs = self._bits(codecs)
+        options.link_bps = link_bps
         ret = ffi.new("struct nc_amst_link **")
         try:
             code = loaded.lib.nc_amst_link_open(self._pointer, options, ret, error)
@@ -144,6 +206,12 @@ class Engine:
             loaded.lib.nc_crypto_wipe(options.secret, 32)
         loaded.check(code, error, "the link cannot be opened")
         return LinkHandle(loaded, ret[0])
+
+    def _bits(self, codecs: Sequence[str]) -> int:
+        bits: int = self._native.lib.NC_AMST_DELTA if "delta" in codecs else 0
+        for number, name in enumerate(CODECS):
+            bits |= (name in codecs) << number
+        return bits
 
 
 class LinkHandle:
@@ -238,10 +306,14 @@ class LinkHandle:
         limit_bps: int,
         have: bytes | None,
         leaves: array[int] | None,
+        coding: CodingOptions = CodingOptions(),
+        base: BaseOptions | None = None,
     ) -> ObjectHandle:
         """Raises NativeInvalidError, NativeClosedError."""
         ffi = self._native.ffi
         keep, pointers = self._held(memory, have, leaves)
+        held = base.held if base is not None else ()
+        ranges = ffi.new("struct nc_amst_range[]", [tuple(one) for one in held])
         source = ffi.new(
             "struct nc_amst_source *",
             {
@@ -258,9 +330,13 @@ class LinkHandle:
                 "limit_bps": limit_bps,
                 "have": pointers[1],
                 "leaves": pointers[2],
+                "coding": tuple(coding),
+                "held": ranges,
+                "held_count": len(held),
+                **self._base(base),
             },
         )
-        return self._object(self._native.lib.nc_amst_send, source, keep)
+        return self._object(self._native.lib.nc_amst_send, source, (*keep, base))
 
     def receive(
         self,
@@ -275,6 +351,7 @@ class LinkHandle:
         sparse: bool,
         have: bytes | None,
         leaves: array[int] | None,
+        base: BaseOptions | None = None,
     ) -> ObjectHandle:
         """Raises NativeInvalidError, NativeClosedError."""
         ffi = self._native.ffi
@@ -292,9 +369,20 @@ class LinkHandle:
                 "sparse": sparse,
                 "have": pointers[1],
                 "leaves": pointers[2],
+                **self._base(base),
             },
         )
-        return self._object(self._native.lib.nc_amst_receive, target, keep)
+        return self._object(self._native.lib.nc_amst_receive, target, (*keep, base))
+
+    def _base(self, base: BaseOptions | None) -> dict[str, Any]:
+        if base is None:
+            return {"base_id": 0, "base_fd": -1}
+        ffi = self._native.ffi
+        return {
+            "base_id": base.id,
+            "base_fd": -1 if base.fd is None else base.fd,
+            "base_memory": ffi.NULL if base.memory is None else ffi.from_buffer(base.memory),
+        }
 
     def pipe_send(
         self, tag: int, number: int, fd: int, *, chunk: int, priority: int, window: int
@@ -370,6 +458,32 @@ class ObjectHandle:
         self._native.lib.nc_amst_object_info(self._pointer, info)
         return ObjectInfo(*(getattr(info, name) for name in ObjectInfo._fields))
 
+    def coding(self) -> CodingInfo:
+        info = self._native.ffi.new("struct nc_amst_coding_info *")
+        self._native.lib.nc_amst_object_coding(self._pointer, info)
+        kept = min(info.change_count, len(info.changes))
+        changes = (
+            info.changes[number % len(info.changes)]
+            for number in range(info.change_count - kept, info.change_count)
+        )
+        return CodingInfo(
+            **{name: getattr(info, name) for name in _CODING_FIELDS},
+            **{name: tuple(getattr(info, name)) for name in _CODING_LISTS},
+            changes=tuple(
+                CodingChange(
+                    c.at_ns,
+                    getattr(c, "from"),
+                    c.to,
+                    c.why,
+                    c.content_class,
+                    c.link_bps,
+                    c.encode_bps,
+                    c.ratio,
+                )
+                for c in changes
+            ),
+        )
+
     def bitmap(self, chunks: int) -> bytes:
         loaded = self._native
         error = loaded.new_error()
@@ -390,6 +504,17 @@ class ObjectHandle:
         return found
 
 
+_CODING_FIELDS = (
+    "zero_chunks",
+    "zero_bytes",
+    "delta_chunks",
+    "delta_bytes",
+    "delta_wire_bytes",
+    "refused_bases",
+    "budget_chunks",
+    "change_count",
+)
+_CODING_LISTS = ("chunks", "bytes", "wire_bytes", "cpu_ns")
 _LINK_FIELDS = (
     "sent_bytes",
     "received_bytes",

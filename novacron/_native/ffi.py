@@ -20,7 +20,7 @@ from novacron.errors import (
 if TYPE_CHECKING:
     from types import ModuleType
 
-ABI = 2
+ABI = 3
 """What ``nc_abi()`` of a module that fits this code says; see ``native/include/nc_err.h``."""
 
 MODULE = "novacron._native._nc"
