@@ -87,7 +87,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size <= HEAD)
         return 0;
     id = data[0] % NC_CODEC_COUNT;
-    level = data[0] / NC_CODEC_COUNT % 17 + NC_CODEC_ZSTD_LEVEL_MIN;
+    level = data[0] / NC_CODEC_COUNT % 17 + (id == NC_CODEC_LZ4 ? 1 : NC_CODEC_LEVEL_MIN);
     free(decoded(id, data + HEAD, size - HEAD, 1 + ((size_t)data[1] << 8 | data[2])));
     a_round_trip_holds(id, level, data, data + HEAD, size - HEAD);
     return 0;

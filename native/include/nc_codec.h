@@ -17,8 +17,8 @@ enum nc_codec_id { NC_CODEC_RAW = 0, NC_CODEC_LZ4 = 1, NC_CODEC_ZSTD = 2, NC_COD
  * the memory of a context: see nc_codec_memory. */
 #define NC_CODEC_MAX_CONTENT ((size_t)4 << 20)
 
-#define NC_CODEC_ZSTD_LEVEL_MIN (-7)
-#define NC_CODEC_ZSTD_LEVEL_MAX 19
+#define NC_CODEC_LEVEL_MIN (-7)
+#define NC_CODEC_LEVEL_MAX 19
 
 /* Loads the library of `id`; soname NULL: the default one. Thread-safe; once it succeeded, calls
  * are free and a soname is ignored. What follows does it. UNAVAILABLE: no such library, or one that
@@ -28,6 +28,8 @@ int nc_codec_load(int id, const char *soname, struct nc_err *err);
 unsigned nc_codec_available(void);
 /* "1.5.4"; "" where the library is missing, and for RAW. */
 const char *nc_codec_version(int id);
+/* Why it is missing; "" where it is not, and for RAW. */
+const char *nc_codec_missing(int id);
 
 /* The contexts of one thread: made when first used, reused, freed at the end. */
 struct nc_codec;
@@ -37,15 +39,15 @@ int nc_codec_open(struct nc_codec **ret_codec, struct nc_err *err);
 void nc_codec_close(struct nc_codec *codec);
 /* Bytes that the contexts hold now. Encoding 4 MiB with zstd, libzstd 1.5.4: 1 MiB up to level 3,
  * 4 up to 6, 13 at 9, 65 at 15; decoding: 100 KiB. Memory is taken for the largest level and chunk
- * there was. lz4 holds nothing: it takes 17 KiB of the stack. */
+ * there was. lz4: 16 KiB. */
 size_t nc_codec_memory(const struct nc_codec *codec);
 
 /* *ret_size is 0, and the result OK, where the coded content does not fit in `capacity` (or just
  * so: the libraries ask for up to 20 bytes more than they use). Coded content is never larger than
  * size + size / 255 + 512.
- * Level: of zstd -7 to 19 (0 is 3); of lz4 1 and above is its default, and each step below is
- * faster and coarser by one step of its acceleration (0: 2, -1: 3, ...). INVALID: another codec,
- * level or more content than NC_CODEC_MAX_CONTENT. UNAVAILABLE where the library is missing. */
+ * Level: of zstd -7 to 19 (0 is 3); of lz4 its acceleration, 1 to 19: more is faster and coarser.
+ * INVALID: another codec or level, no content or more than NC_CODEC_MAX_CONTENT. UNAVAILABLE where
+ * the library is missing. */
 int nc_codec_encode(struct nc_codec *codec, int id, int level, const uint8_t *content, size_t size,
                     uint8_t *ret_coded, size_t capacity, size_t *ret_size, struct nc_err *err);
 /* Exactly `size` bytes come out, or INTEGRITY. Never writes beyond `size`; what is written where

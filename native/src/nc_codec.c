@@ -40,6 +40,7 @@ static struct {
 struct nc_codec {
     struct ZSTD_CCtx_s *encoder;
     struct ZSTD_DCtx_s *decoder;
+    void *lz4_state;
     int level; /* that the encoder is set to */
 };
 
@@ -184,17 +185,23 @@ static int zstd_decode(struct nc_codec *codec, const uint8_t *coded, size_t code
 
 /* --- lz4 ------------------------------------------------------------------------------------- */
 
-static void lz4_encode(int level, const uint8_t *content, size_t size, uint8_t *ret_coded,
-                       size_t capacity, size_t *ret_size)
+static int lz4_encode(struct nc_codec *codec, int level, const uint8_t *content, size_t size,
+                      uint8_t *ret_coded, size_t capacity, size_t *ret_size, struct nc_err *err)
 {
     int room =
         capacity > 2 * NC_CODEC_MAX_CONTENT ? (int)(2 * NC_CODEC_MAX_CONTENT) : (int)capacity;
-    /* It caps an acceleration by itself. Its state, 16 KiB, is on the stack. */
-    int acceleration = level >= 1 ? 1 : level < -65536 ? 65537 : 2 - level;
-    int result = lz4.LZ4_compress_fast((const char *)content, (char *)ret_coded, (int)size, room,
-                                       acceleration);
+    int result;
 
+    /* Its simpler call has 16 KiB of state on the stack. */
+    if (codec->lz4_state == NULL) {
+        codec->lz4_state = calloc(1, (size_t)lz4.LZ4_sizeofState());
+        if (codec->lz4_state == NULL)
+            return nc_err_set(err, NC_ERR_MEMORY, ENOMEM, "no memory for lz4");
+    }
+    result = lz4.LZ4_compress_fast_extState(codec->lz4_state, (const char *)content,
+                                            (char *)ret_coded, (int)size, room, level);
     *ret_size = result > 0 ? (size_t)result : 0;
+    return NC_ERR_OK;
 }
 
 static int lz4_decode(const uint8_t *coded, size_t coded_size, uint8_t *ret_content, size_t size,
@@ -236,19 +243,18 @@ int nc_codec_encode(struct nc_codec *codec, int id, int level, const uint8_t *co
     *ret_size = 0;
     if (code != NC_ERR_OK)
         return code;
-    if (id == NC_CODEC_ZSTD) {
-        if (level < NC_CODEC_ZSTD_LEVEL_MIN || level > NC_CODEC_ZSTD_LEVEL_MAX)
-            return nc_err_set(err, NC_ERR_INVALID, 0, "zstd has levels %d to %d, not %d",
-                              NC_CODEC_ZSTD_LEVEL_MIN, NC_CODEC_ZSTD_LEVEL_MAX, level);
-        return zstd_encode(codec, level, content, size, ret_coded, capacity, ret_size, err);
-    }
-    if (id == NC_CODEC_LZ4) {
-        lz4_encode(level, content, size, ret_coded, capacity, ret_size);
-    } else if (size <= capacity) {
+    if (id == NC_CODEC_RAW) {
+        if (size > capacity)
+            return NC_ERR_OK;
         memcpy(ret_coded, content, size);
         *ret_size = size;
+        return NC_ERR_OK;
     }
-    return NC_ERR_OK;
+    if (level < (id == NC_CODEC_LZ4 ? 1 : NC_CODEC_LEVEL_MIN) || level > NC_CODEC_LEVEL_MAX)
+        return nc_err_set(err, NC_ERR_INVALID, 0, "%s has no level %d",
+                          id == NC_CODEC_LZ4 ? "lz4" : "zstd", level);
+    return (id == NC_CODEC_LZ4 ? lz4_encode : zstd_encode)(codec, level, content, size, ret_coded,
+                                                           capacity, ret_size, err);
 }
 
 int nc_codec_decode(struct nc_codec *codec, int id, const uint8_t *coded, size_t coded_size,
@@ -285,13 +291,15 @@ void nc_codec_close(struct nc_codec *codec)
         (void)zstd.ZSTD_freeCCtx(codec->encoder);
     if (codec->decoder != NULL)
         (void)zstd.ZSTD_freeDCtx(codec->decoder);
+    free(codec->lz4_state);
     free(codec);
 }
 
 size_t nc_codec_memory(const struct nc_codec *codec)
 {
     return sizeof *codec + (codec->encoder != NULL ? zstd.ZSTD_sizeof_CCtx(codec->encoder) : 0) +
-           (codec->decoder != NULL ? zstd.ZSTD_sizeof_DCtx(codec->decoder) : 0);
+           (codec->decoder != NULL ? zstd.ZSTD_sizeof_DCtx(codec->decoder) : 0) +
+           (codec->lz4_state != NULL ? (size_t)lz4.LZ4_sizeofState() : 0);
 }
 
 /* --- Loading --------------------------------------------------------------------------------- */
@@ -403,4 +411,12 @@ const char *nc_codec_version(int id)
     struct library *library = library_of(id);
 
     return library != NULL && nc_codec_load(id, NULL, NULL) == NC_ERR_OK ? library->version : "";
+}
+
+const char *nc_codec_missing(int id)
+{
+    struct library *library = library_of(id);
+
+    /* Why is not written again: the default library is looked for once. */
+    return library == NULL || nc_codec_load(id, NULL, NULL) == NC_ERR_OK ? "" : library->why.reason;
 }

@@ -34,8 +34,9 @@ struct ZSTD_DCtx_s;
 
 #define NC_CODEC_LZ4_SYMBOLS(X)                                                                    \
     X(LZ4_versionString, const char *, (void))                                                     \
-    X(LZ4_compress_fast, int,                                                                      \
-      (const char *in, char *out, int size, int capacity, int acceleration))                       \
+    X(LZ4_sizeofState, int, (void))                                                                \
+    X(LZ4_compress_fast_extState, int,                                                             \
+      (void *state, const char *in, char *out, int size, int capacity, int acceleration))          \
     X(LZ4_decompress_safe, int, (const char *in, char *out, int size, int capacity))
 
 /* Values of enums and macros, which no symbol carries. */

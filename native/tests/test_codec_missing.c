@@ -28,6 +28,7 @@ int main(void)
 
     CHECK(nc_codec_available() == 1u << NC_CODEC_RAW);
     CHECK_TEXT(nc_codec_version(NC_CODEC_ZSTD), "");
+    CHECK_TEXT(nc_codec_missing(NC_CODEC_ZSTD), "libzstd.so.1: cannot open shared object file");
     CHECK(nc_codec_open(&codec, &err) == NC_ERR_OK);
     for (int id = NC_CODEC_LZ4; id < NC_CODEC_COUNT; id++) {
         CHECK(nc_codec_encode(codec, id, 1, bytes, 10, bytes + 10, 10, &size, &err) ==

@@ -43,6 +43,16 @@ def version(codec: str) -> str:
     return loaded.text(loaded.lib.nc_codec_version(_number(codec)))
 
 
+def missing(codec: str) -> str:
+    """Why the library of *codec* cannot be used; empty where it can, and for ``raw``.
+
+    Raises:
+      NativeInvalidError: there is no such codec.
+    """
+    loaded = native()
+    return loaded.text(loaded.lib.nc_codec_missing(_number(codec)))
+
+
 def load(codec: str, library: str | None = None) -> None:
     """Find the library of *codec*; everything else here does it as well.
 
@@ -110,8 +120,8 @@ class Codec:
         Args:
           codec: One of :data:`CODECS`.
           content: 1 byte to :data:`MAX_CONTENT_BYTES`.
-          level: Of zstd :data:`LEVEL_MIN` to :data:`LEVEL_MAX`; of lz4 1 and above is its default, and
-            each step below is faster and coarser.
+          level: Of zstd :data:`LEVEL_MIN` to :data:`LEVEL_MAX`; of lz4 its acceleration,
+            1 to :data:`LEVEL_MAX`: more is faster and coarser.
           capacity: By default one byte less than *content*: what does not get smaller is sent raw.
 
         Raises:

@@ -48,6 +48,7 @@ def test_the_machine_says_what_it_has() -> None:
     assert hde.version("zstd").startswith("1.")
     assert hde.version("lz4").startswith("1.")
     assert hde.version("raw") == ""
+    assert [hde.missing(name) for name in hde.CODECS] == ["", "", ""]
     with pytest.raises(NativeInvalidError, match="no codec 'gzip'"):
         hde.version("gzip")
 
@@ -57,8 +58,8 @@ def test_the_constants_are_those_of_the_c_side() -> None:
     assert tuple(getattr(lib, f"NC_CODEC_{name.upper()}") for name in hde.CODECS) == (0, 1, 2)
     assert getattr(lib, "NC_CODEC_COUNT") == len(hde.CODECS)  # noqa: B009
     assert getattr(lib, "NC_CODEC_MAX_CONTENT") == hde.MAX_CONTENT_BYTES  # noqa: B009
-    assert getattr(lib, "NC_CODEC_ZSTD_LEVEL_MIN") == hde.LEVEL_MIN  # noqa: B009
-    assert getattr(lib, "NC_CODEC_ZSTD_LEVEL_MAX") == hde.LEVEL_MAX  # noqa: B009
+    assert getattr(lib, "NC_CODEC_LEVEL_MIN") == hde.LEVEL_MIN  # noqa: B009
+    assert getattr(lib, "NC_CODEC_LEVEL_MAX") == hde.LEVEL_MAX  # noqa: B009
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,7 @@ def test_a_library_that_is_missing_or_another_one_is_unavailable(
 def test_what_is_encoded_is_decoded(
     codec: hde.Codec, content: bytes, name: str, level: int
 ) -> None:
+    level = max(level, 1) if name == "lz4" else level
     coded = codec.encode(name, content, level=level, capacity=len(content) + 600)
     assert coded is not None
     assert codec.decode(name, coded, len(content)) == content
@@ -164,7 +166,7 @@ def test_what_one_call_cannot_take_is_invalid(codec: hde.Codec) -> None:
         with pytest.raises(NativeInvalidError, match="a chunk has 1 to"):
             codec.decode("zstd", b"", size)
     for level in (hde.LEVEL_MIN - 1, hde.LEVEL_MAX + 1):
-        with pytest.raises(NativeInvalidError, match="zstd has levels"):
+        with pytest.raises(NativeInvalidError, match="zstd has no level"):
             codec.encode("zstd", b"abc", level=level)
     with pytest.raises(NativeInvalidError, match="no codec 'brotli'"):
         codec.encode("brotli", b"abc")
