@@ -136,9 +136,8 @@ static int next_frame(struct lane *lane, int encrypt)
         ssize_t got;
 
         if (frame->size >= NC_FRAME_HEADER_BYTES) {
-            struct nc_frame head = {.type = frame->data[5],
-                                    .flags = frame->data[6],
-                                    .codec = frame->data[7]};
+            struct nc_frame head = {
+                .type = frame->data[5], .flags = frame->data[6], .codec = frame->data[7]};
 
             want += (size_t)frame->data[46] << 8 | frame->data[47];
             want += nc_frame_trailer_bytes(&head, encrypt);
