@@ -134,6 +134,7 @@ class Library(Protocol):
     NC_CRYPTO_NONCE_BYTES: int
     NC_CRYPTO_TAG_BYTES: int
     NC_CRYPTO_HASH_BYTES: int
+    NC_DELTA_SPARE: int
     NC_FRAME_HEADER_BYTES: int
     NC_FRAME_ACK_BYTES: int
     NC_FRAME_HELLO_BYTES: int
@@ -194,9 +195,6 @@ class Library(Protocol):
     def nc_crc32_tables(self, crc: int, data: Pointer, size: int, /) -> int: ...
     def nc_crypto_load(self, soname: bytes | Pointer, err: Pointer, /) -> int: ...
     def nc_crypto_version(self, /) -> Pointer: ...
-    def nc_codec_available(self, /) -> int: ...
-    def nc_codec_version(self, id: int, /) -> Pointer: ...
-    def nc_codec_missing(self, id: int, /) -> Pointer: ...
     def nc_aead_open(
         self, key: Pointer, iv: Pointer, seal: int, ret: Pointer, err: Pointer, /
     ) -> int: ...
@@ -241,6 +239,62 @@ class Library(Protocol):
         /,
     ) -> int: ...
     def nc_crypto_wipe(self, data: Pointer, size: int, /) -> None: ...
+    def nc_codec_load(self, id: int, soname: bytes | Pointer, err: Pointer, /) -> int: ...
+    def nc_codec_available(self, /) -> int: ...
+    def nc_codec_version(self, id: int, /) -> Pointer: ...
+    def nc_codec_missing(self, id: int, /) -> Pointer: ...
+    def nc_codec_open(self, ret_codec: Pointer, err: Pointer, /) -> int: ...
+    def nc_codec_close(self, codec: Pointer, /) -> None: ...
+    def nc_codec_memory(self, codec: Pointer, /) -> int: ...
+    def nc_codec_encode(
+        self,
+        codec: Pointer,
+        id: int,
+        level: int,
+        content: Pointer,
+        size: int,
+        ret_coded: Pointer,
+        capacity: int,
+        ret_size: Pointer,
+        err: Pointer,
+        /,
+    ) -> int: ...
+    def nc_codec_decode(
+        self,
+        codec: Pointer,
+        id: int,
+        coded: Pointer,
+        coded_size: int,
+        ret_content: Pointer,
+        size: int,
+        err: Pointer,
+        /,
+    ) -> int: ...
+    def nc_delta_encode(
+        self, content: Pointer, base: Pointer, size: int, ret_delta: Pointer, capacity: int, /
+    ) -> int: ...
+    def nc_delta_decode(
+        self,
+        delta: Pointer,
+        delta_size: int,
+        base: Pointer,
+        ret_content: Pointer,
+        size: int,
+        err: Pointer,
+        /,
+    ) -> int: ...
+    def nc_is_zero(self, data: Pointer, size: int, /) -> bool: ...
+    def nc_cdc_check(self, cdc: Pointer, err: Pointer, /) -> int: ...
+    def nc_cdc_ends(
+        self,
+        cdc: Pointer,
+        data: Pointer,
+        size: int,
+        last: bool,
+        ret_ends: Pointer,
+        capacity: int,
+        /,
+    ) -> int: ...
     def nc_frame_write(self, frame: Pointer, seed: int, ret_header: Pointer, /) -> None: ...
     def nc_frame_read(
         self, header: Pointer, seed: int, max_chunk: int, ret_frame: Pointer, err: Pointer, /
