@@ -11,6 +11,7 @@ from novacron._native import hde
 from novacron.config.schema import AmstSettings, HdeSettings
 from novacron.data_directory import DataDirectory
 from novacron.dwcp.amst.address_book import AddressBook
+from novacron.dwcp.amst.bodies import Bodies
 from novacron.dwcp.amst.congestion import Congestion
 from novacron.dwcp.amst.links import Links
 from novacron.dwcp.amst.listener import DataListener, open_data_listener
@@ -20,6 +21,7 @@ from novacron.dwcp.amst.rdma import Rdma
 from novacron.dwcp.amst.supervision import Supervisor
 from novacron.dwcp.amst.transfers import Transfers
 from novacron.dwcp.amst.transport import Coding
+from novacron.dwcp.hde.messages import MessageCodec
 from novacron.network import Network
 from novacron.record import Record
 from novacron.security import Security
@@ -129,6 +131,12 @@ class Amst:
             self._directory.root,
             self._settings,
             coding=coding_of(self._encoding),
+            bodies=Bodies(
+                MessageCodec(self._encoding.dictionary),
+                keep=self._directory.root / "dwcp" / "messages"
+                if self._encoding.keep_messages
+                else None,
+            ),
         )
         await nursery.start(self._serve, listener)
         await self._transfers.start(nursery)
