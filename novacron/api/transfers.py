@@ -56,7 +56,7 @@ class TransferRoutes:
         record, before it has moved anything; with one that is under way already if it was asked for
         the same. Files of this node outside of dwcp.amst.directories take the role admin."""
         wanted = read_body(TransferRequest, await request.body())
-        _check_paths(wanted)
+        _check(wanted)
         transfers = self._dwcp.transfers
         principal: Principal = request.state.principal
         anywhere = principal.role.allows(Role.ADMIN)
@@ -80,7 +80,9 @@ class TransferRoutes:
         # files follows no link, and so cannot be led outside afterwards.
         started: Transfer
         if wanted.direction == "send":
-            started = await transfers.send(SendRequest(**common, anywhere=anywhere))
+            started = await transfers.send(
+                SendRequest(**common, anywhere=anywhere, codec=wanted.codec)
+            )
         else:
             started = await transfers.receive(ReceiveRequest(**common, anywhere=anywhere))
         request.state.target = started.id.hex()
@@ -155,9 +157,10 @@ def _outside(path: str) -> ForbiddenError:
     )
 
 
-def _check_paths(wanted: TransferRequest) -> None:
+def _check(wanted: TransferRequest) -> None:
     """Raises:
-    InvalidRequestError: a path cannot be one, or one of this node is not absolute."""
+    InvalidRequestError: a path cannot be one, or one of this node is not absolute; or a codec is
+      given for what another node sends."""
     sent = wanted.direction == "send"
     faults = []
     named = [(f"body.paths.{i}", path, sent) for i, path in enumerate(wanted.paths)]
@@ -168,5 +171,7 @@ def _check_paths(wanted: TransferRequest) -> None:
             faults.append((where, "it holds what no path can"))
         elif local and not path.startswith("/"):
             faults.append((where, "a path of this node is absolute"))
+    if wanted.codec and not sent:
+        faults.append(("body.codec", "the node that sends decides how it encodes"))
     if faults:
         raise InvalidRequestError(faults)

@@ -113,7 +113,7 @@ class Answering:
         tell: Callable[[Trouble], Message],
     ) -> Callable[[PeerSession, bytes], Awaitable[bytes]]:
         async def handle(session: PeerSession, body: bytes) -> bytes:
-            message = unpack(kind, self._bodies.decode(body))
+            message = unpack(kind, await self._bodies.decode(body))
 
             async def work() -> Message:
                 return await serve(session.node_id, message)

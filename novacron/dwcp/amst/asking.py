@@ -97,7 +97,7 @@ class Asking:
             raise _refusal(peer, exc) from exc
         except NetworkError as exc:
             raise PeerUnreachableError(f"node {peer} does not answer", why=str(exc)) from exc
-        return unpack(answer, self._bodies.decode(answered))
+        return unpack(answer, await self._bodies.decode(answered))
 
 
 def _refusal(peer: str, exc: RequestFailedError) -> DwcpError:

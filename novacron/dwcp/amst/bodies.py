@@ -28,7 +28,7 @@ from novacron.dwcp.amst.messages import (
     pack,
     unpack,
 )
-from novacron.dwcp.hde.messages import MessageCodec
+from novacron.dwcp.hde.messages import MessageCodec, is_encoded
 from novacron.errors import NetworkError
 from novacron.network.session import PeerSession
 from novacron.observe import Counter
@@ -41,6 +41,7 @@ KEPT_MESSAGES: Final = 1024
 KEPT_BYTES: Final = 16 * 1024
 """Of a message that is kept. In a longer one nearly everything is checksums."""
 _TIMEOUT: Final = 30.0
+_ASK_AGAIN: Final = 60.0
 _QUEUED: Final = 64
 """Sessions to be asked and messages to be kept that wait; past it they are left out."""
 
@@ -120,8 +121,11 @@ class Bodies:
             if chosen and chosen not in {one.id for one in held}:
                 raise MessageError("a peer chose a dictionary that this node does not hold")
         except (NetworkError, MessageError) as exc:
-            # An older node has no such request. Messages go as they are.
+            # An older node has no such request, and one whose DWCP is not up has none yet.
             logger.debug("no dictionary was agreed on: %s", exc, extra={"peer": session.node_id})
+            await trio.sleep(_ASK_AGAIN)
+            if not session.ended.is_set() and self._agreed.get(session) == 0:
+                del self._agreed[session]
             return
         self._agreed[session] = chosen
 
@@ -145,9 +149,12 @@ class Bodies:
         self._count("sent", message, body)
         return body
 
-    def decode(self, body: bytes) -> bytes:
+    async def decode(self, body: bytes) -> bytes:
         """Raises:
         CodedMessageError: it is not what it says it is."""
+        if is_encoded(body) and not self.codec.loaded:
+            # Sessions outlive this component: it was restarted, and the peer goes on as agreed.
+            await self._load()
         message = self.codec.decode(body)
         self._count("received", message, body)
         return message

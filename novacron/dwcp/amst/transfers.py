@@ -67,6 +67,7 @@ from novacron.dwcp.amst.transfer_messages import (
     MAX_PATHS,
 )
 from novacron.dwcp.amst.transport import PLAIN, Coding
+from novacron.dwcp.hde import choice
 from novacron.errors import NetworkError
 
 logger = logging.getLogger("novacron.dwcp.transfers")
@@ -210,6 +211,9 @@ class Transfers:
                 f"cannot send {len(request.paths)} paths", remedy=f"name one to {MAX_PATHS}"
             )
         _check_request(request.priority, request.on_change, request.path)
+        fault = choice.fault_of(request.codec)
+        if fault:
+            raise SourceInvalidError(f"cannot encode with {request.codec[:32]!r}", why=fault)
         peer = await self._resolve_node(request.node)
         now = time.time()
         record = OutgoingRecord(
@@ -225,6 +229,7 @@ class Transfers:
             chunk_bytes=self._settings.chunk_bytes,
             created_at=now,
             confined=not request.anywhere,
+            codec=request.codec,
             deadline_at=now + request.deadline_seconds if request.deadline_seconds else None,
         )
         return await self._roster.launch_new(record)

@@ -77,14 +77,14 @@ class MessageCodec:
         """Why dictionaries that should be there are not."""
         self._pairs: dict[int, _Pair] = {}
         self._module: Any = None
-        self._loaded = False
+        self.loaded = False
 
     def load(self) -> None:
         """Read the dictionaries. Blocks on the disk, and imports zstandard, so call it in a thread;
         harmless when repeated. What cannot be used is logged and done without."""
-        if self._loaded:
+        if self.loaded:
             return
-        self._loaded = True
+        self.loaded = True
         try:
             import zstandard
         except ImportError as exc:
@@ -153,7 +153,7 @@ class MessageCodec:
           CodedMessageError: it is encoded, and not what it says it is; or with a dictionary that
             is not here. Nothing of the size it declares was allocated before that was checked.
         """
-        if body[:1] != b"\xc1":
+        if not is_encoded(body):
             return body
         if len(body) < HEADER.size:
             raise _bad(f"it ends after {len(body)} bytes, within its header")
@@ -188,6 +188,10 @@ class MessageCodec:
         if len(message) != size:
             raise _bad(f"it declares {size} bytes and has {len(message)}")
         return message
+
+
+def is_encoded(body: bytes) -> bool:
+    return body[:1] == b"\xc1"
 
 
 def _bad(why: str) -> CodedMessageError:
