@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import Request
 
+from novacron.api.answers import TRANSFER
 from novacron.api.entry import Entry, NotHereError
 from novacron.api.parameters import (
     LIMIT_REQUEST,
@@ -48,7 +49,8 @@ class TransferRoutes:
         return {"transfers": [_view(transfer) for transfer in found]}
 
     async def transfer(self, request: Request) -> JsonObject:
-        """One transfer: how far it is, how fast, and what went wrong."""
+        """One transfer: how far it is, how fast, how its content was encoded and why, and what went
+        wrong."""
         return _view(self._dwcp.transfers.find(TRANSFER_ID.read(request)))
 
     async def start(self, request: Request) -> JsonObject:
@@ -118,12 +120,26 @@ class TransferRoutes:
         return [
             Entry("GET", "/dwcp", self.dwcp),
             Entry("GET", "/transfers", self.transfers, (TRANSFER_STATE,)),
-            Entry("GET", "/transfers/{id}", self.transfer, by_id),
-            Entry("POST", "/transfers", self.start, body=TRANSFER_REQUEST, status=201),
-            Entry("POST", "/transfers/{id}/pause", self.pause, by_id),
-            Entry("POST", "/transfers/{id}/resume", self.resume, by_id),
-            Entry("POST", "/transfers/{id}/cancel", self.cancel, by_id),
-            Entry("POST", "/transfers/{id}/limit", self.limit, by_id, body=LIMIT_REQUEST),
+            Entry("GET", "/transfers/{id}", self.transfer, by_id, answer=TRANSFER),
+            Entry(
+                "POST",
+                "/transfers",
+                self.start,
+                body=TRANSFER_REQUEST,
+                status=201,
+                answer=TRANSFER,
+            ),
+            Entry("POST", "/transfers/{id}/pause", self.pause, by_id, answer=TRANSFER),
+            Entry("POST", "/transfers/{id}/resume", self.resume, by_id, answer=TRANSFER),
+            Entry("POST", "/transfers/{id}/cancel", self.cancel, by_id, answer=TRANSFER),
+            Entry(
+                "POST",
+                "/transfers/{id}/limit",
+                self.limit,
+                by_id,
+                body=LIMIT_REQUEST,
+                answer=TRANSFER,
+            ),
         ]
 
     @property

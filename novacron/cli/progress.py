@@ -86,7 +86,7 @@ def details(view: View) -> str:
 def _wire(view: View) -> str:
     """``12 MiB on the wire (3.4:1)``, while it moves ``12 MiB on the wire at 4.0 MiB/s (3.4:1)``.
     Nothing is said of a ratio that is none."""
-    rate = f" at {size(view['wire_rate_bps'])}/s" if view["state"] == "moving" else ""
+    rate = f" at {size(view['wire_rate_bps'])}/s" if view["wire_rate_bps"] else ""
     found = view["coding"]["ratio"]
     shown = f" ({ratio(found)})" if found is not None and found >= MIN_RATIO else ""
     return f"{size(view['wire_bytes'])} on the wire{rate}{shown}"

@@ -73,7 +73,6 @@ def register(subparsers: Subparsers) -> None:
     send_parser.add_argument(
         "--codec",
         type=codec,
-        default="",
         metavar="CODEC",
         help="how it is encoded: auto (what gets it over soonest), off (as it is; for machines whose "
         "content must not show in the size of what is sent), lz4, zstd, zstd:LEVEL (default: "

@@ -110,8 +110,6 @@ class TransferView(Record):
     """With headers, tags and what was sent again; this transfer's share of its links'."""
     rate_bps: float
     """Of content, over the last five seconds."""
-    wire_rate_bps: float
-    """Of :attr:`wire_bytes`, over the same time."""
     eta_seconds: float | None
     streams: int
     mover: str
@@ -128,7 +126,9 @@ class TransferView(Record):
     the other node would refuse. The sender knows; 0 at the receiver."""
     skipped: list[TransferError]
     """The first of them, in this life of the node."""
-    coding: CodingReport
+    wire_rate_bps: float = 0.0
+    """Of :attr:`wire_bytes`, over the last five seconds."""
+    coding: CodingReport = NOTHING
     """How the content was encoded; at the receiver, decoded. Of all attempts; what was sent again is
     in it as often."""
 
