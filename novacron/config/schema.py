@@ -394,6 +394,15 @@ class HdeSettings(Section):
         le=64.0,
         description="CPU cores that encoding may use on this node; past it chunks are sent as they are. 0: as many as there are dwcp.amst.threads.",
     )
+    dictionary: str | None = Field(
+        None,
+        max_length=4096,
+        description="File of a dictionary for messages that novacron hde train made; used with nodes that have the same one. Unset: the one that comes with the package.",
+    )
+    keep_messages: bool = Field(
+        False,
+        description="Keep up to 1024 messages about transfers, with the names of files in them, in dwcp/messages in the data directory, for novacron hde train --from-traffic.",
+    )
 
 
 class DwcpSettings(Section):

@@ -11,6 +11,7 @@ from novacron._native import hde
 from novacron.config.schema import AmstSettings, HdeSettings
 from novacron.data_directory import DataDirectory
 from novacron.dwcp.amst.address_book import AddressBook
+from novacron.dwcp.amst.bodies import Bodies
 from novacron.dwcp.amst.congestion import Congestion
 from novacron.dwcp.amst.links import Links
 from novacron.dwcp.amst.listener import DataListener, open_data_listener
@@ -19,7 +20,8 @@ from novacron.dwcp.amst.negotiation import V1, V3
 from novacron.dwcp.amst.rdma import Rdma
 from novacron.dwcp.amst.supervision import Supervisor
 from novacron.dwcp.amst.transfers import Transfers
-from novacron.dwcp.amst.transport import Coding
+from novacron.dwcp.hde import choice
+from novacron.dwcp.hde.messages import MessageCodec
 from novacron.network import Network
 from novacron.record import Record
 from novacron.security import Security
@@ -128,7 +130,13 @@ class Amst:
             links,
             self._directory.root,
             self._settings,
-            coding=coding_of(self._encoding),
+            coding=choice.default(self._encoding),
+            bodies=Bodies(
+                MessageCodec(self._encoding.dictionary),
+                keep=self._directory.root / "dwcp" / "messages"
+                if self._encoding.keep_messages
+                else None,
+            ),
         )
         await nursery.start(self._serve, listener)
         await self._transfers.start(nursery)
@@ -217,14 +225,3 @@ class Amst:
             "congestion": congestion._asdict() if congestion is not None else None,
             "links": self._links.statistics() if self._links is not None else [],
         }
-
-
-def coding_of(settings: HdeSettings) -> Coding:
-    """How what is sent is encoded by default."""
-    match settings.codec:
-        case "auto":
-            return Coding("adaptive", level_max=settings.level_max)
-        case "off":
-            return Coding("off")
-        case codec:
-            return Coding("fixed", codec, settings.level if codec == "zstd" else 1)
