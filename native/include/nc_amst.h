@@ -131,6 +131,9 @@ struct nc_amst_stream_info {
     uint32_t snd_mss;
     uint32_t unsent_bytes;
     uint32_t total_retrans;
+    uint32_t segments_out;     /* with data, repeated ones included */
+    uint32_t needless_retrans; /* those the other end had already */
+    uint32_t delivered;        /* segments acknowledged */
     uint32_t delivered_ce;
     int ecn; /* negotiated */
     int app_limited;

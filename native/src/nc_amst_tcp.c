@@ -229,6 +229,9 @@ static void describe(struct nc_stream *stream, struct nc_amst_stream_info *ret_i
     ret_info->snd_mss = info.tcpi_snd_mss;
     ret_info->unsent_bytes = info.tcpi_notsent_bytes;
     ret_info->total_retrans = info.tcpi_total_retrans;
+    ret_info->segments_out = info.tcpi_data_segs_out;
+    ret_info->needless_retrans = info.tcpi_dsack_dups;
+    ret_info->delivered = info.tcpi_delivered;
     ret_info->delivered_ce = info.tcpi_delivered_ce;
     ret_info->ecn = (info.tcpi_options & TCPI_OPT_ECN) != 0;
     ret_info->app_limited = info.tcpi_delivery_rate_app_limited;

@@ -379,6 +379,26 @@ class AmstSettings(Section):
     )
 
 
+class DetectionSettings(Section):
+    """How paths to other nodes are measured, and the network mode is found."""
+
+    interval: Seconds = Field(
+        1.0, ge=0.1, le=60, description="Seconds between two samples of each path."
+    )
+    samples: int = Field(
+        10, ge=5, le=100, description="Round trips that a path is judged by, the newest."
+    )
+    hysteresis: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description="How much better than the present mode another has to score to replace it; scores go from 0 to 1.",
+    )
+    cool_down: Seconds = Field(
+        30.0, ge=1, le=3600, description="Seconds a mode stays at least, once there is one."
+    )
+
+
 class DwcpSettings(Section):
     """The distributed WAN communication protocol."""
 
@@ -387,6 +407,7 @@ class DwcpSettings(Section):
         description="Network mode. Names the profile whose values replace the defaults; auto uses the defaults.",
     )
     amst: AmstSettings = AmstSettings.model_construct()
+    detection: DetectionSettings = DetectionSettings.model_construct()
 
 
 class ApiSettings(Section):

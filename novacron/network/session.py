@@ -126,6 +126,18 @@ class PeerSession:
     def statistics(self) -> LinkStatistics:
         return self.machine.link.statistics(trio.current_time())
 
+    @property
+    def same_host(self) -> bool:
+        """Whether the peer is on this machine, as far as addresses tell."""
+        return self.stream.same_host
+
+    def hasten_pings(self, count: int, interval: float) -> None:
+        """Measure the round trip *count* times soon, *interval* seconds apart, and no more often
+        than the protocol allows; does not wait. The pings are as any other, so that nothing is owed
+        where the session ends meanwhile."""
+        self.machine.hasten_pings(count, interval, trio.current_time())
+        self._wake.set()
+
     # The life of a session -----------------------------------------------------------------
 
     async def handshake(self) -> Established:

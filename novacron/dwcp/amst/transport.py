@@ -98,6 +98,11 @@ class StreamStatistics(Record):
     snd_mss: int = 0
     unsent_bytes: int = 0
     total_retrans: int = 0
+    segments_out: int = 0
+    """With data, repeated ones included; of the connection's life, as all counters here."""
+    needless_retrans: int = 0
+    """Repeated although the other end had them already."""
+    delivered: int = 0
     delivered_ce: int = 0
     ecn: bool = False
     app_limited: bool = False
