@@ -29,6 +29,16 @@ struct nc_err;
  */
 #define NC_FRAME_EPOCH_FRAMES (1u << 16)
 #define NC_FRAME_EPOCH_BYTES (UINT64_C(64) << 30)
+/* Before the delta stream of a delta frame: be32 CRC-32 of the base's chunk, be32 size of the delta
+ * stream before the codec. */
+#define NC_FRAME_DELTA_BYTES 8
+
+/* Bits of `flags`. */
+enum nc_frame_flag {
+    NC_FRAME_DELTA = 1, /* of DATA: coded against the base that `base` names */
+};
+/* Codecs a frame may name; see nc_codec.h. */
+#define NC_FRAME_CODECS 3
 
 enum nc_frame_type {
     NC_FRAME_HELLO = 1,     /* initiator's first on a connection */
@@ -43,11 +53,13 @@ enum nc_frame_type {
 };
 
 /* Header, host form. On the wire, in this order:
- *   0 magic 4 | 4 version 1 | 5 type 1 | 6 flags 1 (0) | 7 codec 1 (0 raw)
+ *   0 magic 4 | 4 version 1 | 5 type 1 | 6 flags 1 | 7 codec 1 (0 raw, 1 lz4, 2 zstd)
  *   8 stream 4 | 12 epoch 4 | 16 sequence 8 | 24 object 4 | 28 generation 4
- *   32 offset 8 | 40 raw_size 4 | 44 wire_size 4 | 48 base 4 (0) | 52 reserved 8 (0) | 60 check 4
+ *   32 offset 8 | 40 raw_size 4 | 44 wire_size 4 | 48 base 4 | 52 reserved 8 (0) | 60 check 4
  * raw_size: bytes of content before the codec, of DATA and SEGMENT; 0 in all others. wire_size:
- * bytes of payload after the header, the content checksum included, the tag not. object is not 0 in
+ * bytes of payload after the header, the content checksum included, the tag not. Flags, codec and
+ * base are 0 in all but DATA; base is not 0 exactly where NC_FRAME_DELTA is set. What is coded is
+ * never larger than raw_size and the checksum. object is not 0 in
  * DATA, ZERO, SEGMENT and END; in all others object, generation and offset are 0. check: CRC-32 of
  * bytes 0..59, begun with the link's seed, so that a frame of another link is refused also where
  * nothing is encrypted. */
@@ -81,6 +93,8 @@ enum nc_ack_kind {
     NC_ACK_READ = 4,    /* byte stream: everything before `offset` left the receiver */
     NC_ACK_REFUSED = 5, /* the object failed at the receiver; `value`: why, by number; `offset`: an
                            errno, or 0 */
+    NC_ACK_BASE = 6,    /* the chunk at `offset` was not taken, since it is a delta and the base is
+                           not here: to be sent whole; `value`: its bytes */
     NC_ACK_MAX
 };
 

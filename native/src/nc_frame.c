@@ -136,9 +136,18 @@ static const char *fault_of_content(const struct nc_frame *frame, uint32_t max_c
 {
     if (frame->raw_size == 0 || frame->raw_size > max_chunk || frame->raw_size > NC_FRAME_MAX_CHUNK)
         return "content of no bytes, or of more than was agreed";
-    /* Codec 0 is the only one: what is sent is the content and its checksum. */
-    if (frame->wire_size != frame->raw_size + NC_FRAME_CHECKSUM_BYTES)
-        return "a payload that is not the content and its checksum";
+    if (frame->codec == 0 && (frame->flags & NC_FRAME_DELTA) == 0) {
+        if (frame->wire_size != frame->raw_size + NC_FRAME_CHECKSUM_BYTES)
+            return "a payload that is not the content and its checksum";
+    } else {
+        uint32_t least = NC_FRAME_CHECKSUM_BYTES +
+                         ((frame->flags & NC_FRAME_DELTA) != 0 ? NC_FRAME_DELTA_BYTES : 0);
+
+        if (frame->wire_size <= least)
+            return "coded content of no bytes";
+        if (frame->wire_size > frame->raw_size + NC_FRAME_CHECKSUM_BYTES)
+            return "coded content that is larger than the content";
+    }
     if (frame->object == 0)
         return "content of no object";
     if (frame->offset > (uint64_t)INT64_MAX - frame->raw_size)
@@ -170,12 +179,12 @@ static const char *fault_of_control(const struct nc_frame *frame, uint32_t least
 
 static const char *fault_of(const struct nc_frame *frame, uint32_t max_chunk)
 {
-    if (frame->flags != 0)
+    if ((frame->flags & ~NC_FRAME_DELTA) != 0 || (frame->flags != 0 && frame->type != NC_FRAME_DATA))
         return "unknown flags";
-    if (frame->codec != 0)
+    if (frame->codec >= NC_FRAME_CODECS || (frame->codec != 0 && frame->type != NC_FRAME_DATA))
         return "an unknown codec";
-    if (frame->base != 0)
-        return "a base that nobody agreed on";
+    if ((frame->base != 0) != ((frame->flags & NC_FRAME_DELTA) != 0))
+        return "a base without a delta, or a delta without a base";
     switch (frame->type) {
     case NC_FRAME_HELLO:
     case NC_FRAME_HELLO_ACK:
@@ -264,6 +273,7 @@ static int value_is_possible(const struct nc_frame_ack *ack)
 {
     switch (ack->kind) {
     case NC_ACK_CHUNK:
+    case NC_ACK_BASE:
         return ack->value >= 1 && ack->value <= NC_FRAME_MAX_CHUNK &&
                ack->offset <= (uint64_t)INT64_MAX - ack->value;
     case NC_ACK_SEGMENT:

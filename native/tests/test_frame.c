@@ -152,8 +152,21 @@ static void each_type_has_its_rules(void)
         ACCEPTED(type, );
         ACCEPTED(type, frame.stream = UINT32_MAX);
         REFUSED(type, frame.flags = 1);
-        REFUSED(type, frame.codec = 1);
+        REFUSED(type, frame.flags = 2);
+        REFUSED(type, frame.codec = NC_FRAME_CODECS);
         REFUSED(type, frame.base = 1);
+        if (type == NC_FRAME_DATA) {
+            ACCEPTED(type, frame.codec = 1);
+            ACCEPTED(type, frame.codec = 2; frame.wire_size = 5);
+            REFUSED(type, frame.codec = 2; frame.wire_size = 4);
+            REFUSED(type, frame.codec = 2; frame.wire_size = frame.raw_size + 5);
+            ACCEPTED(type, frame.flags = 1; frame.base = 9; frame.wire_size = 13);
+            REFUSED(type, frame.flags = 1; frame.base = 9; frame.wire_size = 12);
+            ACCEPTED(type, frame.flags = 1; frame.base = 9; frame.codec = 1);
+        } else {
+            REFUSED(type, frame.codec = 1);
+            REFUSED(type, frame.flags = 1; frame.base = 1);
+        }
         REFUSED(type, frame.wire_size += 1);
         REFUSED(type, frame.wire_size -= 1);
         REFUSED(type, frame.raw_size += 1);

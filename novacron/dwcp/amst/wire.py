@@ -25,6 +25,12 @@ MAGIC: Final = 0x4E434133
 VERSION: Final = 3
 HEADER_BYTES: Final = 64
 CHECKSUM_BYTES: Final = 4
+DELTA: Final = 1
+"""Bit of a DATA frame's flags: coded against the base that it names."""
+DELTA_BYTES: Final = 8
+"""Before a delta stream: CRC-32 of the base's chunk, and the stream's size before the codec."""
+CODECS: Final = 3
+"""Raw, lz4 and zstd."""
 TAG_BYTES: Final = 16
 MIN_CHUNK_BYTES: Final = 64 * 1024
 MAX_CHUNK_BYTES: Final = 4 * 1024 * 1024
@@ -85,6 +91,9 @@ class AckKind(enum.IntEnum):
     REFUSED = 5
     """The object failed at the receiver; the value is an :class:`ErrorNumber`, the offset an errno of
     Linux or 0."""
+    BASE = 6
+    """The chunk at the offset is a delta against a base that is not here, and was not taken; the value
+    is its size in bytes."""
 
 
 class ErrorNumber(enum.IntEnum):
@@ -259,12 +268,13 @@ def _refused(why: str) -> FrameError:
 
 def _fault(frame: Frame, max_chunk: int) -> str:
     """What is wrong with *frame*; empty where nothing is."""
-    if frame.flags:
+    data = frame.type == FrameType.DATA
+    if frame.flags & ~DELTA or (frame.flags and not data):
         return "unknown flags"
-    if frame.codec:
+    if frame.codec >= CODECS or (frame.codec and not data):
         return "an unknown codec"
-    if frame.base:
-        return "a base that nobody agreed on"
+    if bool(frame.base) != bool(frame.flags & DELTA):
+        return "a base without a delta, or a delta without a base"
     match frame.type:
         case FrameType.HELLO | FrameType.HELLO_ACK:
             return _fault_of_hello(frame)
@@ -294,9 +304,14 @@ def _fault_of_hello(frame: Frame) -> str:
 def _fault_of_content(frame: Frame, max_chunk: int) -> str:
     if not 0 < frame.raw_size <= min(max_chunk, MAX_CHUNK_BYTES):
         return "content of no bytes, or of more than was agreed"
-    # Codec 0 is the only one: what is sent is the content and its checksum.
-    if frame.wire_size != frame.raw_size + CHECKSUM_BYTES:
-        return "a payload that is not the content and its checksum"
+    most = frame.raw_size + CHECKSUM_BYTES
+    if not frame.codec and not frame.flags & DELTA:
+        if frame.wire_size != most:
+            return "a payload that is not the content and its checksum"
+    elif frame.wire_size <= CHECKSUM_BYTES + (DELTA_BYTES if frame.flags & DELTA else 0):
+        return "coded content of no bytes"
+    elif frame.wire_size > most:
+        return "coded content that is larger than the content"
     if not frame.object:
         return "content of no object"
     if frame.offset > END_OF_FILES - frame.raw_size:
@@ -417,7 +432,7 @@ def read_acks(payload: Data) -> list[Ack]:
         raise _refused(f"acknowledgements of {len(data)} bytes")
     acks = []
     for kind, reserved, number, generation, reserved_too, offset, value in _ACK.iter_unpack(data):
-        if not AckKind.CHUNK <= kind <= AckKind.REFUSED:
+        if not AckKind.CHUNK <= kind <= AckKind.BASE:
             raise _refused(f"an acknowledgement of kind {kind}")
         if reserved != _NO_RESERVED_3 or reserved_too != _NO_RESERVED_4:
             raise _refused("an acknowledgement whose reserved bytes are in use")
@@ -430,7 +445,7 @@ def read_acks(payload: Data) -> list[Ack]:
 
 def _fault_of_ack(ack: Ack) -> str:
     match ack.kind:
-        case AckKind.CHUNK:
+        case AckKind.CHUNK | AckKind.BASE:
             possible = 1 <= ack.value <= MAX_CHUNK_BYTES
         case AckKind.SEGMENT:
             possible = 0 <= ack.value <= MAX_CHUNK_BYTES

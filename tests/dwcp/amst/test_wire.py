@@ -36,10 +36,14 @@ def test_a_header_is_refused_or_taken_within_every_limit_and_written_back(
         return
     assert wire.write_header(frame, SEED, max_chunk) == data
     assert FrameType(frame.type)
-    assert frame.flags == frame.codec == frame.base == 0
+    assert bool(frame.base) == bool(frame.flags)
+    assert frame.type == FrameType.DATA or frame.flags == frame.codec == 0
+    assert frame.flags <= wire.DELTA and frame.codec < wire.CODECS
     assert frame.raw_size <= min(max_chunk, wire.MAX_CHUNK_BYTES)
     assert frame.offset + frame.raw_size <= wire.END_OF_FILES
-    if frame.raw_size:
+    if frame.flags or frame.codec:
+        assert wire.CHECKSUM_BYTES < frame.wire_size <= frame.raw_size + wire.CHECKSUM_BYTES
+    elif frame.raw_size:
         assert frame.wire_size == frame.raw_size + wire.CHECKSUM_BYTES
     else:
         assert frame.wire_size <= wire.MAX_CONTROL_BYTES

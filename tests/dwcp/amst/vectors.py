@@ -56,6 +56,9 @@ def headers() -> list[Case]:
     """Headers that are taken."""
     cases: list[tuple[str, dict[str, int], int]] = [(name, f, MIB) for name, f in GOOD.items()]
     cases += [
+        ("a chunk of zstd", DATA | {"codec": 2, "wire_size": 5}, MIB),
+        ("a delta", DATA | {"flags": 1, "base": 7, "wire_size": 13}, MIB),
+        ("a delta of lz4", DATA | {"flags": 1, "codec": 1, "base": 2**32 - 1}, MIB),
         (
             "every field at its largest",
             DATA
@@ -130,8 +133,22 @@ def invalid_headers() -> list[Case]:
         ("type 9", DATA | {"type": 9}, "an unknown type"),
         ("type 255", DATA | {"type": 255}, "an unknown type"),
         ("a flag", DATA | {"flags": 128}, "unknown flags"),
-        ("a codec", DATA | {"codec": 1}, "an unknown codec"),
-        ("a base", DATA | {"base": 1}, "a base that nobody agreed on"),
+        ("codec 3", DATA | {"codec": 3}, "an unknown codec"),
+        ("a codec in a ZERO", ZERO | {"codec": 1}, "an unknown codec"),
+        ("a delta in a ZERO", ZERO | {"flags": 1, "base": 1}, "unknown flags"),
+        ("a base", DATA | {"base": 1}, "a base without a delta, or a delta without a base"),
+        ("a delta", DATA | {"flags": 1}, "a base without a delta, or a delta without a base"),
+        ("coded, of no bytes", DATA | {"codec": 2, "wire_size": 4}, "coded content of no bytes"),
+        (
+            "a delta of no bytes",
+            DATA | {"flags": 1, "base": 7, "wire_size": 12},
+            "coded content of no bytes",
+        ),
+        (
+            "coded, and larger",
+            DATA | {"codec": 1, "wire_size": DATA["wire_size"] + 1},
+            "coded content that is larger than the content",
+        ),
         ("HELLO of 31 bytes", HELLO | {"wire_size": 31}, HELLO_SIZE),
         ("HELLO with content", HELLO | {"raw_size": 32}, HELLO_SIZE),
         ("HELLO of a later epoch", HELLO | {"epoch": 1}, HELLO_FIRST),
@@ -211,6 +228,10 @@ def acks() -> list[Case]:
         ("REFUSED NOT_FOUND", {"kind": 5, "object": 3, "generation": 2, "value": 6}),
         ("REFUSED SYSTEM, ENOSPC", {"kind": 5, "object": 3, "offset": 28, "value": 1}),
         ("REFUSED for a reason to come", {"kind": 5, "object": 3, "value": 65535}),
+        (
+            "BASE",
+            {"kind": 6, "object": 3, "generation": 1, "offset": 5 * MIB, "value": MIB},
+        ),
         ("the largest CHUNK", {"kind": 1, "object": 2**32 - 1, "value": LARGEST_CHUNK}),
         ("ZERO of a whole file", {"kind": 2, "object": 1, "value": END_OF_FILES}),
         ("READ where files end", {"kind": 4, "object": 1, "offset": END_OF_FILES}),
@@ -242,7 +263,7 @@ def invalid_acks() -> list[Case]:
     used = "an acknowledgement whose reserved bytes are in use"
     cases: list[tuple[str, bytes, str]] = [
         ("kind 0", made(chunk | {"kind": 0}), "an acknowledgement of kind 0"),
-        ("kind 6", made(chunk | {"kind": 6}), "an acknowledgement of kind 6"),
+        ("kind 7", made(chunk | {"kind": 7}), "an acknowledgement of kind 7"),
         ("the first reserved bytes", made(chunk, first=b"\0\0\1"), used),
         ("the second reserved bytes", made(chunk, second=b"\1\0\0\0"), used),
         ("no object", made(chunk | {"object": 0}), "an acknowledgement of no object"),
@@ -254,6 +275,7 @@ def invalid_acks() -> list[Case]:
         ("CHUNK beyond the end", chunk | {"offset": END_OF_FILES - MIB + 1}),
         ("ZERO of nothing", chunk | {"kind": 2, "value": 0}),
         ("ZERO beyond the end", chunk | {"kind": 2, "value": END_OF_FILES}),
+        ("BASE of nothing", chunk | {"kind": 6, "value": 0}),
         ("READ with a value", chunk | {"kind": 4, "value": 1}),
         ("READ beyond the end", chunk | {"kind": 4, "value": 0, "offset": END_OF_FILES + 1}),
         ("REFUSED for no reason", chunk | {"kind": 5, "offset": 0, "value": 0}),
