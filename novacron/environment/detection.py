@@ -184,6 +184,8 @@ class Environment(ObservableComponent):
         return self._watch
 
     def _tell_devices(self, watch: ModeWatch) -> None:
+        if self._facts.get("rdma", PENDING) == PENDING:
+            return
         interfaces = self._facts.get("interfaces", PENDING)
         fastest = (
             fastest_bps([each for each in interfaces.value if each["physical"]])

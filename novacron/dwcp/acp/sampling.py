@@ -104,14 +104,18 @@ class PathSampler:
         return [self._measure(peer, path) for peer, path in self._paths.items()]
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. Nothing that goes wrong in it ends it: it only looks on."""
         while True:
-            if not self._paths and not self._peers.sessions():
-                if self._judge is not None:
-                    self._judge.review_modes()
-                await self._peers.wait_sessions_changed()
-                continue
-            await self.sample()
+            try:
+                if self._paths or self._peers.sessions():
+                    await self.sample()
+                else:
+                    if self._judge is not None:
+                        self._judge.review_modes()
+                    await self._peers.wait_sessions_changed()
+                    continue
+            except Exception:
+                logger.exception("a round of sampling the paths failed")
             await trio.sleep(self._settings.interval)
 
     async def sample(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ class Amst:
         directory: DataDirectory,
         settings: AmstSettings,
         mode: str,
+        mode_of: Callable[[str], str],
         listen_address: str,
         threads: int,
         wanted: Wanted,
@@ -55,6 +57,7 @@ class Amst:
         self._directory = directory
         self._settings = settings
         self._mode = mode
+        self._mode_of = mode_of
         self._listen_address = listen_address
         self._threads = threads
         self._wanted = wanted
@@ -113,6 +116,7 @@ class Amst:
             rdma=self._rdma,
             versions=self._versions(),
             open_v1=self._keep_v1,
+            mode_of=self._mode_of,
         )
         await links.start(nursery, listener.port)
         self._transfers = Transfers(self._network, links, self._directory.root, self._settings)
@@ -184,7 +188,6 @@ class Amst:
         congestion = self._congestion.last
         return {
             "address": self.address,
-            "mode": self._mode,
             "protocol": {
                 "wanted": settings.protocol,
                 "got": f"v{got}",
