@@ -33,8 +33,9 @@ REMEMBERED: Final = 60.0
 BURST_PINGS: Final = 10
 BURST_INTERVAL: Final = 0.1
 """Ten samples, over a second."""
-BURST_PAUSE: Final = 5.0
-"""Seconds between two bursts with one peer; a spike must not make a flood."""
+BURST_PAUSE: Final = 2.0
+"""Seconds between two bursts with one peer, so that a path full of spikes costs five pings a second
+and no more, while one that changed is known after three bursts."""
 BURSTS_A_ROUND: Final = 16
 
 
@@ -218,6 +219,7 @@ def _of_session(session: PeerSession, info: TcpInfo | None) -> Counters | None:
         key=("session", session.opened_at),
         rtt_us=info.rtt_us,
         rttvar_us=info.rttvar_us,
+        min_rtt_us=info.min_rtt_us,
         segments=info.segments_out,
         lost=info.total_retrans - info.needless_retrans,
         delivered=info.delivered,
@@ -236,6 +238,7 @@ def _of_streams(link_id: bytes, streams: Iterable[StreamStatistics]) -> Iterator
                 key=(link_id, each.id),
                 rtt_us=each.rtt_us,
                 rttvar_us=each.rttvar_us,
+                min_rtt_us=each.min_rtt_us,
                 segments=each.segments_out,
                 lost=each.total_retrans - each.needless_retrans,
                 delivered=each.delivered,

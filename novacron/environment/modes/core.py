@@ -41,9 +41,9 @@ itself stays well below; cross traffic or radio links bring it above."""
 ROUND_TRIP_WEIGHT: Final = 4.0
 """The others count 1 each. Distance is the one thing that neither load nor the hosts' speed changes,
 and all others together must not outweigh it."""
-SCHEDULING_US: Final = 500.0
-"""Variation below this may be the hosts' schedulers and no network: pings are answered by event loops
-that share CPUs with virtual machines."""
+SCHEDULING_US: Final = 250.0
+"""Variation below this may be the hosts' schedulers and no network: their CPUs are shared with virtual
+machines, and what is a tenth of a datacenter's round trip is one switch between two of those."""
 SOME_LOST: Final = 3
 """One segment may get lost anywhere; from three on the share says something."""
 RULE_OF_THREE: Final = 3.0
@@ -110,7 +110,7 @@ def explain(scores: Scores, mode: str) -> str:
     groups = (
         ("", [each for each in chosen if each.value is not None and each.value >= 0.5]),
         ("not: ", [each for each in chosen if each.value is not None and each.value < 0.5]),
-        ("not measured: ", [each for each in chosen if each.value is None]),
+        ("not known: ", [each for each in chosen if each.value is None]),
     )
     said = "; ".join(
         title + ", ".join(each.text for each in found) for title, found in groups if found

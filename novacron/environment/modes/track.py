@@ -73,6 +73,11 @@ class Holder:
         self.since = 0.0
         self.challenger: str | None = None
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether another name was offered, and not often enough yet."""
+        return self.challenger is not None and self._rounds < self._confirmed
+
     def offer(self, name: str, now: float) -> bool:
         """Whether the held name changed. The first one is taken at once."""
         if self.name is None:
@@ -109,12 +114,12 @@ class PathTrack:
         )
 
     def is_near(self, newest_us: float) -> bool:
-        """Whether the mode may be about to change: another one leads, or the newest round trip is
-        far from the rest."""
+        """Whether the mode may be about to change: another one leads and is not confirmed, or the
+        newest round trip is far from the rest."""
         measure = self.measure
         if measure is None or measure.same_host or self._holder.name is None:
             return False
-        if self._holder.challenger is not None:
+        if self._holder.doubtful:
             return True
         low, high = sorted((newest_us, measure.min_rtt_us))
         return high > low * JUMP and high - low > JUMP_US

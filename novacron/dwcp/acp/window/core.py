@@ -1,9 +1,10 @@
 """From samples of a path to figures of it. No clock, no socket: every call names the time.
 
-Two things measure the round trip. The kernel does on data streams, with every acknowledgement; while
-data moves it is the better witness, since no event loop of either node is in it. Pings of the
-session do otherwise. Both only ever *add* what the hosts do to what the way does, which is why the
-smaller of two measurements of one thing is taken as the truer.
+The kernel measures the round trip with every acknowledgement, and no event loop of either node is in
+what it measures. But it smooths, with gain 1/8: while data moves that is settled within milliseconds,
+on a session that sends a ping now and then it can be a minute behind a way that changed. Its mean
+deviation says whether it is: until it has come down, the pings themselves are taken, no larger than
+the kernel finds plausible.
 """
 
 from __future__ import annotations
@@ -26,6 +27,15 @@ COUNT_SECONDS: Final = 60.0
 """How far loss and marks are looked back on: long enough for the 100,000 segments that show a loss of
 0.001 %, at 20 Mbit/s and more; short enough for a repaired path to be called so."""
 RATE_SECONDS: Final = 60.0
+SETTLED: Final = 0.25
+"""Mean deviation, as a share of the kernel's smoothed round trip, up to which that is taken as it is.
+After a jump from 0 to 60 ms it has come down to this when the smoothed value is at 53 ms."""
+PLAUSIBLE: Final = 4
+"""Mean deviations above the smoothed round trip that one may be, by RFC 6298's reckoning of when to
+send again."""
+YOUNG_SECONDS: Final = 10.0
+"""Of a connection, within which the smallest round trip of its whole life counts: while it is set up
+the kernel sees handshakes being computed, and smoothing takes a while to forget them."""
 JITTER_SECONDS: Final = 30.0
 """How long what the kernel says of the variation counts after the last segment."""
 MOST_ROUNDS: Final = 128
@@ -42,6 +52,7 @@ class Counters(Record):
     """Tells it from every other connection of the path."""
     rtt_us: int
     rttvar_us: int
+    min_rtt_us: int
     segments: int
     """Sent, repeated ones included."""
     lost: int
@@ -78,6 +89,8 @@ class PathWindow:
         self._variation: tuple[float, float] | None = None
         self._ecn = False
         self._at = 0.0
+        self._session: tuple[Hashable, float] | None = None
+        self._youth_us = 0
         self.busy = False
         """Data moved in the last round, enough of it to measure by."""
 
@@ -97,6 +110,7 @@ class PathWindow:
           streams: The connections that carry data.
         """
         moved = self._count(now, [*([session] if session is not None else ()), *streams])
+        self._see_session(now, session)
         working = [each for each in streams if moved.get(each.key, 0) >= BUSY_SEGMENTS]
         timed = [each for each in working if each.rtt_us > 0]
         self.busy = bool(timed)
@@ -109,7 +123,8 @@ class PathWindow:
             self._variation = now, median(each.rttvar_us for each in timed)
         elif trips_us:
             found = list(trips_us)
-            if session is not None and session.rttvar_us and moved.get(session.key):
+            if session is not None and session.rtt_us and moved.get(session.key):
+                found = [_plausible(each, session) for each in trips_us]
                 self._variation = now, float(session.rttvar_us)
         self._trips.extend(found)
         if found:
@@ -128,7 +143,7 @@ class PathWindow:
         return PathMeasure(
             peer=peer,
             rtt_us=smoothed(self._trips),
-            min_rtt_us=min(self._trips, default=0.0),
+            min_rtt_us=self._minimum(),
             jitter_us=self._jitter(),
             loss=min(lost / segments, 1.0) if segments else 0.0,
             ecn=self._ecn,
@@ -148,12 +163,26 @@ class PathWindow:
         """The last round trip; 0 before there is one."""
         return self._trips[-1] if self._trips else 0.0
 
+    def _see_session(self, now: float, session: Counters | None) -> None:
+        self._youth_us = 0
+        if session is None:
+            return
+        if self._session is None or self._session[0] != session.key:
+            self._session = session.key, now
+        if now - self._session[1] < YOUNG_SECONDS:
+            self._youth_us = session.min_rtt_us
+
+    def _minimum(self) -> float:
+        found = min(self._trips, default=0.0)
+        return min(found, float(self._youth_us)) if self._youth_us else found
+
     def _jitter(self) -> float:
         if len(self._trips) < 2:
             return 0.0
+        if self._variation is not None:
+            return self._variation[1]
         mean = fmean(self._trips)
-        own = fmean(abs(each - mean) for each in self._trips)
-        return own if self._variation is None else min(own, self._variation[1])
+        return fmean(abs(each - mean) for each in self._trips)
 
     def _count(self, now: float, connections: Sequence[Counters]) -> dict[Hashable, int]:
         """Add what was counted since the last round; segments delivered meanwhile, by connection."""
@@ -186,6 +215,13 @@ class PathWindow:
             self._rates.popleft()
         if self._variation is not None and now - self._variation[0] > JITTER_SECONDS:
             self._variation = None
+
+
+def _plausible(ping_us: float, kernel: Counters) -> float:
+    """The round trip of a ping, without what the two event loops took for it."""
+    if kernel.rttvar_us <= SETTLED * kernel.rtt_us:
+        return min(ping_us, float(kernel.rtt_us))
+    return min(ping_us, float(kernel.rtt_us + PLAUSIBLE * kernel.rttvar_us))
 
 
 def smoothed(trips: Sequence[float]) -> float:
