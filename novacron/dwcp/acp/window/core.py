@@ -119,8 +119,8 @@ class PathWindow:
             self._rates.append((now, sum(rates)))
         found: list[float] = []
         if timed:
-            found = [median(each.rtt_us for each in timed)]
-            self._variation = now, median(each.rttvar_us for each in timed)
+            found = [float(median(each.rtt_us for each in timed))]
+            self._variation = now, float(median(each.rttvar_us for each in timed))
         elif trips_us:
             found = list(trips_us)
             if session is not None and session.rtt_us and moved.get(session.key):
@@ -177,10 +177,10 @@ class PathWindow:
         return min(found, float(self._youth_us)) if self._youth_us else found
 
     def _jitter(self) -> float:
-        if len(self._trips) < 2:
-            return 0.0
         if self._variation is not None:
             return self._variation[1]
+        if len(self._trips) < 2:
+            return 0.0
         mean = fmean(self._trips)
         return fmean(abs(each - mean) for each in self._trips)
 
@@ -193,7 +193,10 @@ class PathWindow:
             self._last[each.key] = each  # at the end: the first is the one longest unseen
             if before is None:
                 before = each._replace(segments=0, lost=0, delivered=0, delivered_ce=0)
-            elif before.segments > each.segments or before.delivered > each.delivered:
+            elif any(
+                getattr(before, name) > getattr(each, name)
+                for name in ("segments", "delivered", "delivered_ce")
+            ):
                 continue  # 32 bits that wrapped; the next round counts on
             moved[each.key] = each.delivered - before.delivered
             segments += each.segments - before.segments
