@@ -133,7 +133,7 @@ class PathTrack:
         if measure.same_host:
             why = "it is on this host, which says nothing about the network"
         elif name is None or self.scores is None:
-            why = f"{measure.samples} round trips of {self._rules.samples} so far"
+            why = f"{measure.samples} of {self._rules.samples} round trips so far"
         else:
             why = explain(self.scores, name)
         return PathMode(

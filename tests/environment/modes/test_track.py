@@ -95,7 +95,7 @@ def test_the_first_mode_comes_with_the_tenth_sample() -> None:
     track = PathTrack(RULES)
     assert not track.observe(NEAR._replace(samples=9), rdma=False, now=1.0)
     assert track.name is None
-    assert track.as_mode(NEAR._replace(samples=9)).why == "9 round trips of 10 so far"
+    assert track.as_mode(NEAR._replace(samples=9)).why == "9 of 10 round trips so far"
     assert track.observe(NEAR, rdma=False, now=2.0)
     assert track.name == DATACENTER
 
