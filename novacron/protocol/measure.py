@@ -90,10 +90,6 @@ class LinkStatistics(Record):
     clock_offset: float | None
 
 
-TRIPS_KEPT: Final = 32
-"""Single round trips that wait for whoever samples a link once in a while; a burst of pings is 10."""
-
-
 class _Sent:
     __slots__ = ("answered", "at", "sequence")
 
@@ -106,7 +102,7 @@ class _Sent:
 class Link:
     """Pings sent and answered on one session."""
 
-    __slots__ = ("_clock_offset", "_trips", "_window", "jitter", "round_trip", "samples")
+    __slots__ = ("_clock_offset", "_window", "jitter", "round_trip", "samples")
 
     def __init__(self) -> None:
         self.round_trip = RoundTrip()
@@ -114,13 +110,6 @@ class Link:
         self.samples = 0
         self._window: deque[_Sent] = deque(maxlen=LOSS_WINDOW)
         self._clock_offset: float | None = None
-        self._trips: deque[float] = deque(maxlen=TRIPS_KEPT)
-
-    def trips_since(self, samples: int) -> list[float]:
-        """The single round trips, in seconds, after the first *samples* of them, as far as they are
-        kept: the newest :data:`TRIPS_KEPT`."""
-        count = min(self.samples - samples, len(self._trips))
-        return list(self._trips)[-count:] if count > 0 else []
 
     def ping_sent(self, sequence: int, now: float) -> None:
         self._window.append(_Sent(sequence, now))
@@ -138,7 +127,6 @@ class Link:
         sent.answered = True
         seconds = max(now - sent.at, 0.0)
         self.samples += 1
-        self._trips.append(seconds)
         self.round_trip.sample(seconds)
         self.jitter.sample(seconds)
         return seconds

@@ -126,7 +126,7 @@ def test_a_transfer_goes_on_while_its_path_moves_to_the_other_end_of_a_continent
     assert digest(b.node.transfers / "disk.img") == digest(image)
 
 
-def test_a_path_that_comes_back_near_is_a_datacenter_again_and_loss_alone_does_not_flap(
+def test_a_path_that_comes_back_near_is_a_datacenter_again_and_nothing_else_between(
     path: WanPath, ends: tuple[Distant, Distant]
 ) -> None:
     a, _ = ends

@@ -8,7 +8,6 @@ from novacron.protocol.measure import (
     LOSS_WINDOW,
     MAX_TIMEOUT,
     MIN_TIMEOUT,
-    TRIPS_KEPT,
     Jitter,
     Link,
     RoundTrip,
@@ -89,22 +88,6 @@ def test_an_answer_counts_once_and_only_for_a_ping_of_the_window() -> None:
     assert link.pong_received(5, 2.0) == 1.0
     assert link.pong_received(5, 2.0) is None
     assert link.samples == 1
-
-
-def test_single_round_trips_are_handed_out_once_and_the_newest_are_kept() -> None:
-    link = Link()
-    assert link.trips_since(0) == []
-    for sequence in range(3):
-        link.ping_sent(sequence, 0.0)
-        link.pong_received(sequence, 1.0 + sequence)
-    assert link.trips_since(0) == [1.0, 2.0, 3.0]
-    assert link.trips_since(2) == [3.0]
-    assert link.trips_since(3) == []
-    for sequence in range(3, 3 + TRIPS_KEPT):
-        link.ping_sent(sequence, 0.0)
-        link.pong_received(sequence, 1.0 + sequence)
-    assert link.trips_since(3) == [1.0 + sequence for sequence in range(3, 3 + TRIPS_KEPT)]
-    assert len(link.trips_since(0)) == TRIPS_KEPT
 
 
 def test_the_sequence_may_wrap() -> None:

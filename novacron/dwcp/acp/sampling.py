@@ -16,7 +16,7 @@ import trio
 
 from novacron._native.tcp import TcpInfo
 from novacron.config.schema import DetectionSettings
-from novacron.dwcp.acp.window.core import Counters, PathWindow
+from novacron.dwcp.acp.window.core import Counters, PathWindow, Trip
 from novacron.dwcp.amst.transport import Link, StreamStatistics
 from novacron.environment.path import PathMeasure
 from novacron.network.session import PeerSession
@@ -128,7 +128,7 @@ class PathSampler:
             path = self._path(session, now)
             news = path.window.note(
                 now,
-                trips_us=self._trips(path),
+                trips=self._trips(path),
                 session=_of_session(session, session.stream.tcp_info()),
                 streams=streams.get(session.node_id, ()),
             )
@@ -161,10 +161,13 @@ class PathSampler:
         return path
 
     @staticmethod
-    def _trips(path: _Path) -> list[float]:
-        link = path.session.machine.link
-        found = [seconds * 1e6 for seconds in link.trips_since(path.seen)]
-        path.seen = link.samples
+    def _trips(path: _Path) -> list[Trip]:
+        session = path.session
+        found = [
+            Trip(each.seconds * 1e6, _of_session(session, each.info))
+            for each in session.trips_since(path.seen)
+        ]
+        path.seen = session.machine.link.samples
         return found
 
     def _wants_burst(self, path: _Path, now: float) -> bool:

@@ -17,6 +17,7 @@ from novacron.dwcp.acp import sampling
 from novacron.dwcp.acp.sampling import BURST_PAUSE, BURST_PINGS, MOST_PATHS, PathSampler
 from novacron.dwcp.amst.transport import LinkCounters, LinkStatistics, StreamStatistics
 from novacron.environment.path import PathMeasure
+from novacron.network.session import Trip
 from novacron.protocol.measure import Link
 from tests.dwcp.amst.sides import Side, move, sides
 from tests.network.authority import Certificates
@@ -167,13 +168,18 @@ class FakeSession:
         self.opened_at = trio.current_time()
         self.machine = self
         self.link = Link()
+        self.trips: list[Trip] = []
         self.bursts: list[float] = []
         self._sequence = 0
 
     def ping(self, trip_us: float) -> None:
         self.link.ping_sent(self._sequence, 0.0)
         self.link.pong_received(self._sequence, trip_us / 1e6)
+        self.trips.append(Trip(trip_us / 1e6, None))
         self._sequence += 1
+
+    def trips_since(self, samples: int) -> list[Trip]:
+        return self.trips[samples:]
 
     def hasten_pings(self, count: int, interval: float) -> None:
         assert count == BURST_PINGS

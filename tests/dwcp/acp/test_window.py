@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,9 +16,9 @@ from novacron.dwcp.acp.window.core import (
     MOST_CONNECTIONS,
     MOST_ROUNDS,
     RATE_SECONDS,
-    YOUNG_SECONDS,
     Counters,
     PathWindow,
+    Trip,
 )
 from novacron.environment.path import PathMeasure
 
@@ -48,10 +49,15 @@ def measured(window: PathWindow, **options: Any) -> PathMeasure:
     return window.measure("peer", same_host=False, rdma=False, **options)
 
 
-def pings(window: PathWindow, now: float, *trips_us: float, **options: Any) -> bool:
-    return window.note(
-        now, trips_us=trips_us, session=options.get("session"), streams=options.get("streams", ())
-    )
+def pings(
+    window: PathWindow,
+    now: float,
+    *pings_us: float,
+    session: Counters | None = None,
+    streams: Sequence[Counters] = (),
+) -> bool:
+    trips = [Trip(each, session) for each in pings_us]
+    return window.note(now, trips=trips, session=session, streams=streams)
 
 
 def test_nothing_sampled_is_nothing_measured() -> None:
@@ -85,49 +91,70 @@ def test_only_the_newest_samples_count() -> None:
     assert (found.min_rtt_us, found.rtt_us, found.samples) == (60_000.0, 60_000.0, 10)
 
 
-def test_the_kernel_leaves_out_of_a_ping_what_the_event_loops_took() -> None:
+def kernel_after(rtt_us: float, sample_us: float) -> float:
+    """The kernel's smoothed round trip with one more sample."""
+    return rtt_us + (sample_us - rtt_us) / 8
+
+
+def session_trips(samples_us: Sequence[float], rtt_us: float = 80_000.0) -> list[Trip]:
+    """Pings that event loops add 2 ms to, with what the kernel says after each."""
+    found = []
+    for index, sample in enumerate(samples_us, 1):
+        rtt_us = kernel_after(rtt_us, sample)
+        kernel = counters(rtt_us=int(rtt_us), rttvar_us=9_000, min_rtt_us=20, delivered=index)
+        found.append(Trip(sample + 2_000, kernel))
+    return found
+
+
+@pytest.mark.parametrize("way_us", [100.0, 60_000.0, 250_000.0])
+def test_the_single_round_trip_is_computed_back_from_what_the_kernel_smoothed(
+    way_us: float,
+) -> None:
+    """So a way that has changed shows in ten pings, far away or near, and no event loop with it."""
     window = PathWindow(10)
-    session = counters(rtt_us=50, rttvar_us=5, min_rtt_us=40, delivered=3, segments=3)
-    pings(window, 1.0, 900.0, 1_500.0, session=session)
+    trips = session_trips([way_us] * 11)
+    window.note(99.0, trips=trips[:1], session=None, streams=())
+    window.note(100.0, trips=trips[1:], session=None, streams=())
     found = measured(window)
-    assert (found.rtt_us, found.jitter_us) == (50.0, 5.0)
-    # A ping below what the kernel smoothed is the truer one.
-    pings(window, 2.0, 45.0, session=session._replace(delivered=4))
-    assert measured(window).min_rtt_us == 40.0
+    # What the kernel says has no fraction of a microsecond, and the sample eightfold that error.
+    assert found.min_rtt_us == pytest.approx(way_us, abs=16)
+    assert found.rtt_us == pytest.approx(way_us, abs=16)
+    assert found.jitter_us < 16
 
 
-def test_after_a_jump_the_pings_are_believed_until_the_kernel_has_settled() -> None:
-    window = PathWindow(4)
-    session = counters(rtt_us=100, rttvar_us=10, min_rtt_us=90, delivered=1, segments=1)
-    pings(window, 0.0, 1_000.0, session=session)
-    # One sample of 60 ms later the kernel says 7.6 ms, and that this is little worth.
-    session = session._replace(rtt_us=7_600, rttvar_us=15_000, delivered=2)
-    now = YOUNG_SECONDS + 1
-    pings(window, now, *[60_100.0] * 4, session=session)
-    assert measured(window).min_rtt_us == 60_100.0
-    session = session._replace(rtt_us=59_900, rttvar_us=900, delivered=12)
-    pings(window, now + 1, *[60_500.0] * 4, session=session)
-    found = measured(window)
-    assert (found.min_rtt_us, found.jitter_us) == (59_900.0, 900.0)
+@given(st.lists(st.floats(30, 1e6), min_size=1, max_size=30), st.floats(30, 1e6))
+def test_computed_back_each_sample_is_the_one_that_was_there(
+    samples: list[float], rtt_us: float
+) -> None:
+    window = PathWindow(100)
+    trips = session_trips(samples, rtt_us)
+    window.note(0.0, trips=trips, session=None, streams=())
+    for found, sample in zip(list(window._trips)[1:], samples[1:], strict=True):
+        assert found == pytest.approx(sample, abs=16)
 
 
-def test_a_young_connection_is_believed_its_smallest_round_trip() -> None:
+def test_a_sample_that_cannot_be_told_is_a_ping_that_is_plausible() -> None:
+    settled = counters(rtt_us=50, rttvar_us=5, min_rtt_us=40, delivered=3)
+    for trips, expected in (
+        ([Trip(900.0, None)], 900.0),  # there is no kernel to ask
+        ([Trip(900.0, settled)], 70.0),  # the first: 50 and four times the deviation
+        ([Trip(60.0, settled)], 60.0),
+        ([Trip(9.0, settled), Trip(900.0, settled)], 70.0),  # nothing was acknowledged between
+        ([Trip(9.0, settled), Trip(900.0, settled._replace(delivered=99))], 70.0),
+        ([Trip(9.0, settled), Trip(900.0, settled._replace(key="new", delivered=4))], 70.0),
+    ):
+        window = PathWindow(10)
+        window.note(100.0, trips=trips, session=None, streams=())
+        assert window.newest_us == expected
+
+
+def test_the_deviation_that_the_kernel_told_long_ago_does_not_count() -> None:
     window = PathWindow(10)
-    session = counters(rtt_us=1_400, rttvar_us=900, min_rtt_us=30, delivered=5, segments=5)
-    pings(window, 1.0, 1_600.0, session=session)
-    assert measured(window).min_rtt_us == 30.0
-    # Later that minimum may be of a way that is gone.
-    pings(window, 1.0 + YOUNG_SECONDS, 1_600.0, session=session._replace(delivered=6))
-    assert measured(window).min_rtt_us == 1_600.0
-
-
-def test_what_the_kernel_said_of_a_connection_that_was_still_since_does_not_count() -> None:
-    window = PathWindow(10)
-    session = counters(rtt_us=50, rttvar_us=5, min_rtt_us=40, delivered=3, segments=3)
-    pings(window, 1.0, 900.0, session=session)
-    pings(window, 2.0 + JITTER_SECONDS, 900.0, session=session)
-    assert 900.0 in window._trips
-    assert measured(window).jitter_us == pytest.approx(425.0)  # of 50 and 900, by themselves
+    session = counters(rtt_us=50, rttvar_us=5, min_rtt_us=40, delivered=3)
+    pings(window, 1.0, 60.0, 45.0, session=session)
+    assert measured(window).jitter_us == 5.0
+    pings(window, 2.0 + JITTER_SECONDS, 900.0)
+    assert measured(window).jitter_us > 5.0
 
 
 def test_while_data_moves_the_streams_are_the_witnesses() -> None:

@@ -1,10 +1,9 @@
 """From samples of a path to figures of it. No clock, no socket: every call names the time.
 
 The kernel measures the round trip with every acknowledgement, and no event loop of either node is in
-what it measures. But it smooths, with gain 1/8: while data moves that is settled within milliseconds,
-on a session that sends a ping now and then it can be a minute behind a way that changed. Its mean
-deviation says whether it is: until it has come down, the pings themselves are taken, no larger than
-the kernel finds plausible.
+what it measures. But it smooths, with gain 1/8. While data moves that is settled within milliseconds;
+on a session that sends a ping now and then it would be minutes behind a way that changed. So what the
+kernel said is read with each ping, and the single sample between two readings computed back.
 """
 
 from __future__ import annotations
@@ -27,15 +26,14 @@ COUNT_SECONDS: Final = 60.0
 """How far loss and marks are looked back on: long enough for the 100,000 segments that show a loss of
 0.001 %, at 20 Mbit/s and more; short enough for a repaired path to be called so."""
 RATE_SECONDS: Final = 60.0
-SETTLED: Final = 0.25
-"""Mean deviation, as a share of the kernel's smoothed round trip, up to which that is taken as it is.
-After a jump from 0 to 60 ms it has come down to this when the smoothed value is at 53 ms."""
+KERNEL_GAIN: Final = 1 / 8
+"""alpha of RFC 6298, as in tcp_rtt_estimator() of Linux."""
+TELLABLE: Final = 8
+"""Segments between two readings up to which a sample is computed back. With more the older ones weigh
+next to nothing, but so many are no ping and answer any more: something else was sent meanwhile."""
 PLAUSIBLE: Final = 4
 """Mean deviations above the smoothed round trip that one may be, by RFC 6298's reckoning of when to
-send again."""
-YOUNG_SECONDS: Final = 10.0
-"""Of a connection, within which the smallest round trip of its whole life counts: while it is set up
-the kernel sees handshakes being computed, and smoothing takes a while to forget them."""
+send again. Bounds a ping whose sample cannot be told."""
 JITTER_SECONDS: Final = 30.0
 """How long what the kernel says of the variation counts after the last segment."""
 MOST_ROUNDS: Final = 128
@@ -66,6 +64,15 @@ class Counters(Record):
     """:attr:`rate_bps` says how much there was to send, not what the path carries."""
 
 
+class Trip(Record):
+    """A ping that was answered."""
+
+    ping_us: float
+    """As the event loops saw it."""
+    kernel: Counters | None
+    """Its connection, just afterwards."""
+
+
 class _Count(Record):
     at: float
     segments: int
@@ -87,10 +94,10 @@ class PathWindow:
         self._rates: deque[tuple[float, int]] = deque(maxlen=MOST_ROUNDS)
         self._last: dict[Hashable, Counters] = {}
         self._variation: tuple[float, float] | None = None
+        self._of_streams = False
+        self._before: Counters | None = None
         self._ecn = False
         self._at = 0.0
-        self._session: tuple[Hashable, float] | None = None
-        self._youth_us = 0
         self.busy = False
         """Data moved in the last round, enough of it to measure by."""
 
@@ -98,19 +105,18 @@ class PathWindow:
         self,
         now: float,
         *,
-        trips_us: Sequence[float],
+        trips: Sequence[Trip],
         session: Counters | None,
         streams: Sequence[Counters],
     ) -> bool:
         """One round of sampling; whether it brought a round trip.
 
         Args:
-          trips_us: Of the pings answered since the last round, in order.
+          trips: The pings answered since the last round, in order.
           session: The connection that the pings use, where it is known.
           streams: The connections that carry data.
         """
         moved = self._count(now, [*([session] if session is not None else ()), *streams])
-        self._see_session(now, session)
         working = [each for each in streams if moved.get(each.key, 0) >= BUSY_SEGMENTS]
         timed = [each for each in working if each.rtt_us > 0]
         self.busy = bool(timed)
@@ -121,11 +127,12 @@ class PathWindow:
         if timed:
             found = [float(median(each.rtt_us for each in timed))]
             self._variation = now, float(median(each.rttvar_us for each in timed))
-        elif trips_us:
-            found = list(trips_us)
-            if session is not None and session.rtt_us and moved.get(session.key):
-                found = [_plausible(each, session) for each in trips_us]
-                self._variation = now, float(session.rttvar_us)
+            self._of_streams = True
+        elif trips:
+            found = [self._single(trip) for trip in trips]
+            newest = trips[-1].kernel
+            if newest is not None and newest.rtt_us:
+                self._variation, self._of_streams = (now, float(newest.rttvar_us)), False
         self._trips.extend(found)
         if found:
             self._at = now
@@ -143,7 +150,7 @@ class PathWindow:
         return PathMeasure(
             peer=peer,
             rtt_us=smoothed(self._trips),
-            min_rtt_us=self._minimum(),
+            min_rtt_us=min(self._trips, default=0.0),
             jitter_us=self._jitter(),
             loss=min(lost / segments, 1.0) if segments else 0.0,
             ecn=self._ecn,
@@ -163,26 +170,31 @@ class PathWindow:
         """The last round trip; 0 before there is one."""
         return self._trips[-1] if self._trips else 0.0
 
-    def _see_session(self, now: float, session: Counters | None) -> None:
-        self._youth_us = 0
-        if session is None:
-            return
-        if self._session is None or self._session[0] != session.key:
-            self._session = session.key, now
-        if now - self._session[1] < YOUNG_SECONDS:
-            self._youth_us = session.min_rtt_us
-
-    def _minimum(self) -> float:
-        found = min(self._trips, default=0.0)
-        return min(found, float(self._youth_us)) if self._youth_us else found
-
     def _jitter(self) -> float:
-        if self._variation is not None:
-            return self._variation[1]
+        """The kernel's own mean deviation lags behind as its round trip does; that of the window is
+        large while the way changes. Both are too large then, and the smaller one is nearer the
+        truth. Of streams the window has smoothed values, whose deviation says nothing."""
+        kernel = self._variation[1] if self._variation is not None else None
+        if kernel is not None and self._of_streams:
+            return kernel
         if len(self._trips) < 2:
-            return 0.0
+            return kernel or 0.0
         mean = fmean(self._trips)
-        return fmean(abs(each - mean) for each in self._trips)
+        own = fmean(abs(each - mean) for each in self._trips)
+        return own if kernel is None else min(own, kernel)
+
+    def _single(self, trip: Trip) -> float:
+        """The round trip of one ping, without what the two event loops took for it."""
+        after = trip.kernel
+        if after is None or not after.rtt_us:
+            return trip.ping_us
+        before, self._before = self._before, after
+        if before is None or before.key != after.key:
+            return min(trip.ping_us, _plausible(after))
+        count = after.delivered - before.delivered
+        if not 0 < count <= TELLABLE:
+            return min(trip.ping_us, _plausible(after))
+        return min(trip.ping_us, max(_sample(before.rtt_us, after.rtt_us, count), after.min_rtt_us))
 
     def _count(self, now: float, connections: Sequence[Counters]) -> dict[Hashable, int]:
         """Add what was counted since the last round; segments delivered meanwhile, by connection."""
@@ -220,11 +232,14 @@ class PathWindow:
             self._variation = None
 
 
-def _plausible(ping_us: float, kernel: Counters) -> float:
-    """The round trip of a ping, without what the two event loops took for it."""
-    if kernel.rttvar_us <= SETTLED * kernel.rtt_us:
-        return min(ping_us, float(kernel.rtt_us))
-    return min(ping_us, float(kernel.rtt_us + PLAUSIBLE * kernel.rttvar_us))
+def _sample(before_us: float, after_us: float, count: int) -> float:
+    """What *count* samples, all the same, took the smoothed round trip from *before_us* to *after_us*."""
+    rest = (1 - KERNEL_GAIN) ** count
+    return (after_us - before_us * rest) / (1 - rest)
+
+
+def _plausible(kernel: Counters) -> float:
+    return float(kernel.rtt_us + PLAUSIBLE * kernel.rttvar_us)
 
 
 def smoothed(trips: Sequence[float]) -> float:
