@@ -88,6 +88,7 @@ struct nc_amst_stream_info {
     uint32_t rtt_us;
     uint32_t rttvar_us;
     uint32_t min_rtt_us;
+    uint32_t base_rtt_us;
     uint32_t snd_cwnd;
     uint32_t snd_mss;
     uint32_t unsent_bytes;

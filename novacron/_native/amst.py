@@ -416,6 +416,7 @@ _STREAM_FIELDS = (
     "rtt_us",
     "rttvar_us",
     "min_rtt_us",
+    "base_rtt_us",
     "snd_cwnd",
     "snd_mss",
     "unsent_bytes",

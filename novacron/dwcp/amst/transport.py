@@ -94,6 +94,8 @@ class StreamStatistics(Record):
     rtt_us: int = 0
     rttvar_us: int = 0
     min_rtt_us: int = 0
+    base_rtt_us: int = 0
+    """The way without queues, as of the last ten seconds; known to BBR only, else 0."""
     snd_cwnd: int = 0
     snd_mss: int = 0
     unsent_bytes: int = 0

@@ -38,9 +38,9 @@ VARIABLE: Final = 0.3
 """Standard deviation of the delivery rates as a share of their mean. A sender that has the path for
 itself stays well below; cross traffic or radio links bring it above."""
 
-ROUND_TRIP_WEIGHT: Final = 4.0
-"""The others count 1 each. Distance is the one thing that neither load nor the hosts' speed changes,
-and all others together must not outweigh it."""
+ROUND_TRIP_WEIGHT: Final = 5.0
+"""The others count 1 each, and all of them together, four at most, do not outweigh it: distance is the
+one thing that neither load nor the hosts' speed changes."""
 SCHEDULING_US: Final = 250.0
 """Variation below this may be the hosts' schedulers and no network: their CPUs are shared with virtual
 machines, and what is a tenth of a datacenter's round trip is one switch between two of those."""

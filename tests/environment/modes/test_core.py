@@ -151,7 +151,7 @@ def test_what_was_not_measured_counts_neither_for_nor_against() -> None:
     assert score(bare, rdma=None).datacenter == 1.0
     # Measured and found wanting is another thing.
     assert (DATACENTER, "rdma") in known(bare, rdma=False)
-    assert score(bare, rdma=False).datacenter == 0.8
+    assert score(bare, rdma=False).datacenter == pytest.approx(5 / 6)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_the_present_mode_stays_unless_another_is_better_by_the_hysteresis(
 
 def test_around_a_bound_the_mode_that_is_there_stays() -> None:
     """A path that wanders about where the two modes score alike."""
-    wandering = [measure(rtt_us=rtt) for rtt in (51_000, 51_700, 50_900, 51_400)]
+    wandering = [measure(rtt_us=rtt) for rtt in (51_000, 51_500, 50_600, 51_400)]
     for there in (INTERNET, HYBRID):
         for found in wandering:
             assert leader(score(found, rdma=False), there, 0.1) == there

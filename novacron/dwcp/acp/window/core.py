@@ -34,6 +34,9 @@ next to nothing, but so many are no ping and answer any more: something else was
 PLAUSIBLE: Final = 4
 """Mean deviations above the smoothed round trip that one may be, by RFC 6298's reckoning of when to
 send again. Bounds a ping whose sample cannot be told."""
+FILLED_SECONDS: Final = 30.0
+"""How long a queue of this node's own may stand without the way being called longer. BBR empties it
+every ten seconds, but streams of one path do that together only after a few times."""
 JITTER_SECONDS: Final = 30.0
 """How long what the kernel says of the variation counts after the last segment."""
 MOST_ROUNDS: Final = 128
@@ -51,6 +54,8 @@ class Counters(Record):
     rtt_us: int
     rttvar_us: int
     min_rtt_us: int
+    base_rtt_us: int
+    """What BBR saw of the path with the queue it makes drained; 0 where nobody looks."""
     segments: int
     """Sent, repeated ones included."""
     lost: int
@@ -95,6 +100,7 @@ class PathWindow:
         self._last: dict[Hashable, Counters] = {}
         self._variation: tuple[float, float] | None = None
         self._of_streams = False
+        self._lows: deque[tuple[float, float]] = deque(maxlen=MOST_ROUNDS)
         self._before: Counters | None = None
         self._ecn = False
         self._at = 0.0
@@ -136,6 +142,7 @@ class PathWindow:
         self._trips.extend(found)
         if found:
             self._at = now
+            self._see_low(now, [each for each in timed if not each.limited])
         self._forget(now)
         return bool(found)
 
@@ -150,7 +157,7 @@ class PathWindow:
         return PathMeasure(
             peer=peer,
             rtt_us=smoothed(self._trips),
-            min_rtt_us=min(self._trips, default=0.0),
+            min_rtt_us=min((low for _, low in self._lows), default=0.0),
             jitter_us=self._jitter(),
             loss=min(lost / segments, 1.0) if segments else 0.0,
             ecn=self._ecn,
@@ -169,6 +176,19 @@ class PathWindow:
     def newest_us(self) -> float:
         """The last round trip; 0 before there is one."""
         return self._trips[-1] if self._trips else 0.0
+
+    def _see_low(self, now: float, filling: Sequence[Counters]) -> None:
+        """While this node fills the path, every round trip has its own queue in it, and a way that
+        got longer looks the same for a while: then the smallest within :data:`FILLED_SECONDS` counts,
+        and of BBR what it sees when it looks behind the queue. Else the window is the truth."""
+        lows = self._lows
+        if not filling:
+            lows.clear()
+            lows.append((now, min(self._trips)))
+            return
+        lows.append((now, float(min(each.base_rtt_us or each.rtt_us for each in filling))))
+        while now - lows[0][0] > FILLED_SECONDS:
+            lows.popleft()
 
     def _jitter(self) -> float:
         """The kernel's own mean deviation lags behind as its round trip does; that of the window is
