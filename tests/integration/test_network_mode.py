@@ -17,7 +17,10 @@ def test_peers_on_one_machine_are_measured_and_the_mode_is_not(stopped: Pair) ->
     one, two = stopped
     with_seed(one, two)
     for node in stopped:
-        wait_until(lambda node=node: [p["samples"] for p in node.ask("mode")["paths"]] == [10])
+        wait_until(
+            lambda node=node: [path["samples"] for path in node.ask("mode")["paths"]] == [10],
+            every=0.1,
+        )
     answer = one.ask("mode")
     assert (answer["mode"], answer["measured"], answer["forced"]) == ("hybrid", False, False)
     assert answer["why"].startswith("no path to another host is measured")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from bench.lab.netns import Namespace
 from bench.lab.relay import WanPath, wan
 from novacron.units import MIB
-from tests.integration.node_process import DEADLINE
+from tests.integration.node_process import wait_until
 from tests.integration.two_nodes import LocalNode, digest, sparse_image, two_nodes
 from tests.lab.privilege import needs_lab
 
@@ -24,12 +23,8 @@ ROUND_TRIP_MS = 60
 RATE = "4M"
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Slowly enough for a node's limit of calls, and for longer than two cool-downs."""
-    give_up = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.1)
+def eventually(condition: Callable[[], bool]) -> None:
+    wait_until(condition, every=0.1)
 
 
 class Distant:
@@ -89,15 +84,15 @@ def test_a_transfer_goes_on_while_its_path_moves_to_the_other_end_of_a_continent
 ) -> None:
     a, b = ends
     for end in ends:
-        wait_until(lambda end=end: end.mode() == ("datacenter", True))
+        eventually(lambda end=end: end.mode() == ("datacenter", True))
     image = sparse_image(tmp_path / "disk.img", 96 * MIB, (0, 96 * MIB))
     id = a.run("send", str(image), f"{b.peer}:disk.img", "--limit", RATE, "--detach").strip()
-    wait_until(lambda: a.ask(f"transfers/{id}")["bytes_moved"] > 4 * MIB)
+    eventually(lambda: a.ask(f"transfers/{id}")["bytes_moved"] > 4 * MIB)
     [link] = a.ask("dwcp")["links"]
 
     path.relay.change("both", delay_ms=ROUND_TRIP_MS / 2)
     for end in ends:
-        wait_until(lambda end=end: end.mode() == ("internet", True))
+        eventually(lambda end=end: end.mode() == ("internet", True))
     transfer = a.ask(f"transfers/{id}")
     assert transfer["state"] == "moving"
     assert transfer["bytes_moved"] < 96 * MIB
@@ -121,7 +116,7 @@ def test_a_transfer_goes_on_while_its_path_moves_to_the_other_end_of_a_continent
     assert (told["event"], told["was"], told["measured"]) == ("mode_switched", "datacenter", True)
 
     a.run("transfers", "limit", id, "none")
-    wait_until(lambda: a.ask(f"transfers/{id}")["state"] == "done")
+    eventually(lambda: a.ask(f"transfers/{id}")["state"] == "done")
     assert a.ask(f"transfers/{id}")["errors"] == []
     assert digest(b.node.transfers / "disk.img") == digest(image)
 
@@ -130,10 +125,10 @@ def test_a_path_that_comes_back_near_is_a_datacenter_again_and_nothing_else_betw
     path: WanPath, ends: tuple[Distant, Distant]
 ) -> None:
     a, _ = ends
-    wait_until(lambda: a.mode() == ("datacenter", True))
+    eventually(lambda: a.mode() == ("datacenter", True))
     path.relay.change("both", delay_ms=ROUND_TRIP_MS)
-    wait_until(lambda: a.mode() == ("internet", True))
+    eventually(lambda: a.mode() == ("internet", True))
     path.relay.change("both", delay_ms=0)
-    wait_until(lambda: a.mode() == ("datacenter", True))
+    eventually(lambda: a.mode() == ("datacenter", True))
     names = [each["mode"] for each in a.ask("mode")["switches"]]
     assert names == ["datacenter", "internet", "datacenter"]
