@@ -405,6 +405,26 @@ class HdeSettings(Section):
     )
 
 
+class DetectionSettings(Section):
+    """How paths to other nodes are measured, and the network mode is found."""
+
+    interval: Seconds = Field(
+        1.0, ge=0.1, le=60, description="Seconds between two samples of each path."
+    )
+    samples: int = Field(
+        10, ge=5, le=100, description="Round trips that a path is judged by, the newest."
+    )
+    hysteresis: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description="How much better than the present mode another has to score to replace it; scores go from 0 to 1.",
+    )
+    cool_down: Seconds = Field(
+        30.0, ge=1, le=3600, description="Seconds a mode stays at least, once there is one."
+    )
+
+
 class DwcpSettings(Section):
     """The distributed WAN communication protocol."""
 
@@ -414,6 +434,7 @@ class DwcpSettings(Section):
     )
     amst: AmstSettings = AmstSettings.model_construct()
     hde: HdeSettings = HdeSettings.model_construct()
+    detection: DetectionSettings = DetectionSettings.model_construct()
 
 
 class ApiSettings(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ class Amst:
         settings: AmstSettings,
         encoding: HdeSettings,
         mode: str,
+        mode_of: Callable[[str], str],
         listen_address: str,
         threads: int,
         wanted: Wanted,
@@ -61,6 +63,7 @@ class Amst:
         self._settings = settings
         self._encoding = encoding
         self._mode = mode
+        self._mode_of = mode_of
         self._listen_address = listen_address
         self._threads = threads
         self._wanted = wanted
@@ -123,6 +126,7 @@ class Amst:
             versions=self._versions(),
             codecs=self._codecs(),
             open_v1=self._keep_v1,
+            mode_of=self._mode_of,
         )
         await links.start(nursery, listener.port)
         self._transfers = Transfers(
@@ -210,7 +214,6 @@ class Amst:
         congestion = self._congestion.last
         return {
             "address": self.address,
-            "mode": self._mode,
             "protocol": {
                 "wanted": settings.protocol,
                 "got": f"v{got}",
