@@ -108,7 +108,8 @@ void nc_amst_link_pace(struct nc_amst_link *link, uint64_t pace_bps);
 /* Gives content to at most so many TCP streams, those with the smallest ids; 0: to all. The others
  * stay open, carry acknowledgements and what is of class control. */
 void nc_amst_link_senders(struct nc_amst_link *link, uint32_t most);
-/* Of what this end sends. INVALID: class control has none, and a weight is 1 to 1000. */
+/* Of what this end sends; 16, 4 and 1 unless set. INVALID: class control has none, and a weight is
+ * 1 to 1000. */
 int nc_amst_link_weight(struct nc_amst_link *link, uint32_t class, uint32_t weight,
                         struct nc_err *err);
 /* Changes the congestion control of a live TCP stream, and reads it back; errors as nc_tcp_set, and

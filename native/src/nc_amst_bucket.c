@@ -38,17 +38,14 @@ void nc_bucket_set(struct nc_bucket *bucket, uint64_t rate, uint64_t now_ns)
         bucket->tokens = 0;
 }
 
-uint64_t nc_bucket_wait(struct nc_bucket *bucket, uint64_t now_ns, uint64_t credit)
+uint64_t nc_bucket_wait(struct nc_bucket *bucket, uint64_t now_ns)
 {
-    double missing;
-
     if (bucket->rate == 0)
         return 0;
     refill(bucket, now_ns);
-    missing = -bucket->tokens - (double)credit;
-    if (missing < 0)
+    if (bucket->tokens > 0)
         return 0;
-    return (uint64_t)(missing / (double)bucket->rate * 1e9) + 1000;
+    return (uint64_t)(-bucket->tokens / (double)bucket->rate * 1e9) + 1000;
 }
 
 void nc_bucket_take(struct nc_bucket *bucket, int64_t bytes)

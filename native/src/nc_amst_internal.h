@@ -47,9 +47,8 @@ struct nc_bucket {
 };
 
 void nc_bucket_set(struct nc_bucket *bucket, uint64_t rate, uint64_t now_ns);
-/* Nanoseconds until something may be sent that may put the bucket `credit` bytes into debt before
- * it waits; 0: now. */
-uint64_t nc_bucket_wait(struct nc_bucket *bucket, uint64_t now_ns, uint64_t credit);
+/* Nanoseconds until something may be sent; 0: now. */
+uint64_t nc_bucket_wait(struct nc_bucket *bucket, uint64_t now_ns);
 /* May go into debt, so that a chunk larger than the burst passes at all. */
 void nc_bucket_take(struct nc_bucket *bucket, int64_t bytes);
 
@@ -316,6 +315,7 @@ struct nc_amst_link {
     double served[NC_AMST_CLASSES]; /* bytes by weight: a class's virtual time */
     double virtual_now;
     uint32_t backlogged; /* bit per class that had something to send when last asked */
+    uint64_t borrowed;   /* what control sent since a rate holds the rest */
     uint64_t in_flight;
     double ack_ns; /* how long a chunk takes to be acknowledged, smoothed */
     bool aborted;

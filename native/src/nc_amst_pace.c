@@ -1,4 +1,6 @@
 /* How what a link sends is spread: over time, over its streams, and between classes. */
+#include <string.h>
+
 #include "nc_amst_internal.h"
 #include "nc_tcp.h"
 
@@ -14,8 +16,10 @@
 
 void nc_pace_begin(struct nc_amst_link *link)
 {
-    for (unsigned class = 0; class < NC_AMST_CLASSES; class++)
-        link->weights[class] = 1;
+    /* As dwcp.acp.weights are unless an operator sets them. */
+    static const uint32_t weights[NC_AMST_CLASSES] = {1, 16, 4, 1};
+
+    memcpy(link->weights, weights, sizeof weights);
 }
 
 static bool carries(const struct nc_stream *stream)

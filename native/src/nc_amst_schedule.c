@@ -12,9 +12,9 @@
  * copy costs more than it can win. */
 #define HEDGE_TIMES 2.0
 #define HEDGE_FLOOR_NS UINT64_C(20000000)
-/* What control may borrow from rates: the debt that the chunk before it made, and one of its own.
- */
-#define CONTROL_CHUNKS 2
+/* What control may send while a rate holds the rest, until it no longer does: bulk pays for it, and
+ * control that is bulky itself keeps to the rate. */
+#define CONTROL_BORROWS (64u * 1024)
 /* What a frame without content takes of the window. */
 #define SMALL_CREDIT 64
 
@@ -211,15 +211,15 @@ static bool pick_hedge(struct nc_stream *stream, uint64_t now_ns, struct nc_work
     return true;
 }
 
-static uint64_t rate_wait(struct nc_amst_link *link, uint64_t now_ns, uint64_t credit)
+static uint64_t rate_wait(struct nc_amst_link *link, uint64_t now_ns)
 {
     struct nc_amst *engine = link->engine;
-    uint64_t wait = nc_bucket_wait(&link->bucket, now_ns, credit);
-    uint64_t pace_wait = nc_bucket_wait(&link->pace, now_ns, credit);
+    uint64_t wait = nc_bucket_wait(&link->bucket, now_ns);
+    uint64_t pace_wait = nc_bucket_wait(&link->pace, now_ns);
     uint64_t engine_wait;
 
     (void)pthread_mutex_lock(&engine->lock);
-    engine_wait = nc_bucket_wait(&engine->bucket, now_ns, credit);
+    engine_wait = nc_bucket_wait(&engine->bucket, now_ns);
     (void)pthread_mutex_unlock(&engine->lock);
     wait = wait > pace_wait ? wait : pace_wait;
     return wait > engine_wait ? wait : engine_wait;
@@ -253,7 +253,7 @@ static bool pick_from(struct search *search, uint32_t class)
 
         if (object->paused || object->finished || object->aborted)
             continue;
-        wait = nc_bucket_wait(&object->bucket, search->now_ns, 0);
+        wait = nc_bucket_wait(&object->bucket, search->now_ns);
         if (wait != 0) {
             wait_until(search, search->now_ns + wait);
             continue;
@@ -302,17 +302,31 @@ static bool pick_by_weight(struct search *search)
     return false;
 }
 
-static enum nc_idle find_work(struct search *search)
+/* Control waits for no debt that another class made. */
+static bool pick_control(struct search *search, bool held)
 {
     struct nc_amst_link *link = search->stream->link;
-    uint64_t credit = (uint64_t)link->options.max_chunk * CONTROL_CHUNKS;
-    uint64_t held = rate_wait(link, search->now_ns, 0);
-    uint64_t control_held = held == 0 ? 0 : rate_wait(link, search->now_ns, credit);
 
-    if (control_held == 0 && pick_from(search, NC_AMST_CLASS_CONTROL))
+    if (!held)
+        link->borrowed = 0;
+    else if (link->borrowed >= CONTROL_BORROWS)
+        return false;
+    if (!pick_from(search, NC_AMST_CLASS_CONTROL))
+        return false;
+    if (held) /* of a pipe it is known later how much it was: what it may be at most */
+        link->borrowed += search->work->flight->bytes != 0 ? search->work->flight->bytes
+                                                           : search->work->object->chunk;
+    return true;
+}
+
+static enum nc_idle find_work(struct search *search)
+{
+    uint64_t held = rate_wait(search->stream->link, search->now_ns);
+
+    if (pick_control(search, held != 0))
         return NC_IDLE_EMPTY;
     if (held != 0) {
-        wait_until(search, search->now_ns + (control_held != 0 ? control_held : held));
+        wait_until(search, search->now_ns + held);
         return NC_IDLE_LIMITED;
     }
     if (!nc_pace_sends(search->stream))

@@ -108,9 +108,11 @@ static void catch_up_on_nothing(void)
     struct engines pair;
     struct moving early;
     struct moving late;
+    struct nc_err err = {0};
     uint64_t before;
 
     open_pair(&pair, STREAMS);
+    CHECK(nc_amst_link_weight(pair.a.link, NC_AMST_CLASS_MIGRATION, 1, &err) == NC_ERR_OK);
     nc_amst_link_limit(pair.a.link, SLOW_BPS);
     begin(&pair, &early, 1, 4 * SIZE, NC_AMST_CLASS_MIGRATION);
     for (int turn = 0; turn < PATIENCE_MS / 10 && done(&early) < SIZE; turn++)
