@@ -227,6 +227,11 @@ class NativeLink:
         """Something is on its way, or was and is not closed."""
         return bool(self._objects)
 
+    @property
+    def sends(self) -> bool:
+        """This end has something to send that is not through."""
+        return any(moving.sends for moving in self._objects)
+
     # Streams -------------------------------------------------------------------------------
 
     def add_dialled(self, sock: socket.socket, stream_id: int) -> None:
