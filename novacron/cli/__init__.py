@@ -23,6 +23,7 @@ COMMANDS = {
     "receive": "sending",
     "transfers": "transfers",
     "dwcp": "dwcp",
+    "hde": "hde",
     "config": "config",
     "token": "token",
     "keys": "keys",
