@@ -91,8 +91,7 @@ async def test_the_first_message_goes_as_it_is_and_those_after_the_agreement_do_
     async with ends(certificates) as (a, b):
         await a.ask(b)
         assert b.arrived == [LONG]
-        await until(lambda: a.agreed(b) == 1)
-        assert b.agreed(a) == 1
+        await until(lambda: a.agreed(b) == b.agreed(a) == 1)
         answer = await a.ask(b)
         assert is_encoded(b.arrived[1])
         assert is_encoded(answer)
@@ -119,12 +118,10 @@ async def test_a_retrained_dictionary_is_used_where_both_hold_it(
     own = [Bodies(MessageCodec(str(path))) for _ in range(2)]
     async with ends(certificates, *own) as (a, b):
         await a.ask(b)
-        await until(lambda: a.agreed(b) == made.id)
-        assert b.agreed(a) == made.id
+        await until(lambda: a.agreed(b) == b.agreed(a) == made.id)
     async with ends(certificates, Bodies(MessageCodec(str(path)))) as (a, b):
         await b.ask(a)
-        await until(lambda: b.agreed(a) == 1)
-        assert a.agreed(b) == 1
+        await until(lambda: a.agreed(b) == b.agreed(a) == 1)
 
 
 async def test_one_of_the_same_id_and_another_content_is_not_used(
