@@ -24,6 +24,7 @@ COMMANDS = {
     "transfers": "transfers",
     "dwcp": "dwcp",
     "hde": "hde",
+    "mode": "mode",
     "config": "config",
     "token": "token",
     "keys": "keys",
