@@ -20,7 +20,7 @@ from novacron.errors import (
 if TYPE_CHECKING:
     from types import ModuleType
 
-ABI = 2
+ABI = 3
 """What ``nc_abi()`` of a module that fits this code says; see ``native/include/nc_err.h``."""
 
 MODULE = "novacron._native._nc"
@@ -125,6 +125,7 @@ class Library(Protocol):
     NC_AMST_OBJECT_FAILED: int
     NC_AMST_OBJECT_ENDED: int
     NC_AMST_LINK_ENDED: int
+    NC_AMST_DELTA: int
     NC_TCP_NAME_BYTES: int
     NC_TCP_AVAILABLE: int
     NC_TCP_ALLOWED: int
@@ -133,6 +134,7 @@ class Library(Protocol):
     NC_CRYPTO_NONCE_BYTES: int
     NC_CRYPTO_TAG_BYTES: int
     NC_CRYPTO_HASH_BYTES: int
+    NC_DELTA_SPARE: int
     NC_FRAME_HEADER_BYTES: int
     NC_FRAME_ACK_BYTES: int
     NC_FRAME_HELLO_BYTES: int
@@ -238,6 +240,62 @@ class Library(Protocol):
         /,
     ) -> int: ...
     def nc_crypto_wipe(self, data: Pointer, size: int, /) -> None: ...
+    def nc_codec_load(self, id: int, soname: bytes | Pointer, err: Pointer, /) -> int: ...
+    def nc_codec_available(self, /) -> int: ...
+    def nc_codec_version(self, id: int, /) -> Pointer: ...
+    def nc_codec_missing(self, id: int, /) -> Pointer: ...
+    def nc_codec_open(self, ret_codec: Pointer, err: Pointer, /) -> int: ...
+    def nc_codec_close(self, codec: Pointer, /) -> None: ...
+    def nc_codec_memory(self, codec: Pointer, /) -> int: ...
+    def nc_codec_encode(
+        self,
+        codec: Pointer,
+        id: int,
+        level: int,
+        content: Pointer,
+        size: int,
+        ret_coded: Pointer,
+        capacity: int,
+        ret_size: Pointer,
+        err: Pointer,
+        /,
+    ) -> int: ...
+    def nc_codec_decode(
+        self,
+        codec: Pointer,
+        id: int,
+        coded: Pointer,
+        coded_size: int,
+        ret_content: Pointer,
+        size: int,
+        err: Pointer,
+        /,
+    ) -> int: ...
+    def nc_delta_encode(
+        self, content: Pointer, base: Pointer, size: int, ret_delta: Pointer, capacity: int, /
+    ) -> int: ...
+    def nc_delta_decode(
+        self,
+        delta: Pointer,
+        delta_size: int,
+        base: Pointer,
+        ret_content: Pointer,
+        size: int,
+        err: Pointer,
+        /,
+    ) -> int: ...
+    def nc_is_zero(self, data: Pointer, size: int, /) -> bool: ...
+    def nc_cdc_check(self, cdc: Pointer, err: Pointer, /) -> int: ...
+    def nc_cdc_ends(
+        self,
+        cdc: Pointer,
+        data: Pointer,
+        size: int,
+        last: bool,
+        ret_ends: Pointer,
+        capacity: int,
+        /,
+    ) -> int: ...
     def nc_frame_write(self, frame: Pointer, seed: int, ret_header: Pointer, /) -> None: ...
     def nc_frame_read(
         self, header: Pointer, seed: int, max_chunk: int, ret_frame: Pointer, err: Pointer, /
@@ -298,6 +356,7 @@ class Library(Protocol):
     def nc_amst_object_abort(self, object: Pointer, /) -> None: ...
     def nc_amst_object_free(self, object: Pointer, /) -> None: ...
     def nc_amst_object_info(self, object: Pointer, ret_info: Pointer, /) -> None: ...
+    def nc_amst_object_coding(self, object: Pointer, ret_info: Pointer, /) -> None: ...
     def nc_amst_object_bitmap(
         self, object: Pointer, ret_bits: Pointer, size: int, err: Pointer, /
     ) -> int: ...

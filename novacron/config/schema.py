@@ -379,6 +379,32 @@ class AmstSettings(Section):
     )
 
 
+class HdeSettings(Section):
+    """The encoding of what is moved: codecs, and differences to what the receiver has."""
+
+    codec: Literal["auto", "off", "lz4", "zstd"] = Field(
+        "auto",
+        description="auto: for each chunk the codec that gets it over soonest, or none. off: as it is; the size of what is sent then tells nothing about its content. lz4, zstd: always that one, where it makes a chunk smaller.",
+    )
+    level: int = Field(3, ge=-7, le=19, description="Level of zstd, where dwcp.hde.codec is zstd.")
+    level_max: int = Field(9, ge=-7, le=19, description="Highest level of zstd that auto may take.")
+    cpu: float = Field(
+        0.0,
+        ge=0.0,
+        le=64.0,
+        description="CPU cores that encoding may use on this node; past it chunks are sent as they are. 0: as many as there are dwcp.amst.threads.",
+    )
+    dictionary: str | None = Field(
+        None,
+        max_length=4096,
+        description="File of a dictionary for messages that novacron hde train made; used with nodes that have the same one. Unset: the one that comes with the package.",
+    )
+    keep_messages: bool = Field(
+        False,
+        description="Keep up to 1024 messages about transfers, with the names of files in them, in dwcp/messages in the data directory, for novacron hde train --from-traffic.",
+    )
+
+
 class DetectionSettings(Section):
     """How paths to other nodes are measured, and the network mode is found."""
 
@@ -407,6 +433,7 @@ class DwcpSettings(Section):
         description="Network mode. auto measures it and uses the defaults; any other is forced, and names the profile whose values replace the defaults.",
     )
     amst: AmstSettings = AmstSettings.model_construct()
+    hde: HdeSettings = HdeSettings.model_construct()
     detection: DetectionSettings = DetectionSettings.model_construct()
 
 

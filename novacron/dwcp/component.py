@@ -195,6 +195,7 @@ class Dwcp(DegradableComponent, ReloadableComponent, ObservableComponent):
             node_id=self._identity.node_id,
             directory=self._directory,
             settings=amst,
+            encoding=self._settings.hde,
             mode=self._settings.mode,
             mode_of=self.mode_of,
             listen_address=amst.listen_address or self._network_settings.listen_address,

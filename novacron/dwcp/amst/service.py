@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from novacron.config.schema import AmstSettings
+from novacron._native import hde
+from novacron.config.schema import AmstSettings, HdeSettings
 from novacron.data_directory import DataDirectory
 from novacron.dwcp.amst.address_book import AddressBook
+from novacron.dwcp.amst.bodies import Bodies
 from novacron.dwcp.amst.congestion import Congestion
 from novacron.dwcp.amst.links import Links
 from novacron.dwcp.amst.listener import DataListener, open_data_listener
@@ -19,6 +21,8 @@ from novacron.dwcp.amst.negotiation import V1, V3
 from novacron.dwcp.amst.rdma import Rdma
 from novacron.dwcp.amst.supervision import Supervisor
 from novacron.dwcp.amst.transfers import Transfers
+from novacron.dwcp.hde import choice
+from novacron.dwcp.hde.messages import MessageCodec
 from novacron.network import Network
 from novacron.record import Record
 from novacron.security import Security
@@ -45,6 +49,7 @@ class Amst:
         node_id: str,
         directory: DataDirectory,
         settings: AmstSettings,
+        encoding: HdeSettings,
         mode: str,
         mode_of: Callable[[str], str],
         listen_address: str,
@@ -56,6 +61,7 @@ class Amst:
         self._node_id = node_id
         self._directory = directory
         self._settings = settings
+        self._encoding = encoding
         self._mode = mode
         self._mode_of = mode_of
         self._listen_address = listen_address
@@ -93,7 +99,10 @@ class Amst:
         """Raises NativeError: the extension or libcrypto cannot be used."""
         if not self._wanted.v1_only:
             self._engine = await NativeEngine.open(
-                nursery, threads=self._threads, limit_bps=self._settings.limit_bps
+                nursery,
+                threads=self._threads,
+                limit_bps=self._settings.limit_bps,
+                encode_cpu=self._encoding.cpu,
             )
             # Beside the rest: drivers can take long, and links that come meanwhile use TCP.
             nursery.start_soon(self._rdma.run)
@@ -115,11 +124,24 @@ class Amst:
             book=AddressBook(self._directory.root / "dwcp" / "peers.json"),
             rdma=self._rdma,
             versions=self._versions(),
+            codecs=self._codecs(),
             open_v1=self._keep_v1,
             mode_of=self._mode_of,
         )
         await links.start(nursery, listener.port)
-        self._transfers = Transfers(self._network, links, self._directory.root, self._settings)
+        self._transfers = Transfers(
+            self._network,
+            links,
+            self._directory.root,
+            self._settings,
+            coding=choice.default(self._encoding),
+            bodies=Bodies(
+                MessageCodec(self._encoding.dictionary),
+                keep=self._directory.root / "dwcp" / "messages"
+                if self._encoding.keep_messages
+                else None,
+            ),
+        )
         await nursery.start(self._serve, listener)
         await self._transfers.start(nursery)
 
@@ -127,6 +149,10 @@ class Amst:
         if self._engine is None:
             return (V1,)
         return (V3,) if self._settings.protocol == "v3" else (V3, V1)
+
+    def _codecs(self) -> tuple[str, ...]:
+        """What this node can decode, whatever it sends."""
+        return ("raw",) if self._engine is None else (*hde.available(), "delta")
 
     async def _v1(self) -> V1Connections:
         """Made when the first link of version 1 is: a node that has none does without its code."""
