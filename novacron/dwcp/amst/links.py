@@ -97,10 +97,8 @@ class Links:
         open_v1: Callable[..., Any] | None = None,
         mode_of: Callable[[str], str] | None = None,
     ) -> None:
-        """Args:
-        mode: As configured: what a node leaves out because of its mode takes an operator's word.
-        mode_of: The mode of the path to a peer as it is now, for what may be wrong without harm.
-        """
+        """*mode* is the configured one: to leave something out takes an operator's word. *mode_of*
+        is that of the path to a peer as measured, for what may be wrong without harm."""
         self._network = network
         self._settings = settings
         self._node_id = node_id
@@ -400,7 +398,9 @@ class Links:
             initiator=initiator,
             settings=self._settings,
             max_streams=agreement.max_streams,
-            start=self._start_with(peer, host),
+            start=negotiation.first_streams(
+                self._settings.streams_start, self._mode_of(peer), same_host=is_same_host(host)
+            ),
             congestion=self._congestion,
             dial_rdma=self._rdma_dialler(peer, link) if "rdma" in agreement.movers else None,
             rdma_why=self._rdma.why or "the other node has none",
@@ -441,13 +441,6 @@ class Links:
             keeper.lose_rdma(str(exc))
             raise
         return answer
-
-    def _start_with(self, peer: str, host: str) -> int:
-        if self._settings.streams_start:
-            return self._settings.streams_start
-        if is_same_host(host):
-            return 1
-        return 4 if self._mode_of(peer) == negotiation.DATACENTER else 8
 
     # Keeping -----------------------------------------------------------------------------------
 
