@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cffi import FFI
 
-MODULES = ("err", "clock", "tcp", "verbs", "rdma", "crc", "crypto", "frame", "amst")
+MODULES = ("err", "clock", "tcp", "verbs", "rdma", "crc", "crypto", "frame", "codec", "amst")
 """In the order their declarations depend on each other."""
 
 FLAGS = [

@@ -5,6 +5,7 @@ struct nc_amst_object;
 struct nc_amst_options {
     uint32_t threads;
     uint64_t limit_bps;
+    uint32_t encode_cpu;
 };
 
 struct nc_amst_event {
@@ -43,7 +44,11 @@ struct nc_amst_link_options {
     uint32_t max_chunk;
     uint64_t send_window;
     uint64_t receive_window;
+    uint32_t codecs;
+    uint64_t link_bps;
 };
+
+#define NC_AMST_DELTA ...
 
 int nc_amst_link_open(struct nc_amst *engine, const struct nc_amst_link_options *options,
                       struct nc_amst_link **ret_link, struct nc_err *err);
@@ -105,6 +110,18 @@ struct nc_amst_stream_info {
 void nc_amst_link_streams(struct nc_amst_link *link, struct nc_amst_stream_info *ret_streams,
                           size_t capacity, size_t *ret_count);
 
+struct nc_amst_coding {
+    int policy;
+    int codec;
+    int level;
+    int level_min;
+    int level_max;
+};
+struct nc_amst_range {
+    uint64_t offset;
+    uint64_t size;
+};
+
 struct nc_amst_source {
     uint64_t tag;
     uint32_t number;
@@ -119,6 +136,12 @@ struct nc_amst_source {
     uint64_t limit_bps;
     const uint8_t *have;
     const uint32_t *leaves;
+    struct nc_amst_coding coding;
+    uint32_t base_id;
+    int base_fd;
+    const void *base_memory;
+    const struct nc_amst_range *held;
+    size_t held_count;
 };
 struct nc_amst_target {
     uint64_t tag;
@@ -131,6 +154,9 @@ struct nc_amst_target {
     int sparse;
     const uint8_t *have;
     const uint32_t *leaves;
+    uint32_t base_id;
+    int base_fd;
+    const void *base_memory;
 };
 
 int nc_amst_send(struct nc_amst_link *link, const struct nc_amst_source *source,
@@ -155,6 +181,33 @@ struct nc_amst_object_info {
     int os_errno;
 };
 void nc_amst_object_info(struct nc_amst_object *object, struct nc_amst_object_info *ret_info);
+
+struct nc_amst_change {
+    uint64_t at_ns;
+    int from;
+    int to;
+    int why;
+    int content_class;
+    uint64_t link_bps;
+    uint64_t encode_bps;
+    double ratio;
+};
+struct nc_amst_coding_info {
+    uint64_t zero_chunks;
+    uint64_t zero_bytes;
+    uint64_t delta_chunks;
+    uint64_t delta_bytes;
+    uint64_t delta_wire_bytes;
+    uint64_t chunks[3];
+    uint64_t bytes[3];
+    uint64_t wire_bytes[3];
+    uint64_t refused_bases;
+    uint64_t budget_chunks;
+    uint64_t cpu_ns[7];
+    uint64_t change_count;
+    struct nc_amst_change changes[16];
+};
+void nc_amst_object_coding(struct nc_amst_object *object, struct nc_amst_coding_info *ret_info);
 int nc_amst_object_bitmap(struct nc_amst_object *object, uint8_t *ret_bits, size_t size,
                           struct nc_err *err);
 int nc_amst_object_leaves(struct nc_amst_object *object, uint64_t first, size_t count,

@@ -20,6 +20,8 @@ struct nc_amst_object;
 struct nc_amst_options {
     uint32_t threads;   /* 1 to 16 */
     uint64_t limit_bps; /* bytes a second over all links; 0: none */
+    uint32_t
+        encode_cpu; /* hundredths of a core that encoding may use; 0: no bound but the threads */
 };
 
 int nc_amst_open(const struct nc_amst_options *options, struct nc_amst **ret_engine,
@@ -71,7 +73,12 @@ struct nc_amst_link_options {
     uint32_t max_chunk;      /* largest raw_size either side sends */
     uint64_t send_window;    /* bytes in flight the other side takes: its receive_window */
     uint64_t receive_window; /* bytes of payload we hold at most */
+    uint32_t codecs;   /* bit per nc_codec_id both sides have, and NC_AMST_DELTA; raw always */
+    uint64_t link_bps; /* bytes a second that the path is expected to take; 0: not known */
 };
+
+/* In nc_amst_link_options.codecs: both sides take deltas. */
+#define NC_AMST_DELTA (1u << 8)
 
 int nc_amst_link_open(struct nc_amst *engine, const struct nc_amst_link_options *options,
                       struct nc_amst_link **ret_link, struct nc_err *err);
@@ -155,6 +162,25 @@ void nc_amst_link_streams(struct nc_amst_link *link, struct nc_amst_stream_info 
 
 /* --- Objects: known size, any order ---------------------------------------------------------- */
 
+enum nc_amst_policy {
+    NC_AMST_CODING_OFF = 0,  /* as it is; not even zeros are looked for, but for holes */
+    NC_AMST_CODING_ADAPTIVE, /* for each chunk what gets it over soonest, see nc_hde.h */
+    NC_AMST_CODING_FIXED,    /* always the same, where it makes the chunk smaller */
+};
+
+struct nc_amst_coding {
+    int policy;
+    int codec; /* of FIXED: enum nc_codec_id */
+    int level;
+    int level_min; /* of ADAPTIVE: zstd levels that may be taken */
+    int level_max;
+};
+
+struct nc_amst_range {
+    uint64_t offset;
+    uint64_t size;
+};
+
 struct nc_amst_source {
     uint64_t tag;
     uint32_t number;     /* unique on the link in this direction; not 0 */
@@ -170,6 +196,17 @@ struct nc_amst_source {
     const uint8_t *have; /* bitmap of chunks the receiver holds already, or NULL; copied */
     const uint32_t
         *leaves; /* checksums of those chunks, one for each chunk of the object; copied */
+    struct nc_amst_coding coding;
+    /* What the receiver holds already, so that only the difference need be sent; base_id 0:
+     * nothing. Either bytes of the object's size, in a file or in memory, which must stay like the
+     * source, or, with neither, the content itself in the ranges `held` (sorted, apart; copied) and
+     * zeros elsewhere. A receiver whose base is another one refuses the difference, chunk by chunk,
+     * and gets the whole. */
+    uint32_t base_id;
+    int base_fd;
+    const void *base_memory;
+    const struct nc_amst_range *held;
+    size_t held_count;
 };
 struct nc_amst_target {
     uint64_t tag;
@@ -183,6 +220,10 @@ struct nc_amst_target {
                  */
     const uint8_t *have;
     const uint32_t *leaves;
+    /* What differences are applied to, of the object's size; may be the target itself. */
+    uint32_t base_id;
+    int base_fd;
+    const void *base_memory;
 };
 
 int nc_amst_send(struct nc_amst_link *link, const struct nc_amst_source *source,
@@ -209,6 +250,49 @@ struct nc_amst_object_info {
     int os_errno;
 };
 void nc_amst_object_info(struct nc_amst_object *object, struct nc_amst_object_info *ret_info);
+
+enum nc_amst_stage {
+    NC_AMST_STAGE_READ, /* the source, and the base; with the checksum */
+    NC_AMST_STAGE_ZERO,
+    NC_AMST_STAGE_SAMPLE,
+    NC_AMST_STAGE_DELTA,
+    NC_AMST_STAGE_ENCODE,
+    NC_AMST_STAGE_SEAL,
+    NC_AMST_STAGE_DECODE, /* of what is received: codec, delta, checksum */
+    NC_AMST_STAGES
+};
+
+#define NC_AMST_CHANGES 16
+
+/* The rung of the ladder changed. */
+struct nc_amst_change {
+    uint64_t at_ns; /* of the monotonic clock */
+    int from;       /* enum nc_hde_rung */
+    int to;
+    int why; /* enum nc_hde_why */
+    int content_class;
+    uint64_t link_bps;   /* what the link was believed to take, bytes a second */
+    uint64_t encode_bps; /* of one thread, with the new rung */
+    double ratio;        /* likewise */
+};
+
+/* How an object was encoded, or decoded, so far. What is sent again counts again. */
+struct nc_amst_coding_info {
+    uint64_t zero_chunks;
+    uint64_t zero_bytes;
+    uint64_t delta_chunks; /* among those of a codec */
+    uint64_t delta_bytes;  /* of content */
+    uint64_t delta_wire_bytes;
+    uint64_t chunks[3]; /* by codec */
+    uint64_t bytes[3];  /* of content */
+    uint64_t wire_bytes[3];
+    uint64_t refused_bases; /* chunks sent whole because the other side's base was another one */
+    uint64_t budget_chunks; /* chunks left as they were because the CPU for encoding was used up */
+    uint64_t cpu_ns[NC_AMST_STAGES];
+    uint64_t change_count; /* all there were; the last NC_AMST_CHANGES are kept */
+    struct nc_amst_change changes[NC_AMST_CHANGES]; /* change i is at i % NC_AMST_CHANGES */
+};
+void nc_amst_object_coding(struct nc_amst_object *object, struct nc_amst_coding_info *ret_info);
 /* Bit i (of byte i / 8, least significant first): chunk i is acknowledged or written. */
 int nc_amst_object_bitmap(struct nc_amst_object *object, uint8_t *ret_bits, size_t size,
                           struct nc_err *err);

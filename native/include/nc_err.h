@@ -34,7 +34,7 @@ struct nc_err {
 };
 
 /* Changes whenever a prototype or struct does; the Python side refuses another build's number. */
-#define NC_ABI 2
+#define NC_ABI 3
 
 int nc_abi(void);
 int nc_err_count(void);

@@ -28,10 +28,8 @@ void nc_stream_area_back(struct nc_stream *stream)
     stream->out.slab = NULL;
 }
 
-/* Writes the header and seals `size` bytes of content and `tail_size` behind it; the frame is then
- * one piece from `area` on. The content may lie in its place in `area` already. */
-static int seal_with(struct nc_stream *stream, struct nc_frame *frame, uint8_t *area,
-                     const uint8_t *content, size_t size, const uint8_t *tail, size_t tail_size)
+int nc_stream_seal(struct nc_stream *stream, struct nc_frame *frame, uint8_t *area,
+                   const uint8_t *content, size_t size, const uint8_t *tail, size_t tail_size)
 {
     struct nc_direction *sending = &stream->sending;
     size_t total = NC_FRAME_HEADER_BYTES + size + tail_size;
@@ -71,162 +69,7 @@ static int seal_with(struct nc_stream *stream, struct nc_frame *frame, uint8_t *
 /* The payload lies behind the header's place in `area`. */
 static int seal(struct nc_stream *stream, struct nc_frame *frame, uint8_t *area, size_t size)
 {
-    return seal_with(stream, frame, area, area + NC_FRAME_HEADER_BYTES, size, NULL, 0);
-}
-
-/* The content stays where it is: header, content and checksum go out as three pieces. */
-static void send_in_place(struct nc_stream *stream, struct nc_frame *frame,
-                          struct nc_amst_object *object, uint64_t offset, size_t size,
-                          uint32_t checksum)
-{
-    struct nc_outgoing *out = &stream->out;
-
-    frame->stream = stream->id;
-    frame->epoch = stream->sending.epoch;
-    frame->sequence = stream->sending.sequence++;
-    frame->wire_size = (uint32_t)size + NC_FRAME_CHECKSUM_BYTES;
-    nc_frame_write(frame, stream->link->seed, out->small);
-    put32(out->small + NC_FRAME_HEADER_BYTES, checksum);
-    out->part[0] = (struct iovec){.iov_base = out->small, .iov_len = NC_FRAME_HEADER_BYTES};
-    memcpy(&out->part[1].iov_base, &(const uint8_t *){object->source + offset}, sizeof(void *));
-    out->part[1].iov_len = size;
-    out->lender = object; /* stays its user until the last byte is with the kernel */
-    out->part[2] = (struct iovec){.iov_base = out->small + NC_FRAME_HEADER_BYTES,
-                                  .iov_len = NC_FRAME_CHECKSUM_BYTES};
-    out->parts = 3;
-    out->active = true;
-}
-
-/* The flight will not be sent; its object may be gone with it. */
-static void drop_flight(struct nc_stream *stream, struct nc_flight *flight)
-{
-    struct nc_amst_object *object = flight->object;
-
-    nc_flight_remove(stream, flight);
-    free(flight->segment);
-    free(flight);
-    nc_object_release(object);
-}
-
-/* After the content is in memory. False: the object was aborted meanwhile, and the flight is gone.
- */
-static bool built(struct nc_stream *stream, struct nc_flight *flight, bool keep_user)
-{
-    struct nc_amst_object *object = flight->object;
-    bool good = !object->aborted;
-
-    flight->building = false;
-    if (!good)
-        drop_flight(stream, flight);
-    else if (!keep_user)
-        nc_object_release(object);
-    return good;
-}
-
-/* Turns the flight of one chunk that lies in a hole into one of all the hole's chunks. */
-static void widen(struct nc_stream *stream, struct nc_flight *flight, uint64_t next_data)
-{
-    struct nc_amst_object *object = flight->object;
-    uint64_t end = next_data >= object->size ? object->chunks : next_data / object->chunk;
-    uint64_t saved = flight->bytes;
-    uint64_t index = flight->first + 1;
-
-    while (index < end && nc_bit(object->todo, index))
-        nc_bit_clear(object->todo, index++);
-    flight->frame = NC_FRAME_ZERO;
-    flight->count = index - flight->first;
-    flight->bytes =
-        (index == object->chunks ? object->size : index * object->chunk) - flight->offset;
-    for (uint64_t i = flight->first; i < index; i++) {
-        uint32_t size = nc_object_chunk_size(object, i);
-
-        object->leaves[i] = size == object->chunk ? object->zero_leaf : nc_crc32_zeros(0, size);
-    }
-    nc_flight_recredit(stream, flight, saved);
-}
-
-static bool build_chunk(struct nc_stream *stream, struct nc_flight *flight)
-{
-    struct nc_amst_link *link = stream->link;
-    struct nc_amst_object *object = flight->object;
-    struct nc_frame frame = {.type = NC_FRAME_DATA,
-                             .object = object->number,
-                             .generation = object->generation,
-                             .offset = flight->offset};
-    size_t size = (size_t)flight->bytes;
-    struct nc_err err = {.code = NC_ERR_OK};
-    bool lies_still = object->stable && object->source != NULL;
-    bool in_place = lies_still && link->options.encrypt == 0 && stream->channel == NULL;
-    const uint8_t *content = NULL;
-    uint8_t *area = NULL;
-    uint8_t tail[NC_FRAME_CHECKSUM_BYTES];
-    uint32_t checksum;
-    bool good;
-    int code;
-
-    if (object->sparse) {
-        uint64_t next_data = nc_object_next_data(object, flight->offset);
-
-        if (next_data >= flight->offset + size) {
-            uint64_t length;
-
-            (void)pthread_mutex_lock(&link->lock);
-            widen(stream, flight, next_data);
-            length = htobe64(flight->bytes);
-            good = built(stream, flight, false);
-            (void)pthread_mutex_unlock(&link->lock);
-            if (!good)
-                return true;
-            frame.type = NC_FRAME_ZERO;
-            memcpy(stream->out.small + NC_FRAME_HEADER_BYTES, &length, sizeof length);
-            return seal(stream, &frame, stream->out.small, sizeof length) == NC_ERR_OK;
-        }
-    }
-    frame.raw_size = (uint32_t)size;
-    if (!in_place) {
-        area = nc_stream_area(stream);
-        if (area == NULL) {
-            (void)pthread_mutex_lock(&link->lock);
-            flight->building = false;
-            nc_object_release(object);
-            (void)pthread_mutex_unlock(&link->lock);
-            nc_stream_break(stream, NC_ERR_MEMORY, ENOMEM);
-            return false;
-        }
-        content = area + NC_FRAME_HEADER_BYTES;
-    }
-    if (lies_still) {
-        content = object->source + flight->offset;
-    } else if (nc_object_read(object, flight->offset, size, area + NC_FRAME_HEADER_BYTES, &err) !=
-               NC_ERR_OK) {
-        nc_stream_area_back(stream);
-        (void)pthread_mutex_lock(&link->lock);
-        nc_object_finish(object, err.code, err.os_errno);
-        drop_flight(stream, flight);
-        (void)pthread_mutex_unlock(&link->lock);
-        return true;
-    }
-    checksum = nc_crc32(0, content, size);
-    (void)pthread_mutex_lock(&link->lock);
-    object->leaves[flight->first] = checksum;
-    good = built(stream, flight, lies_still);
-    (void)pthread_mutex_unlock(&link->lock);
-    if (!good) {
-        nc_stream_area_back(stream);
-        return true;
-    }
-    if (in_place) {
-        send_in_place(stream, &frame, object, flight->offset, size, checksum);
-        return true;
-    }
-    put32(tail, checksum);
-    code = seal_with(stream, &frame, area, content, size, tail, sizeof tail);
-    if (lies_still) {
-        (void)pthread_mutex_lock(&link->lock);
-        nc_object_release(object);
-        (void)pthread_mutex_unlock(&link->lock);
-    }
-    return code == NC_ERR_OK;
+    return nc_stream_seal(stream, frame, area, area + NC_FRAME_HEADER_BYTES, size, NULL, 0);
 }
 
 static bool build_segment(struct nc_stream *stream, struct nc_flight *flight)
@@ -243,7 +86,7 @@ static bool build_segment(struct nc_stream *stream, struct nc_flight *flight)
         segment = nc_pipe_read(object, stream);
         (void)pthread_mutex_lock(&link->lock);
         if (segment == NULL) {
-            drop_flight(stream, flight);
+            nc_flight_drop(stream, flight);
             (void)pthread_mutex_unlock(&link->lock);
             return true;
         }
@@ -262,7 +105,7 @@ static bool build_segment(struct nc_stream *stream, struct nc_flight *flight)
         memcpy(area + NC_FRAME_HEADER_BYTES, segment->data, segment->size);
     frame.offset = segment->offset;
     frame.raw_size = (uint32_t)segment->size;
-    good = built(stream, flight, false);
+    good = nc_flight_built(stream, flight, false);
     (void)pthread_mutex_unlock(&link->lock);
     if (area == NULL) {
         nc_stream_break(stream, NC_ERR_MEMORY, ENOMEM);
@@ -354,7 +197,7 @@ bool nc_stream_next_frame(struct nc_stream *stream)
     (void)pthread_mutex_unlock(&link->lock);
     switch (work.kind) {
     case NC_WORK_CHUNK:
-        return build_chunk(stream, work.flight);
+        return nc_stream_build_chunk(stream, work.flight);
     case NC_WORK_SEGMENT:
         return build_segment(stream, work.flight);
     case NC_WORK_END:
@@ -377,7 +220,13 @@ void nc_stream_transmit(struct nc_stream *stream)
     if (stream->broken)
         return;
     if (stream->out.active) {
+        uint64_t began = nc_now_ns();
+        uint64_t before = atomic_load_explicit(&stream->wire_sent_bytes, memory_order_relaxed);
+
         sent = stream->channel != NULL ? nc_amst_rdma_send(stream) : nc_tcp_send(stream);
+        stream->spent_ns += nc_now_ns() - began;
+        stream->spent_wire +=
+            atomic_load_explicit(&stream->wire_sent_bytes, memory_order_relaxed) - before;
         if (sent < 0)
             return;
         if (sent == 0) {

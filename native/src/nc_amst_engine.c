@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "nc_amst_internal.h"
+#include "nc_codec.h"
 
 #define EVENTS 64
 uint64_t nc_now_ns(void)
@@ -18,6 +19,14 @@ uint64_t nc_now_ns(void)
     struct timespec now;
 
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t nc_cpu_ns(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
@@ -184,6 +193,8 @@ int nc_amst_open(const struct nc_amst_options *options, struct nc_amst **ret_eng
     for (size_t i = 0; i < sizeof engine->threads / sizeof engine->threads[0]; i++)
         engine->threads[i].epoll_fd = engine->threads[i].wake_fd = -1;
     nc_bucket_set(&engine->bucket, options->limit_bps, nc_now_ns());
+    engine->encode_cpu = options->encode_cpu;
+    engine->encode_at_ns = nc_now_ns();
     engine->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (engine->event_fd < 0) {
         code = nc_err_set(err, NC_ERR_SYSTEM, errno, "no descriptor for the engine's events");
@@ -233,6 +244,9 @@ void nc_amst_close(struct nc_amst *engine)
     for (uint32_t i = 0; i < engine->thread_count; i++) {
         struct nc_thread *thread = &engine->threads[i];
 
+        for (size_t area = 0; area < NC_WORKS; area++)
+            nc_slab_give(thread, thread->work[area]);
+        nc_codec_close(thread->codec);
         while (thread->spares > 0)
             (void)munmap(thread->spare[--thread->spares], NC_SLAB_BYTES);
         if (thread->epoll_fd >= 0)

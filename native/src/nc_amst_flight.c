@@ -19,6 +19,29 @@ void nc_flight_remove(struct nc_stream *stream, struct nc_flight *flight)
     stream->in_flight_bytes -= flight->credit;
 }
 
+void nc_flight_drop(struct nc_stream *stream, struct nc_flight *flight)
+{
+    struct nc_amst_object *object = flight->object;
+
+    nc_flight_remove(stream, flight);
+    free(flight->segment);
+    free(flight);
+    nc_object_release(object);
+}
+
+bool nc_flight_built(struct nc_stream *stream, struct nc_flight *flight, bool keep_user)
+{
+    struct nc_amst_object *object = flight->object;
+    bool good = !object->aborted;
+
+    flight->building = false;
+    if (!good)
+        nc_flight_drop(stream, flight);
+    else if (!keep_user)
+        nc_object_release(object);
+    return good;
+}
+
 static struct nc_flight *find_flight(struct nc_stream *stream, const struct nc_frame_ack *ack)
 {
     for (struct nc_flight *flight = stream->first_flight; flight != NULL; flight = flight->next) {
@@ -27,6 +50,34 @@ static struct nc_flight *find_flight(struct nc_stream *stream, const struct nc_f
             return flight;
     }
     return NULL;
+}
+
+static void put_back(struct nc_amst_object *object, const struct nc_flight *flight)
+{
+    for (uint64_t i = flight->first; i < flight->first + flight->count; i++) {
+        if (nc_bit(object->done, i))
+            continue;
+        nc_bit_set(object->todo, i);
+        if (i / 64 < object->cursor)
+            object->cursor = i / 64;
+    }
+}
+
+/* The chunk is to be sent whole. Its flight is off the stream's list. */
+static void refuse_base(struct nc_amst_link *link, struct nc_flight *flight)
+{
+    struct nc_amst_object *object = flight->object;
+
+    if (!flight->delta) {
+        /* Nobody may have a chunk sent again for ever. */
+        nc_object_finish(object, NC_ERR_PROTOCOL, 0);
+    } else {
+        object->coded.refused_bases++;
+        nc_bit_set(object->whole, flight->first);
+        put_back(object, flight);
+        nc_link_wake(link, 1);
+    }
+    free(flight);
 }
 
 void nc_link_acknowledge(struct nc_stream *stream, const struct nc_frame_ack *ack, uint64_t now_ns)
@@ -57,6 +108,10 @@ void nc_link_acknowledge(struct nc_stream *stream, const struct nc_frame_ack *ac
         return;
     object = flight->object;
     nc_flight_remove(stream, flight);
+    if (ack->kind == NC_ACK_BASE) {
+        refuse_base(link, flight);
+        return;
+    }
     if (flight->frame == NC_FRAME_DATA && now_ns > flight->sent_ns) {
         double took = (double)(now_ns - flight->sent_ns);
 
@@ -67,6 +122,7 @@ void nc_link_acknowledge(struct nc_stream *stream, const struct nc_frame_ack *ac
         stream->sent_bytes += flight->bytes;
         link->info.sent_bytes += flight->bytes;
         nc_object_chunks_done(object, flight->first, 1, flight->bytes);
+        nc_encode_acknowledged(link, flight, now_ns);
         break;
     case NC_FRAME_ZERO:
         object->info.zero_bytes += flight->bytes;
@@ -102,13 +158,7 @@ void nc_flight_requeue(struct nc_stream *stream)
         } else if (flight->frame == NC_FRAME_END) {
             object->pipe->end_sent = false;
         }
-        for (uint64_t i = flight->first; i < flight->first + flight->count; i++) {
-            if (nc_bit(object->done, i))
-                continue;
-            nc_bit_set(object->todo, i);
-            if (i / 64 < object->cursor)
-                object->cursor = i / 64;
-        }
+        put_back(object, flight);
         object->info.resent_bytes += flight->frame == NC_FRAME_ZERO ? 0 : flight->bytes;
         link->info.resent_bytes += flight->frame == NC_FRAME_ZERO ? 0 : flight->bytes;
         free(flight);

@@ -16,7 +16,9 @@
 #include "nc_amst.h"
 #include "nc_err.h"
 #include "nc_frame.h"
+#include "nc_hde.h"
 
+struct nc_codec;
 struct nc_thread;
 struct nc_stream;
 struct nc_rdma_channel;
@@ -121,6 +123,20 @@ struct nc_amst_object {
     struct nc_bucket bucket;
     struct nc_pipe *pipe;
     struct nc_amst_object_info info;
+    struct nc_amst_coding coding;
+    bool used; /* receiver: something may lie in the target already, its base */
+    uint32_t base_id;
+    int base_fd;
+    const uint8_t *base;
+    struct nc_amst_range *held;
+    size_t held_count;
+    uint64_t *whole; /* sender, with a base: chunks whose difference was refused */
+    int content_class;
+    uint32_t same_class;   /* samples in a row that were of it */
+    uint32_t since_sample; /* chunks */
+    double sample_ns;      /* what the last one took */
+    int rung;              /* of the last chunk, if it was not just tried */
+    struct nc_amst_coding_info coded;
 };
 
 /* Where bit i of a bitmap is. */
@@ -155,6 +171,9 @@ int nc_object_read(const struct nc_amst_object *object, uint64_t offset, size_t 
                    struct nc_err *err);
 int nc_object_write(const struct nc_amst_object *object, uint64_t offset, size_t size,
                     const uint8_t *data, struct nc_err *err);
+/* Makes a part read as zero; where it does so already nothing is written. */
+int nc_object_clear(const struct nc_amst_object *object, uint64_t offset, uint64_t length,
+                    struct nc_err *err);
 /* Where the next data at or after offset is; size of the object where there is none. */
 uint64_t nc_object_next_data(const struct nc_amst_object *object, uint64_t offset);
 
@@ -176,9 +195,11 @@ struct nc_flight {
     uint8_t frame; /* enum nc_frame_type */
     bool hedged;   /* a copy is on its way on another stream */
     bool building; /* its thread makes a frame of it outside of the lock */
+    bool delta;    /* sent as the difference to a base */
     uint64_t offset;
     uint64_t bytes;  /* of content */
     uint64_t credit; /* of the receiver's window */
+    uint64_t wire;   /* payload as it was sent; 0: not yet */
     uint64_t first;  /* chunk */
     uint64_t count;
     uint64_t sent_ns;
@@ -255,6 +276,8 @@ struct nc_stream {
     struct nc_incoming in;
     struct nc_direction sending;
     struct nc_direction receiving;
+    uint64_t spent_ns; /* sealing and sending, since the chooser was told last */
+    uint64_t spent_wire;
 
     /* Under the link's lock. */
     bool kicked; /* in the thread's list of kicked ones (thread's lock) */
@@ -284,6 +307,16 @@ enum nc_idle { NC_IDLE_EMPTY, NC_IDLE_LIMITED, NC_IDLE_WINDOW };
  * have. */
 #define NC_STREAM_IDS 1024
 
+/* What was acknowledged since the chooser was told last. */
+struct nc_link_window {
+    uint64_t from_ns;
+    uint64_t wire;
+    uint64_t content;
+    unsigned chunks;
+    uint64_t held_ns;     /* of the link's figures, then */
+    uint64_t idle_ns[16]; /* of the engine's threads, then */
+};
+
 struct nc_amst_link {
     struct nc_notice notice; /* first */
     pthread_mutex_t lock;
@@ -302,10 +335,15 @@ struct nc_amst_link {
     struct nc_bucket bucket;
     uint64_t in_flight;
     double ack_ns; /* how long a chunk takes to be acknowledged, smoothed */
+    struct nc_hde_chooser chooser;
+    struct nc_link_window window;
     bool aborted;
     bool ended;
     struct nc_amst_link_info info;
 };
+
+/* What a thread encodes and decodes in. */
+enum nc_work_area { NC_WORK_CONTENT, NC_WORK_BASE, NC_WORK_DELTA, NC_WORK_CODED, NC_WORKS };
 
 struct nc_thread {
     struct nc_amst *engine;
@@ -327,6 +365,9 @@ struct nc_thread {
     bool restless; /* it kicked a stream of its own */
     uint8_t *spare[8];
     unsigned spares;
+    struct nc_codec *codec;
+    uint8_t *work[NC_WORKS];  /* a slab each, when it was first needed */
+    _Atomic uint64_t idle_ns; /* that it waited for anything to do */
 };
 
 struct nc_amst {
@@ -339,10 +380,14 @@ struct nc_amst {
     _Atomic bool closing;
     _Atomic unsigned next_thread;
     uint32_t thread_count;
+    uint32_t encode_cpu; /* hundredths of a core; 0: no bound */
+    double encode_ns;    /* CPU time that may be used at once; under lock */
+    uint64_t encode_at_ns;
     struct nc_thread threads[16];
 };
 
 uint64_t nc_now_ns(void);
+uint64_t nc_cpu_ns(void); /* of this thread */
 
 /* threads */
 void *nc_thread_run(void *thread);
@@ -353,6 +398,8 @@ void *nc_thread_run(void *thread);
      ~4095u)
 uint8_t *nc_slab_take(struct nc_thread *thread); /* NULL: no memory */
 void nc_slab_give(struct nc_thread *thread, uint8_t *slab);
+uint8_t *nc_thread_work(struct nc_thread *thread, enum nc_work_area area); /* NULL: no memory */
+struct nc_codec *nc_thread_codec(struct nc_thread *thread);                /* likewise */
 struct nc_thread *nc_thread_choose(struct nc_amst *engine); /* the one with the least to do */
 void nc_thread_wake(struct nc_thread *thread);
 void nc_thread_ready(struct nc_stream *stream); /* own thread only */
@@ -367,6 +414,8 @@ void nc_link_not_idle(struct nc_stream *stream, uint64_t now_ns);
 void nc_flight_charge(struct nc_stream *stream, struct nc_flight *flight);
 /* It turned out to carry nothing: what was charged for `bytes` is given back. */
 void nc_flight_recredit(struct nc_stream *stream, struct nc_flight *flight, uint64_t bytes);
+/* It became `wire` bytes: the rest of what was charged for it is given back. */
+void nc_flight_shrink(struct nc_stream *stream, struct nc_flight *flight, uint64_t wire);
 void nc_flight_remove(struct nc_stream *stream, struct nc_flight *flight);
 /* Puts back what a stream carried. */
 void nc_flight_requeue(struct nc_stream *stream);
@@ -415,9 +464,55 @@ bool nc_amst_rdma_roomy(struct nc_stream *stream);
 int nc_amst_rdma_send(struct nc_stream *stream);
 void nc_amst_rdma_receive(struct nc_stream *stream);
 
+/* frames out: one piece from `area` on, its payload `content` (which may lie there already) and
+ * `tail`. Own thread only. */
+int nc_stream_seal(struct nc_stream *stream, struct nc_frame *frame, uint8_t *area,
+                   const uint8_t *content, size_t size, const uint8_t *tail, size_t tail_size);
+/* The flight will not be sent; its object may be gone with it. Link's lock held, as in the next. */
+void nc_flight_drop(struct nc_stream *stream, struct nc_flight *flight);
+/* After the content is in memory. False: the object was aborted meanwhile, and the flight is gone.
+ */
+bool nc_flight_built(struct nc_stream *stream, struct nc_flight *flight, bool keep_user);
+bool nc_stream_build_chunk(struct nc_stream *stream, struct nc_flight *flight);
+
+/* encoding; own thread only */
+struct nc_coded {
+    const uint8_t *data; /* NULL: as it is */
+    size_t size;
+    uint8_t codec;
+    uint8_t flags;
+    uint32_t base;
+    bool zero; /* nothing but zeros: no bytes are sent */
+};
+/* Says what the chunk's content becomes on the wire; `data` lies in the thread's work areas. */
+void nc_encode(struct nc_stream *stream, struct nc_flight *flight, const uint8_t *content,
+               size_t size, struct nc_coded *ret_coded);
+/* Counts `ns` of CPU time; with the link's lock held. */
+void nc_encode_charge(struct nc_amst_object *object, enum nc_amst_stage stage, uint64_t ns);
+/* Link's lock held: `flight` was acknowledged. */
+void nc_encode_acknowledged(struct nc_amst_link *link, const struct nc_flight *flight,
+                            uint64_t now_ns);
+
+/* What a DATA frame carries, when its codec is undone. */
+struct nc_decoded {
+    const uint8_t *data; /* the content, or the delta stream */
+    size_t size;
+    uint32_t checksum; /* of the content */
+    uint32_t base_checksum;
+    uint64_t cpu_ns;
+};
+/* Undoes the codec; checks the content where it is not a delta. */
+int nc_decode(struct nc_stream *stream, const struct nc_frame *frame, const uint8_t *payload,
+              struct nc_decoded *ret_decoded, struct nc_err *err);
+/* Applies the delta stream to the object's base, and checks the content, which lies in a work area
+ * of the thread afterwards. NC_ERR_NOT_FOUND: it is not that base. Outside of the lock. */
+int nc_decode_delta(struct nc_stream *stream, const struct nc_amst_object *object,
+                    const struct nc_frame *frame, struct nc_decoded *decoded, struct nc_err *err);
+
 /* receiving side of objects and pipes */
-void nc_receive_chunk(struct nc_stream *stream, const struct nc_frame *frame, const uint8_t *data,
-                      uint32_t checksum);
+/* Not OK: the stream is to be broken. */
+int nc_receive_chunk(struct nc_stream *stream, const struct nc_frame *frame,
+                     struct nc_decoded *decoded, struct nc_err *err);
 void nc_receive_zero(struct nc_stream *stream, const struct nc_frame *frame, uint64_t length);
 /* The object a frame is for, or NULL after the sender was told that there is none. */
 struct nc_amst_object *nc_object_of_frame(struct nc_stream *stream, const struct nc_frame *frame);

@@ -36,6 +36,7 @@ int nc_amst_link_open(struct nc_amst *engine, const struct nc_amst_link_options 
     link->notice.subject = NC_SUBJECT_LINK;
     link->engine = engine;
     link->options = *options;
+    nc_hde_open(&link->chooser, 1u << NC_HDE_RAW, (double)options->link_bps);
     code = nc_frame_seed(options->secret, options->context, &link->seed, err);
     if (code != NC_ERR_OK) {
         wipe_options(link);

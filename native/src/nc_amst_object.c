@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "nc_amst_internal.h"
+#include "nc_codec.h"
 #include "nc_crc.h"
 
 /* Holes are kept in units of a page: file systems know no smaller ones that matter. */
@@ -144,6 +145,8 @@ void nc_amst_object_free(struct nc_amst_object *object)
     free(object->todo);
     free(object->done);
     free(object->leaves);
+    free(object->held);
+    free(object->whole);
     free(object);
 }
 
@@ -183,7 +186,7 @@ static struct nc_amst_object *make(struct nc_amst_link *link, enum nc_object_rol
     object->notice.subject = NC_SUBJECT_OBJECT;
     object->link = link;
     object->role = role;
-    object->fd = -1;
+    object->fd = object->base_fd = -1;
     object->size = size;
     object->chunk = chunk;
     object->chunks = size / chunk + (size % chunk != 0);
@@ -253,6 +256,40 @@ int nc_object_enlist(struct nc_amst_object *object, struct nc_err *err)
     return NC_ERR_OK;
 }
 
+/* The sender's side of it. */
+static int give_base(struct nc_amst_object *object, const struct nc_amst_source *source,
+                     struct nc_err *err)
+{
+    uint64_t end = 0;
+
+    if (object->coding.policy < NC_AMST_CODING_OFF ||
+        object->coding.policy > NC_AMST_CODING_FIXED ||
+        (object->coding.policy == NC_AMST_CODING_FIXED &&
+         (object->coding.codec < 0 || object->coding.codec >= NC_CODEC_COUNT)))
+        return nc_err_set(err, NC_ERR_INVALID, 0, "policy %d, codec %d", object->coding.policy,
+                          object->coding.codec);
+    if (source->base_id == 0)
+        return NC_ERR_OK;
+    object->base_id = source->base_id;
+    object->base_fd = source->base_fd;
+    object->base = source->base_memory;
+    object->whole = calloc((object->chunks + 63) / 64 + 1, sizeof *object->whole);
+    object->held = calloc(source->held_count + 1, sizeof *object->held);
+    if (object->whole == NULL || object->held == NULL)
+        return nc_err_set(err, NC_ERR_MEMORY, ENOMEM, "no memory for what the receiver holds");
+    for (size_t i = 0; i < source->held_count; i++) {
+        const struct nc_amst_range *range = &source->held[i];
+
+        if (range->size == 0 || range->offset < end || range->offset > object->size ||
+            range->size > object->size - range->offset)
+            return nc_err_set(err, NC_ERR_INVALID, 0, "range %zu of what the receiver holds", i);
+        end = range->offset + range->size;
+        object->held[i] = *range;
+    }
+    object->held_count = source->held_count;
+    return NC_ERR_OK;
+}
+
 int nc_amst_send(struct nc_amst_link *link, const struct nc_amst_source *source,
                  struct nc_amst_object **ret_object, struct nc_err *err)
 {
@@ -272,8 +309,11 @@ int nc_amst_send(struct nc_amst_link *link, const struct nc_amst_source *source,
     object->priority = source->priority;
     object->sparse = source->sparse != 0 && source->fd >= 0;
     object->stable = source->stable != 0;
+    object->coding = source->coding;
     nc_bucket_set(&object->bucket, source->limit_bps, nc_now_ns());
-    code = nc_object_enlist(object, err);
+    code = give_base(object, source, err);
+    if (code == NC_ERR_OK)
+        code = nc_object_enlist(object, err);
     if (code != NC_ERR_OK) {
         nc_amst_object_free(object);
         return code;
@@ -299,6 +339,10 @@ int nc_amst_receive(struct nc_amst_link *link, const struct nc_amst_target *targ
     object->fd = target->fd;
     object->target = target->memory;
     object->sparse = target->sparse != 0;
+    object->used = target->base_id != 0;
+    object->base_id = target->base_id;
+    object->base_fd = target->base_fd;
+    object->base = target->base_memory;
     code = nc_object_enlist(object, err);
     if (code != NC_ERR_OK) {
         nc_amst_object_free(object);
@@ -350,6 +394,13 @@ void nc_amst_object_info(struct nc_amst_object *object, struct nc_amst_object_in
     (void)pthread_mutex_unlock(&object->link->lock);
 }
 
+void nc_amst_object_coding(struct nc_amst_object *object, struct nc_amst_coding_info *ret_info)
+{
+    (void)pthread_mutex_lock(&object->link->lock);
+    *ret_info = object->coded;
+    (void)pthread_mutex_unlock(&object->link->lock);
+}
+
 int nc_amst_object_bitmap(struct nc_amst_object *object, uint8_t *ret_bits, size_t size,
                           struct nc_err *err)
 {
@@ -377,96 +428,4 @@ int nc_amst_object_leaves(struct nc_amst_object *object, uint64_t first, size_t 
     memcpy(ret_leaves, object->leaves + first, count * sizeof *ret_leaves);
     (void)pthread_mutex_unlock(&object->link->lock);
     return NC_ERR_OK;
-}
-
-/* --- Bytes --- */
-
-int nc_object_read(const struct nc_amst_object *object, uint64_t offset, size_t size, uint8_t *area,
-                   struct nc_err *err)
-{
-    size_t have = 0;
-
-    if (object->source != NULL) {
-        memcpy(area, object->source + offset, size);
-        return NC_ERR_OK;
-    }
-    while (have < size) {
-        ssize_t got = pread(object->fd, area + have, size - have, (off_t)(offset + have));
-
-        if (got > 0)
-            have += (size_t)got;
-        else if (got == 0)
-            return nc_err_set(err, NC_ERR_LIMIT, 0, "the source ended at %llu, before its size",
-                              (unsigned long long)(offset + have));
-        else if (errno != EINTR)
-            return nc_err_set(err, NC_ERR_SYSTEM, errno, "reading the source failed");
-    }
-    return NC_ERR_OK;
-}
-
-static int write_at(int fd, const uint8_t *data, size_t size, uint64_t offset, struct nc_err *err)
-{
-    while (size > 0) {
-        ssize_t put = pwrite(fd, data, size, (off_t)offset);
-
-        if (put > 0) {
-            data += put;
-            size -= (size_t)put;
-            offset += (uint64_t)put;
-        } else if (put == 0 || errno != EINTR) {
-            return nc_err_set(err, NC_ERR_SYSTEM, put == 0 ? EIO : errno, "writing failed");
-        }
-    }
-    return NC_ERR_OK;
-}
-
-static bool all_zero(const uint8_t *data, size_t size)
-{
-    static const uint8_t zeros[BLOCK_BYTES];
-
-    return memcmp(data, zeros, size) == 0;
-}
-
-int nc_object_write(const struct nc_amst_object *object, uint64_t offset, size_t size,
-                    const uint8_t *data, struct nc_err *err)
-{
-    size_t start = 0;
-
-    if (object->target != NULL) {
-        memcpy(object->target + offset, data, size);
-        return NC_ERR_OK;
-    }
-    if (!object->sparse)
-        return write_at(object->fd, data, size, offset, err);
-    for (size_t at = 0; at < size; at += BLOCK_BYTES) {
-        size_t block = size - at < BLOCK_BYTES ? size - at : BLOCK_BYTES;
-        int code = NC_ERR_OK;
-
-        if (!all_zero(data + at, block))
-            continue;
-        if (at > start)
-            code = write_at(object->fd, data + start, at - start, offset + start, err);
-        if (code != NC_ERR_OK)
-            return code;
-        start = at + block;
-    }
-    if (start < size)
-        return write_at(object->fd, data + start, size - start, offset + start, err);
-    return NC_ERR_OK;
-}
-
-uint64_t nc_object_next_data(const struct nc_amst_object *object, uint64_t offset)
-{
-    off_t found = lseek(object->fd, (off_t)offset, SEEK_DATA);
-    struct stat file;
-
-    if (found >= 0)
-        return (uint64_t)found;
-    /* ENXIO: nothing but a hole up to the end. Anything else: the file system knows no holes. */
-    if (errno != ENXIO)
-        return offset;
-    /* Beyond the end of a file that became shorter there is no hole either: reading it will say. */
-    if (fstat(object->fd, &file) != 0 || (uint64_t)file.st_size < object->size)
-        return offset;
-    return object->size;
 }

@@ -59,14 +59,30 @@ static void fail(struct nc_stream *stream, struct nc_amst_object *object,
     refuse(stream, frame, code, os_errno);
 }
 
-void nc_receive_chunk(struct nc_stream *stream, const struct nc_frame *frame, const uint8_t *data,
-                      uint32_t checksum)
+static void count(struct nc_amst_object *object, const struct nc_frame *frame)
+{
+    uint64_t wire = frame->wire_size - NC_FRAME_CHECKSUM_BYTES;
+
+    object->coded.chunks[frame->codec]++;
+    object->coded.bytes[frame->codec] += frame->raw_size;
+    object->coded.wire_bytes[frame->codec] += wire;
+    if ((frame->flags & NC_FRAME_DELTA) != 0) {
+        object->coded.delta_chunks++;
+        object->coded.delta_bytes += frame->raw_size;
+        object->coded.delta_wire_bytes += wire;
+    }
+}
+
+int nc_receive_chunk(struct nc_stream *stream, const struct nc_frame *frame,
+                     struct nc_decoded *decoded, struct nc_err *err)
 {
     struct nc_amst_link *link = stream->link;
     struct nc_amst_object *object;
-    struct nc_err err = {.code = NC_ERR_OK};
     uint64_t index;
+    bool other_base = false;
+    int code = NC_ERR_OK;
 
+    *err = (struct nc_err){.code = NC_ERR_OK};
     (void)pthread_mutex_lock(&link->lock);
     object = nc_object_of_frame(stream, frame);
     if (object == NULL)
@@ -86,15 +102,28 @@ void nc_receive_chunk(struct nc_stream *stream, const struct nc_frame *frame, co
     nc_bit_set(object->todo, index);
     object->users++;
     (void)pthread_mutex_unlock(&link->lock);
-    (void)nc_object_write(object, frame->offset, frame->raw_size, data, &err);
+    if ((frame->flags & NC_FRAME_DELTA) != 0) {
+        code = nc_decode_delta(stream, object, frame, decoded, err);
+        other_base = code == NC_ERR_NOT_FOUND;
+    }
+    if (code == NC_ERR_OK)
+        (void)nc_object_write(object, frame->offset, frame->raw_size, decoded->data, err);
     (void)pthread_mutex_lock(&link->lock);
     nc_bit_clear(object->todo, index);
-    if (err.code != NC_ERR_OK) {
-        fail(stream, object, frame, err.code, err.os_errno);
+    nc_encode_charge(object, NC_AMST_STAGE_DECODE, decoded->cpu_ns);
+    if (other_base) {
+        code = NC_ERR_OK;
+        object->coded.refused_bases++;
+        nc_ack_queue(stream, NC_ACK_BASE, frame, frame->offset, frame->raw_size);
+    } else if (code != NC_ERR_OK) {
+        ; /* it did not arrive as it was sent: whoever sent it sends it again, on another stream */
+    } else if (err->code != NC_ERR_OK) {
+        fail(stream, object, frame, err->code, err->os_errno);
     } else {
-        object->leaves[index] = checksum;
+        object->leaves[index] = decoded->checksum;
         stream->received_bytes += frame->raw_size;
         link->info.received_bytes += frame->raw_size;
+        count(object, frame);
         nc_ack_queue(stream, NC_ACK_CHUNK, frame, frame->offset, frame->raw_size);
         if (!object->aborted)
             nc_object_chunks_done(object, index, 1, frame->raw_size);
@@ -102,24 +131,7 @@ void nc_receive_chunk(struct nc_stream *stream, const struct nc_frame *frame, co
     nc_object_release(object);
 out:
     (void)pthread_mutex_unlock(&link->lock);
-}
-
-/* Zeros where something else may lie: a target that is not known to read as zero is written. */
-static int write_zeros(const struct nc_amst_object *object, uint64_t offset, uint64_t length,
-                       struct nc_err *err)
-{
-    static const uint8_t zeros[65536];
-
-    while (length > 0) {
-        size_t part = length < sizeof zeros ? (size_t)length : sizeof zeros;
-        int code = nc_object_write(object, offset, part, zeros, err);
-
-        if (code != NC_ERR_OK)
-            return code;
-        offset += part;
-        length -= part;
-    }
-    return NC_ERR_OK;
+    return code;
 }
 
 void nc_receive_zero(struct nc_stream *stream, const struct nc_frame *frame, uint64_t length)
@@ -142,10 +154,10 @@ void nc_receive_zero(struct nc_stream *stream, const struct nc_frame *frame, uin
     }
     first = frame->offset / object->chunk;
     last = first + (length - 1) / object->chunk;
-    if (!object->sparse) {
+    if (!object->sparse || object->used) {
         object->users++;
         (void)pthread_mutex_unlock(&link->lock);
-        (void)write_zeros(object, frame->offset, length, &err);
+        (void)nc_object_clear(object, frame->offset, length, &err);
         (void)pthread_mutex_lock(&link->lock);
         nc_object_release(object);
         if (err.code != NC_ERR_OK) {
@@ -162,6 +174,8 @@ void nc_receive_zero(struct nc_stream *stream, const struct nc_frame *frame, uin
     nc_ack_queue(stream, NC_ACK_ZERO, frame, frame->offset, length);
     if (!object->aborted) {
         object->info.zero_bytes += length;
+        object->coded.zero_chunks += last - first + 1;
+        object->coded.zero_bytes += length;
         nc_object_chunks_done(object, first, last - first + 1, 0);
     }
 out:

@@ -62,6 +62,18 @@ void nc_flight_recredit(struct nc_stream *stream, struct nc_flight *flight, uint
     settle(stream, flight->object, -(int64_t)bytes);
 }
 
+void nc_flight_shrink(struct nc_stream *stream, struct nc_flight *flight, uint64_t wire)
+{
+    uint64_t credit = wire > SMALL_CREDIT ? wire : SMALL_CREDIT;
+
+    if (credit < flight->credit) {
+        stream->link->in_flight -= flight->credit - credit;
+        stream->in_flight_bytes -= flight->credit - credit;
+        flight->credit = credit;
+    }
+    settle(stream, flight->object, (int64_t)wire - (int64_t)flight->bytes);
+}
+
 static bool next_todo(struct nc_amst_object *object, uint64_t *ret_index)
 {
     uint64_t words = (object->chunks + 63) / 64;

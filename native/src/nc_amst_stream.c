@@ -5,6 +5,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -209,6 +210,13 @@ static int bad(struct nc_stream *stream, int code)
     return code;
 }
 
+static int bad_because(struct nc_stream *stream, const struct nc_err *err)
+{
+    if (!stream->broken)
+        (void)snprintf(stream->lost_why, sizeof stream->lost_why, "%s", err->reason);
+    return bad(stream, err->code);
+}
+
 /* Header in stream->in.header: is it the frame that has to come now? Sets in.frame and in.want. */
 int nc_stream_expect(struct nc_stream *stream)
 {
@@ -296,7 +304,8 @@ int nc_stream_take(struct nc_stream *stream, const uint8_t *header, uint8_t *pay
 {
     const struct nc_frame *frame = &stream->in.frame;
     uint8_t greeting[NC_FRAME_HELLO_BYTES];
-    uint32_t checksum;
+    struct nc_decoded decoded;
+    struct nc_err err;
     int code;
 
     if (frame->type == NC_FRAME_HELLO || frame->type == NC_FRAME_HELLO_ACK) {
@@ -315,15 +324,14 @@ int nc_stream_take(struct nc_stream *stream, const uint8_t *header, uint8_t *pay
         return code;
     switch (frame->type) {
     case NC_FRAME_DATA:
+        if (nc_decode(stream, frame, payload, &decoded, &err) != NC_ERR_OK ||
+            nc_receive_chunk(stream, frame, &decoded, &err) != NC_ERR_OK)
+            return bad_because(stream, &err);
+        return NC_ERR_OK;
     case NC_FRAME_SEGMENT:
-        if (frame->codec != 0 || frame->wire_size != frame->raw_size + NC_FRAME_CHECKSUM_BYTES)
-            return bad(stream, NC_ERR_PROTOCOL);
-        checksum = nc_crc32(0, payload, frame->raw_size);
-        if (checksum != get32(payload + frame->raw_size))
+        if (nc_crc32(0, payload, frame->raw_size) != get32(payload + frame->raw_size))
             return bad(stream, NC_ERR_INTEGRITY);
-        if (frame->type == NC_FRAME_DATA)
-            nc_receive_chunk(stream, frame, payload, checksum);
-        else if (nc_receive_segment(stream, frame, payload) != NC_ERR_OK)
+        if (nc_receive_segment(stream, frame, payload) != NC_ERR_OK)
             return bad(stream, NC_ERR_PROTOCOL);
         return NC_ERR_OK;
     case NC_FRAME_ZERO:

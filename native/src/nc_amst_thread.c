@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "nc_amst_internal.h"
+#include "nc_codec.h"
 
 #define EVENTS 64
 
@@ -33,6 +34,20 @@ void nc_slab_give(struct nc_thread *thread, uint8_t *slab)
         thread->spare[thread->spares++] = slab;
     else
         (void)munmap(slab, NC_SLAB_BYTES);
+}
+
+uint8_t *nc_thread_work(struct nc_thread *thread, enum nc_work_area area)
+{
+    if (thread->work[area] == NULL)
+        thread->work[area] = nc_slab_take(thread);
+    return thread->work[area];
+}
+
+struct nc_codec *nc_thread_codec(struct nc_thread *thread)
+{
+    if (thread->codec == NULL)
+        (void)nc_codec_open(&thread->codec, NULL);
+    return thread->codec;
 }
 
 /* --- Threads --- */
@@ -283,8 +298,13 @@ void *nc_thread_run(void *argument)
     struct epoll_event events[EVENTS];
 
     while (!atomic_load(&thread->engine->closing)) {
-        int count = epoll_wait(thread->epoll_fd, events, EVENTS, patience_ms(thread));
+        int patience = patience_ms(thread);
+        uint64_t began = patience != 0 ? nc_now_ns() : 0;
+        int count = epoll_wait(thread->epoll_fd, events, EVENTS, patience);
 
+        if (patience != 0)
+            (void)atomic_fetch_add_explicit(&thread->idle_ns, nc_now_ns() - began,
+                                            memory_order_relaxed);
         if (count > 0)
             take_events(thread, events, count);
         collect(thread);

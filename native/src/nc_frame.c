@@ -179,7 +179,8 @@ static const char *fault_of_control(const struct nc_frame *frame, uint32_t least
 
 static const char *fault_of(const struct nc_frame *frame, uint32_t max_chunk)
 {
-    if ((frame->flags & ~NC_FRAME_DELTA) != 0 || (frame->flags != 0 && frame->type != NC_FRAME_DATA))
+    if ((frame->flags & ~NC_FRAME_DELTA) != 0 ||
+        (frame->flags != 0 && frame->type != NC_FRAME_DATA))
         return "unknown flags";
     if (frame->codec >= NC_FRAME_CODECS || (frame->codec != 0 && frame->type != NC_FRAME_DATA))
         return "an unknown codec";

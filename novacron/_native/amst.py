@@ -7,10 +7,12 @@ of :mod:`novacron.dwcp.amst.native`. Calls neither block nor move payload.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from novacron._native.amst_objects import NOT_CODED, BaseOptions, CodingOptions, ObjectHandle
 from novacron._native.ffi import Native, Pointer, native
+from novacron._native.hde import CODECS
 from novacron._native.rdma import Channel
 from novacron.record import Record
 
@@ -38,15 +40,6 @@ class Event(Record):
     """``stream_lost`` over RDMA: the channel's own words."""
 
 
-class ObjectInfo(Record):
-    done_bytes: int
-    moved_bytes: int
-    zero_bytes: int
-    resent_bytes: int
-    done_chunks: int
-    chunks: int
-
-
 _KINDS = (
     "stream_up",
     "stream_lost",
@@ -67,12 +60,17 @@ class Engine:
       NativeFailureError: no threads or descriptors are to be had.
     """
 
-    def __init__(self, *, threads: int, limit_bps: int = 0) -> None:
+    def __init__(self, *, threads: int, limit_bps: int = 0, encode_cpu: float = 0.0) -> None:
         self._native = loaded = native()
         error = loaded.new_error()
         ret = loaded.ffi.new("struct nc_amst **")
         options = loaded.ffi.new(
-            "struct nc_amst_options *", {"threads": threads, "limit_bps": limit_bps}
+            "struct nc_amst_options *",
+            {
+                "threads": threads,
+                "limit_bps": limit_bps,
+                "encode_cpu": max(1, round(encode_cpu * 100)) if encode_cpu else 0,
+            },
         )
         code = loaded.lib.nc_amst_open(options, ret, error)
         loaded.check(code, error, "the AMST engine cannot be started")
@@ -118,6 +116,8 @@ class Engine:
         max_chunk: int,
         send_window: int,
         receive_window: int,
+        codecs: Sequence[str] = ("raw",),
+        link_bps: int = 0,
     ) -> LinkHandle:
         """*secret* is copied; the caller wipes its own.
 
@@ -137,6 +137,8 @@ class Engine:
         options.max_chunk = max_chunk
         options.send_window = send_window
         options.receive_window = receive_window
+        options.codecs = self._bits(codecs)
+        options.link_bps = link_bps
         ret = ffi.new("struct nc_amst_link **")
         try:
             code = loaded.lib.nc_amst_link_open(self._pointer, options, ret, error)
@@ -144,6 +146,12 @@ class Engine:
             loaded.lib.nc_crypto_wipe(options.secret, 32)
         loaded.check(code, error, "the link cannot be opened")
         return LinkHandle(loaded, ret[0])
+
+    def _bits(self, codecs: Sequence[str]) -> int:
+        bits: int = self._native.lib.NC_AMST_DELTA if "delta" in codecs else 0
+        for number, name in enumerate(CODECS):
+            bits |= (name in codecs) << number
+        return bits
 
 
 class LinkHandle:
@@ -238,10 +246,14 @@ class LinkHandle:
         limit_bps: int,
         have: bytes | None,
         leaves: array[int] | None,
+        coding: CodingOptions = NOT_CODED,
+        base: BaseOptions | None = None,
     ) -> ObjectHandle:
         """Raises NativeInvalidError, NativeClosedError."""
         ffi = self._native.ffi
         keep, pointers = self._held(memory, have, leaves)
+        held = base.held if base is not None else ()
+        ranges = ffi.new("struct nc_amst_range[]", [tuple(one) for one in held])
         source = ffi.new(
             "struct nc_amst_source *",
             {
@@ -258,9 +270,13 @@ class LinkHandle:
                 "limit_bps": limit_bps,
                 "have": pointers[1],
                 "leaves": pointers[2],
+                "coding": tuple(coding),
+                "held": ranges,
+                "held_count": len(held),
+                **self._base(base),
             },
         )
-        return self._object(self._native.lib.nc_amst_send, source, keep)
+        return self._object(self._native.lib.nc_amst_send, source, (*keep, base))
 
     def receive(
         self,
@@ -275,6 +291,7 @@ class LinkHandle:
         sparse: bool,
         have: bytes | None,
         leaves: array[int] | None,
+        base: BaseOptions | None = None,
     ) -> ObjectHandle:
         """Raises NativeInvalidError, NativeClosedError."""
         ffi = self._native.ffi
@@ -292,9 +309,20 @@ class LinkHandle:
                 "sparse": sparse,
                 "have": pointers[1],
                 "leaves": pointers[2],
+                **self._base(base),
             },
         )
-        return self._object(self._native.lib.nc_amst_receive, target, keep)
+        return self._object(self._native.lib.nc_amst_receive, target, (*keep, base))
+
+    def _base(self, base: BaseOptions | None) -> dict[str, Any]:
+        if base is None:
+            return {"base_id": 0, "base_fd": -1}
+        ffi = self._native.ffi
+        return {
+            "base_id": base.id,
+            "base_fd": -1 if base.fd is None else base.fd,
+            "base_memory": ffi.NULL if base.memory is None else ffi.from_buffer(base.memory),
+        }
 
     def pipe_send(
         self, tag: int, number: int, fd: int, *, chunk: int, priority: int, window: int
@@ -339,57 +367,6 @@ class LinkHandle:
         return ObjectHandle(loaded, ret[0], keep)
 
 
-class ObjectHandle:
-    """An object or byte stream. Free it after ``object_ended``; the memory it works on is kept
-    alive until then."""
-
-    def __init__(self, loaded: Native, pointer: Pointer, keep: Any) -> None:
-        self._native = loaded
-        self._pointer = pointer
-        self._keep = keep
-
-    def pause(self, paused: bool) -> None:
-        self._native.lib.nc_amst_object_pause(self._pointer, paused)
-
-    def limit(self, bytes_per_second: int) -> None:
-        self._native.lib.nc_amst_object_limit(self._pointer, bytes_per_second)
-
-    def prioritise(self, priority: int) -> None:
-        self._native.lib.nc_amst_object_priority(self._pointer, priority)
-
-    def abort(self) -> None:
-        self._native.lib.nc_amst_object_abort(self._pointer)
-
-    def free(self) -> None:
-        pointer, self._pointer = self._pointer, self._native.ffi.NULL
-        self._native.lib.nc_amst_object_free(pointer)
-        self._keep = None
-
-    def info(self) -> ObjectInfo:
-        info = self._native.ffi.new("struct nc_amst_object_info *")
-        self._native.lib.nc_amst_object_info(self._pointer, info)
-        return ObjectInfo(*(getattr(info, name) for name in ObjectInfo._fields))
-
-    def bitmap(self, chunks: int) -> bytes:
-        loaded = self._native
-        error = loaded.new_error()
-        size = -(-chunks // 8)
-        bits = loaded.ffi.new("uint8_t[]", max(size, 1))
-        code = loaded.lib.nc_amst_object_bitmap(self._pointer, bits, size, error)
-        loaded.check(code, error, "the chunks cannot be told")
-        return bytes(loaded.ffi.buffer(bits, size))
-
-    def leaves(self, first: int, count: int) -> array[int]:
-        loaded = self._native
-        error = loaded.new_error()
-        found = array("I", bytes(4 * count))
-        code = loaded.lib.nc_amst_object_leaves(
-            self._pointer, first, count, loaded.ffi.from_buffer("uint32_t[]", found), error
-        )
-        loaded.check(code, error, "the checksums cannot be told")
-        return found
-
-
 _LINK_FIELDS = (
     "sent_bytes",
     "received_bytes",
@@ -427,5 +404,3 @@ _STREAM_FIELDS = (
     "rwnd_limited_us",
     "sndbuf_limited_us",
 )
-
-__all__ = ["Engine", "Event", "LinkHandle", "ObjectHandle", "ObjectInfo"]

@@ -379,6 +379,23 @@ class AmstSettings(Section):
     )
 
 
+class HdeSettings(Section):
+    """The encoding of what is moved: codecs, and differences to what the receiver has."""
+
+    codec: Literal["auto", "off", "lz4", "zstd"] = Field(
+        "auto",
+        description="auto: for each chunk the codec that gets it over soonest, or none. off: as it is; the size of what is sent then tells nothing about its content. lz4, zstd: always that one, where it makes a chunk smaller.",
+    )
+    level: int = Field(3, ge=-7, le=19, description="Level of zstd, where dwcp.hde.codec is zstd.")
+    level_max: int = Field(9, ge=-7, le=19, description="Highest level of zstd that auto may take.")
+    cpu: float = Field(
+        0.0,
+        ge=0.0,
+        le=64.0,
+        description="CPU cores that encoding may use on this node; past it chunks are sent as they are. 0: as many as there are dwcp.amst.threads.",
+    )
+
+
 class DwcpSettings(Section):
     """The distributed WAN communication protocol."""
 
@@ -387,6 +404,7 @@ class DwcpSettings(Section):
         description="Network mode. Names the profile whose values replace the defaults; auto uses the defaults.",
     )
     amst: AmstSettings = AmstSettings.model_construct()
+    hde: HdeSettings = HdeSettings.model_construct()
 
 
 class ApiSettings(Section):

@@ -65,6 +65,7 @@ from novacron.dwcp.amst.transfer_messages import (
     MAX_PATH_BYTES,
     MAX_PATHS,
 )
+from novacron.dwcp.amst.transport import PLAIN, Coding
 from novacron.errors import NetworkError
 
 logger = logging.getLogger("novacron.dwcp.transfers")
@@ -83,6 +84,7 @@ class Transfers:
       links: Where links are had.
       data: The node's data directory; state is kept in ``dwcp`` below.
       settings: ``dwcp.amst``.
+      coding: How what is sent is encoded.
       random: In [0, 1); spreads retries.
       retry: When an interrupted transfer tries again.
     """
@@ -94,6 +96,7 @@ class Transfers:
         data: Path,
         settings: TransferSettings,
         *,
+        coding: Coding = PLAIN,
         random: Callable[[], float] = _random.random,
         retry: RetryPolicy = RETRY,
     ) -> None:
@@ -111,6 +114,7 @@ class Transfers:
             lambda: self._roster.changed(),
             random,
             retry,
+            coding,
         )
         self._roster = Roster(self._host, settings.max_transfers)
         self._streams = ByteStreams(self._host)

@@ -1,0 +1,1 @@
+"""HDE, hybrid data encoding: how bytes become fewer on their way between nodes."""
