@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from bench import disk_image, guest_memory
 from bench.harness import BenchError
@@ -39,6 +40,8 @@ NAMES = (
 _PIECE = 256 * 1024
 """Of one library at a time: as much of one as memory has in a row, and so short that a sample of a few
 MiB has many of them."""
+_SAMPLE = 64 * 1024
+"""Of a guest's memory, which has some MiB of zeros and some of libraries in a row."""
 _EXTENT = MIB
 _SPARSE_SHARE = 4
 """One extent in so many of `sparse` holds something; the others are holes."""
@@ -118,18 +121,18 @@ class DataMaker:
         return Dataset(name, size, source)
 
     def _sample(self, path: Path, size: int) -> int:
-        """MiB of the guest's memory, as far from each other as they can be; how many bytes."""
+        """Pieces of the guest's memory, as far from each other as they can be; how many bytes."""
         if self._memory is None:
             memory = self._directory / "memory"
             guest_memory.write(memory, BLOCKS["libraries"](self._seed), self._kernel)
             self._memory = memory
-        whole = self._memory.stat().st_size // MIB
-        count = min(size // MIB, whole)
+        whole = self._memory.stat().st_size // _SAMPLE
+        count = min(size // _SAMPLE, whole)
         with self._memory.open("rb") as memory_file, path.open("wb") as file:
             for number in range(count):
-                memory_file.seek(number * whole // count * MIB)
-                file.write(memory_file.read(MIB))
-        return count * MIB
+                memory_file.seek(number * whole // count * _SAMPLE)
+                file.write(memory_file.read(_SAMPLE))
+        return count * _SAMPLE
 
 
 def _write(path: Path, size: int, blocks: Iterator[bytes]) -> None:
@@ -137,10 +140,9 @@ def _write(path: Path, size: int, blocks: Iterator[bytes]) -> None:
         _fill(file, size, blocks)
 
 
-def _fill(file: object, size: int, blocks: Iterator[bytes]) -> None:
-    write: Callable[[bytes], int] = file.write  # type: ignore[attr-defined]
+def _fill(file: BinaryIO, size: int, blocks: Iterator[bytes]) -> None:
     while size > 0:
-        size -= write(next(blocks)[:size])
+        size -= file.write(next(blocks)[:size])
 
 
 def library_blocks(seed: int) -> Iterator[bytes]:
