@@ -203,13 +203,13 @@ def as_text(result: dict[str, Any]) -> str:
     for part, columns in tables.items():
         if part not in result:
             continue
-        lines += ["", "".join(f"{column:>16}" for column in (part, *columns))]
+        lines += ["", "".join(f"{column:>18}" for column in (part, *columns))]
         for row in result[part]:
             if "error" in row:
                 what = ", ".join(f"{k} {v}" for k, v in row.items() if k != "error")
-                lines.append(f"{'':>16}{what}: {row['error']}")
+                lines.append(f"{'':>18}{what}: {row['error']}")
                 continue
-            lines.append(f"{'':>16}" + "".join(f"{_cell(row.get(name)):>16}" for name in columns))
+            lines.append(f"{'':>18}" + "".join(f"{_cell(row.get(name)):>18}" for name in columns))
     return "\n".join(lines)
 
 

@@ -21,6 +21,8 @@ from bench.processes import Measured, free_port, program
 FAIRNESS = ("flow", "transfer", "greedy")
 _SETTLE = 4.0
 """Seconds until what is started counts: slow start and the first decisions about streams are over."""
+_CONTEST = 8.0
+"""The same where two share the path: behind a deep queue each of their round trips takes long."""
 _LATER = 2.0
 """Seconds after the first that a second one begins, when the first has the whole path."""
 _SAMPLE = 0.2
@@ -72,21 +74,21 @@ def one_transfer(bottleneck: Bottleneck, congestion: str, acp: str) -> dict[str,
         bottleneck.path() as path,
         nodes(bottleneck.directory, *bottleneck.sites(path, settings=settings)) as (a, b),
     ):
-        transfer = a.send(bottleneck.source, b, "one")
+        a.send(bottleneck.source, b, "one")
         trips = RoundTrips()
         _watch(a, trips, _SETTLE)
         path.relay.clear()
-        settled, moved, began = trips.count, a.moved_bytes(transfer), time.monotonic()
+        settled_at, came, began = trips.count, b.received_bytes(), time.monotonic()
         _watch(a, trips, bottleneck.seconds)
-        seconds, moved = time.monotonic() - began, a.moved_bytes(transfer) - moved
+        seconds, came = time.monotonic() - began, b.received_bytes() - came
         way = path.relay.statistics().ab
         missed = sum(path.missed())
     return {
-        "goodput_mbps": round(moved * 8 / 1e6 / seconds, 2),
+        "goodput_mbps": round(came * 8 / 1e6 / seconds, 2),
         "link_share": round(way.bytes_out * 8 / seconds / bottleneck.rate_bps, 4),
         "added_ms_mean": way.queue_mean_ms,
         "added_ms_peak": way.queue_peak_ms,
-        **trips.figures(settled),
+        **trips.figures(settled_at),
         "dropped_packets": way.drops.queue,
         "missed_packets": missed,
     }
@@ -162,7 +164,7 @@ def two_transfers(
         a.send(bottleneck.source, b, "first")
         time.sleep(_LATER)
         c.send(bottleneck.source, d, "second")
-        time.sleep(_SETTLE)
+        time.sleep(_CONTEST)
         return _shares(path, bottleneck.seconds, (b.data_port, d.data_port))
 
 
@@ -177,13 +179,13 @@ def beside_tcp(bottleneck: Bottleneck, fairness: str) -> dict[str, Any]:
         port = free_port()
         served = [iperf, "-s", "-1", "-B", path.address_b, "-p", str(port), "--forceflush"]
         sent = [iperf, "-c", path.address_b, "-p", str(port), "-C", _PLAIN]
-        sent += ["-t", f"{_SETTLE + bottleneck.seconds + 10:g}"]
+        sent += ["-t", f"{_CONTEST + bottleneck.seconds + 10:g}"]
         a.send(bottleneck.source, b, "one")
         time.sleep(_LATER)
         with Measured(served, prefix=path.b.command([])) as server:
             server.wait_output("listening", _START_SECONDS)
             with Measured(sent, prefix=path.a.command([])) as client:
-                time.sleep(_SETTLE)
+                time.sleep(_CONTEST)
                 result = _shares(path, bottleneck.seconds, (b.data_port, port))
                 if client.ended():
                     raise BenchError(f"iperf3 ended early:\n{client.output()[-1000:]}")
