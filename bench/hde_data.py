@@ -45,9 +45,9 @@ _SAMPLE = 64 * 1024
 _EXTENT = MIB
 _SPARSE_SHARE = 4
 """One extent in so many of `sparse` holds something; the others are holes."""
-_MASKS = 16
-"""Different MiB of changed words. The same words change again 16 MiB later, which no codec here can
-see: each chunk is coded alone."""
+_MASKS = 4
+"""Different MiB of changed words, in turn: each chunk is coded alone, and for who looks farther back the
+same change of other content is no repetition."""
 
 
 @dataclass(frozen=True, slots=True)
