@@ -394,6 +394,67 @@ class HdeSettings(Section):
         le=64.0,
         description="CPU cores that encoding may use on this node; past it chunks are sent as they are. 0: as many as there are dwcp.amst.threads.",
     )
+    dictionary: str | None = Field(
+        None,
+        max_length=4096,
+        description="File of a dictionary for messages that novacron hde train made; used with nodes that have the same one. Unset: the one that comes with the package.",
+    )
+    keep_messages: bool = Field(
+        False,
+        description="Keep up to 1024 messages about transfers, with the names of files in them, in dwcp/messages in the data directory, for novacron hde train --from-traffic.",
+    )
+
+
+class DetectionSettings(Section):
+    """How paths to other nodes are measured, and the network mode is found."""
+
+    interval: Seconds = Field(
+        1.0, ge=0.1, le=60, description="Seconds between two samples of each path."
+    )
+    samples: int = Field(
+        10, ge=5, le=100, description="Round trips that a path is judged by, the newest."
+    )
+    hysteresis: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description="How much better than the present mode another has to score to replace it; scores go from 0 to 1.",
+    )
+    cool_down: Seconds = Field(
+        30.0, ge=1, le=3600, description="Seconds a mode stays at least, once there is one."
+    )
+
+
+class AcpWeights(Section):
+    """What the classes of traffic on one link get beside each other. Control has no weight: it comes
+    first."""
+
+    state: int = Field(
+        16, ge=1, le=1000, description="Weight of state synchronisation and urgent transfers."
+    )
+    migration: int = Field(
+        4, ge=1, le=1000, description="Weight of migrations and normal transfers."
+    )
+    bulk: int = Field(1, ge=1, le=1000, description="Weight of background transfers.")
+
+
+class AcpSettings(Section):
+    """Adaptive congestion prevention: what kind each path is, and how to send on it so that queues do
+    not build."""
+
+    dctcp: Literal["auto", "off"] = Field(
+        "off",
+        description="auto: DCTCP to nodes within the datacenter, where both agree on ECN. Only where the switches between them mark: no node can find that out.",
+    )
+    queue: Literal["on", "off"] = Field(
+        "on",
+        description="on: pace each link so that it builds no queue on its path. off: leave that to TCP congestion control.",
+    )
+    fairness: Literal["transfer", "flow", "greedy"] = Field(
+        "transfer",
+        description="What a link is beside flows that fill the queue whatever it does. transfer: one flow, however many streams it has. flow: as many as it has streams. greedy: it never yields to delay.",
+    )
+    weights: AcpWeights = AcpWeights.model_construct()
 
 
 class DwcpSettings(Section):
@@ -405,6 +466,8 @@ class DwcpSettings(Section):
     )
     amst: AmstSettings = AmstSettings.model_construct()
     hde: HdeSettings = HdeSettings.model_construct()
+    acp: AcpSettings = AcpSettings.model_construct()
+    detection: DetectionSettings = DetectionSettings.model_construct()
 
 
 class ApiSettings(Section):

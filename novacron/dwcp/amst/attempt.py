@@ -32,7 +32,7 @@ from novacron.dwcp.amst.host import Room
 from novacron.dwcp.amst.naming import DISK_BPS, Names
 from novacron.dwcp.amst.rates import shares
 from novacron.dwcp.amst.sources import Entry, SourceFile, Sources
-from novacron.dwcp.amst.transfer import MAX_ERRORS, PRIORITIES, TransferError, remedy_of
+from novacron.dwcp.amst.transfer import CLASSES, MAX_ERRORS, TransferError, remedy_of
 from novacron.dwcp.amst.transfer_messages import (
     MAX_ENTRIES,
     MAX_RUNS_BYTES,
@@ -383,9 +383,9 @@ class Attempt:
         moving = self._link.send_object(
             each.number,
             transfer.generation,
-            Source(entry.size, file.descriptor, sparse=entry.sparse, coding=self._host.coding),
+            Source(entry.size, file.descriptor, sparse=entry.sparse, coding=transfer.coding_wanted),
             chunk_bytes=self._chunk_bytes,
-            priority=PRIORITIES.index(transfer.priority),
+            priority=CLASSES[transfer.priority],
             have=have,
         )
         each.moving = moving

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from novacron._native import hde
-from novacron.config.schema import AmstSettings, HdeSettings
+from novacron.config.schema import AcpSettings, AmstSettings, HdeSettings
 from novacron.data_directory import DataDirectory
 from novacron.dwcp.amst.address_book import AddressBook
+from novacron.dwcp.amst.bodies import Bodies
 from novacron.dwcp.amst.congestion import Congestion
 from novacron.dwcp.amst.links import Links
 from novacron.dwcp.amst.listener import DataListener, open_data_listener
@@ -19,7 +21,9 @@ from novacron.dwcp.amst.negotiation import V1, V3
 from novacron.dwcp.amst.rdma import Rdma
 from novacron.dwcp.amst.supervision import Supervisor
 from novacron.dwcp.amst.transfers import Transfers
-from novacron.dwcp.amst.transport import Coding
+from novacron.dwcp.hde import choice
+from novacron.dwcp.hde.messages import MessageCodec
+from novacron.environment.path import PathMeasure
 from novacron.network import Network
 from novacron.record import Record
 from novacron.security import Security
@@ -47,7 +51,10 @@ class Amst:
         directory: DataDirectory,
         settings: AmstSettings,
         encoding: HdeSettings,
+        acp: AcpSettings,
         mode: str,
+        mode_of: Callable[[str], str],
+        path: Callable[[str], PathMeasure | None],
         listen_address: str,
         threads: int,
         wanted: Wanted,
@@ -58,13 +65,17 @@ class Amst:
         self._directory = directory
         self._settings = settings
         self._encoding = encoding
+        self._acp = acp
         self._mode = mode
+        self._mode_of = mode_of
         self._listen_address = listen_address
         self._threads = threads
         self._wanted = wanted
         self._engine: NativeEngine | None = None
         self._listener: DataListener | None = None
-        self._congestion = Congestion(settings.congestion)
+        self._congestion = Congestion(
+            settings.congestion, dctcp=acp.dctcp, path=path, mode_of=mode_of
+        )
         self._rdma = Rdma(
             wanted=settings.rdma == "auto" and not wanted.v1_only, device=settings.rdma_device
         )
@@ -108,6 +119,8 @@ class Amst:
             self._listen_address, self._settings.port, again=again
         )
         self.address, self.port = listener.address, listener.port
+        if self._engine is not None:
+            self._congestion.listen(listener.fileno())
         self._nursery = nursery
         links = self._links = Links(
             self._network,
@@ -121,6 +134,8 @@ class Amst:
             versions=self._versions(),
             codecs=self._codecs(),
             open_v1=self._keep_v1,
+            mode_of=self._mode_of,
+            acp=self._acp,
         )
         await links.start(nursery, listener.port)
         self._transfers = Transfers(
@@ -128,7 +143,13 @@ class Amst:
             links,
             self._directory.root,
             self._settings,
-            coding=coding_of(self._encoding),
+            coding=choice.default(self._encoding),
+            bodies=Bodies(
+                MessageCodec(self._encoding.dictionary),
+                keep=self._directory.root / "dwcp" / "messages"
+                if self._encoding.keep_messages
+                else None,
+            ),
         )
         await nursery.start(self._serve, listener)
         await self._transfers.start(nursery)
@@ -173,6 +194,7 @@ class Amst:
                 find_link=self._find_native,
                 serve_tls=self._accept_v1,
                 prepare=self._congestion.apply,
+                prepare_stream=self.links.accept,
                 task_status=task_status,
             )
         finally:
@@ -202,7 +224,6 @@ class Amst:
         congestion = self._congestion.last
         return {
             "address": self.address,
-            "mode": self._mode,
             "protocol": {
                 "wanted": settings.protocol,
                 "got": f"v{got}",
@@ -217,14 +238,3 @@ class Amst:
             "congestion": congestion._asdict() if congestion is not None else None,
             "links": self._links.statistics() if self._links is not None else [],
         }
-
-
-def coding_of(settings: HdeSettings) -> Coding:
-    """How what is sent is encoded by default."""
-    match settings.codec:
-        case "auto":
-            return Coding("adaptive", level_max=settings.level_max)
-        case "off":
-            return Coding("off")
-        case codec:
-            return Coding("fixed", codec, settings.level if codec == "zstd" else 1)

@@ -11,7 +11,8 @@ import trio
 
 from novacron.dwcp.amst.errors import TransferCancelledError
 from novacron.dwcp.amst.rates import Meter, eta_seconds
-from novacron.dwcp.amst.transport import Link, Moving, Progress
+from novacron.dwcp.amst.transport import Link, Moving, Progress, Traffic
+from novacron.dwcp.hde.report import NOTHING, CodingReport
 from novacron.errors import NovaCronError
 from novacron.observe import Counter, Gauge
 from novacron.record import Record
@@ -31,6 +32,12 @@ STATES: Final = Gauge(
 ENDED: Final = frozenset({"done", "failed", "cancelled"})
 MAX_ERRORS: Final = 20
 PRIORITIES: Final = ("urgent", "normal", "background")
+CLASSES: Final = {
+    "urgent": Traffic.STATE,
+    "normal": Traffic.MIGRATION,
+    "background": Traffic.BULK,
+}
+"""Of traffic, by priority. None is control: however urgent, files must not hold up what steers."""
 
 
 class SendRequest(Record):
@@ -55,6 +62,8 @@ class SendRequest(Record):
     recursive: bool = True
     anywhere: bool = True
     """*paths* may be outside of the directories this node allows."""
+    codec: str = ""
+    """``auto``, ``off``, ``lz4``, ``zstd`` or ``zstd:LEVEL``; empty: as ``dwcp.hde`` says."""
 
 
 class ReceiveRequest(Record):
@@ -106,7 +115,7 @@ class TransferView(Record):
     wire_bytes: int
     """With headers, tags and what was sent again; this transfer's share of its links'."""
     rate_bps: float
-    """Over the last five seconds."""
+    """Of content, over the last five seconds."""
     eta_seconds: float | None
     streams: int
     mover: str
@@ -123,6 +132,11 @@ class TransferView(Record):
     the other node would refuse. The sender knows; 0 at the receiver."""
     skipped: list[TransferError]
     """The first of them, in this life of the node."""
+    wire_rate_bps: float = 0.0
+    """Of :attr:`wire_bytes`, over the last five seconds."""
+    coding: CodingReport = NOTHING
+    """How the content was encoded; at the receiver, decoded. Of all attempts; what was sent again is
+    in it as often."""
 
 
 class _Wire:
@@ -199,7 +213,9 @@ class Transfer(ABC):
         self._counted = 0
         self._seen = 0
         self._active: dict[Moving, int] = {}
+        self._coded = NOTHING
         self._rate = Meter()
+        self._wire_rate = Meter()
         self._advance = Meter()
         self._error: NovaCronError | None = None
         self._over = trio.Event()
@@ -286,6 +302,7 @@ class Transfer(ABC):
             bytes_resent=progress.resent_bytes,
             wire_bytes=int(self._wire_bytes),
             rate_bps=rate,
+            wire_rate_bps=self._wire_rate.rate(now) if moving else 0.0,
             eta_seconds=eta,
             streams=link.statistics().counters.streams if link is not None else 0,
             mover=self._mover,
@@ -298,6 +315,7 @@ class Transfer(ABC):
             errors=list(self.errors),
             files_skipped=self.files_skipped,
             skipped=list(self.skipped),
+            coding=self.coding(),
         )
 
     # For those that run it -------------------------------------------------------------------
@@ -311,6 +329,12 @@ class Transfer(ABC):
             zero += found.zero_bytes
             resent += found.resent_bytes
         return Progress(done, moved, zero, resent, 0, 0)
+
+    def coding(self) -> CodingReport:
+        found = self._coded
+        for moving in self._active:
+            found = found.plus(moving.coding())
+        return found
 
     def tick(self) -> None:
         """Half a second passed: take the measures."""
@@ -326,6 +350,7 @@ class Transfer(ABC):
             self._counted = found.moved_bytes
         if self._wire is not None:
             self._wire_bytes += self._wire.note(found.moved_bytes, self.role)
+            self._wire_rate.note(now, int(self._wire_bytes))
         if self.state == "moving":
             self._changes.unpark_all()
 
@@ -373,6 +398,7 @@ class Transfer(ABC):
         self._mover, self._protocol, self._encrypted = link.mover, link.protocol, link.encrypted
         self._wire = _Wire(link)
         self._rate.forget()
+        self._wire_rate.forget()
         self._advance.forget()
         self.tick()
 
@@ -397,6 +423,7 @@ class Transfer(ABC):
         self._moved += found.moved_bytes
         self._zero += found.zero_bytes
         self._resent += found.resent_bytes
+        self._coded = self._coded.plus(moving.coding())
 
     def count_file(self, size: int) -> None:
         """A file, or a directory (0 bytes), is finished."""
@@ -439,6 +466,7 @@ def count_states(transfers: Iterator[Transfer]) -> None:
 def view_as_dict(view: TransferView) -> dict[str, Any]:
     """For JSON."""
     found = view._asdict()
+    found["coding"] = view.coding.as_json()
     found["errors"] = [error._asdict() for error in view.errors]
     found["skipped"] = [skipped._asdict() for skipped in view.skipped]
     return found
