@@ -21,8 +21,8 @@ from novacron.dwcp.amst.congestion import Congestion
 from novacron.dwcp.amst.links import SAME_HOST_BPS
 from novacron.dwcp.amst.listener import open_data_listener
 from novacron.dwcp.amst.native import NativeEngine, NativeLink
-from novacron.dwcp.amst.service import coding_of
 from novacron.dwcp.amst.transport import Base, Coding, Moving, Source, Target
+from novacron.dwcp.hde.choice import default
 
 _NUMBER = 1
 _BASE = 1
@@ -155,7 +155,7 @@ class Worker:
         assert self._link is not None
         source = self._open(path, os.O_RDONLY)
         held = None if base is None else Base(_BASE, fd=self._open(base, os.O_RDONLY))
-        coding = coding_of(HdeSettings()) if codec == "auto" else Coding("fixed", codec, level)
+        coding = default(HdeSettings()) if codec == "auto" else Coding("fixed", codec, level)
         began, cpu = time.monotonic(), cpu_seconds()
         self._moving = self._link.send_object(
             _NUMBER,
