@@ -152,6 +152,7 @@ class Dwcp(DegradableComponent, ReloadableComponent, ObservableComponent):
             listen_address=amst.listen_address or self._network_settings.listen_address,
             threads=threads,
             wanted=Wanted(v1_only=v1_only, why=why),
+            hde=self._settings.hde,
         )
 
     def _opened(self, service: Amst) -> None:

@@ -23,6 +23,7 @@ from novacron.dwcp.amst.host import Host
 from novacron.dwcp.amst.rates import Bucket
 from novacron.dwcp.amst.sources import Sources
 from novacron.dwcp.amst.store import OutgoingRecord
+from novacron.dwcp.amst.telling import agree_on_dedup
 from novacron.dwcp.amst.transfer import PRIORITIES, Transfer
 from novacron.dwcp.amst.transfer_messages import Begin, Begun, End, Outcome, Pause, Trouble
 from novacron.dwcp.amst.transport import Link
@@ -57,6 +58,9 @@ class Outgoing(Transfer):
         self._resent, self._wire_bytes = record.bytes_resent, float(record.wire_bytes)
         self._counted = record.bytes_moved
         self.files_skipped = record.files_skipped
+        self._found = record.bytes_deduplicated
+        self.dedup = "never"
+        """Of the attempt: whether the receiver is told of blocks."""
         self.bucket = Bucket(float(record.limit_bps), 0.0)
         self.paused = record.paused
         self.generation = 0
@@ -181,6 +185,7 @@ class Outgoing(Transfer):
             )
             check(begun.trouble, self.peer)
             self.destination = begun.destination or record.path
+            self.dedup = await agree_on_dedup(self)
             self.use_link(link)
             self.change("paused" if self.paused else "moving")
             await self.save()
@@ -276,6 +281,7 @@ class Outgoing(Transfer):
             bytes_resent=found.resent_bytes,
             wire_bytes=int(self._wire_bytes),
             files_skipped=self.files_skipped,
+            bytes_deduplicated=self._found,
         )
         record = self.record
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from novacron.config.schema import AmstSettings
+from novacron.config.schema import AmstSettings, HdeSettings
 from novacron.data_directory import DataDirectory
 from novacron.dwcp.amst.address_book import AddressBook
 from novacron.dwcp.amst.congestion import Congestion
@@ -18,6 +18,8 @@ from novacron.dwcp.amst.negotiation import V1, V3
 from novacron.dwcp.amst.rdma import Rdma
 from novacron.dwcp.amst.supervision import Supervisor
 from novacron.dwcp.amst.transfers import Transfers
+from novacron.dwcp.hde.blocks.cutting import find_cut
+from novacron.dwcp.hde.blocks.library import BlockLibrary
 from novacron.network import Network
 from novacron.record import Record
 from novacron.security import Security
@@ -48,6 +50,7 @@ class Amst:
         listen_address: str,
         threads: int,
         wanted: Wanted,
+        hde: HdeSettings,
     ) -> None:
         self._security = security
         self._network = network
@@ -58,6 +61,7 @@ class Amst:
         self._listen_address = listen_address
         self._threads = threads
         self._wanted = wanted
+        self._hde = hde
         self._engine: NativeEngine | None = None
         self._listener: DataListener | None = None
         self._congestion = Congestion(settings.congestion)
@@ -115,7 +119,11 @@ class Amst:
             open_v1=self._keep_v1,
         )
         await links.start(nursery, listener.port)
-        self._transfers = Transfers(self._network, links, self._directory.root, self._settings)
+        cut, why = find_cut()
+        blocks = BlockLibrary(self._directory.root / "dwcp" / "blocks", self._hde, cut, why)
+        self._transfers = Transfers(
+            self._network, links, self._directory.root, self._settings, blocks=blocks
+        )
         await nursery.start(self._serve, listener)
         await self._transfers.start(nursery)
 
@@ -197,5 +205,8 @@ class Amst:
                 "why": self._rdma.why,
             },
             "congestion": congestion._asdict() if congestion is not None else None,
+            "blocks": self._transfers.blocks.statistics()
+            if self._transfers is not None and self._transfers.blocks is not None
+            else None,
             "links": self._links.statistics() if self._links is not None else [],
         }

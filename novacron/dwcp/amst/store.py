@@ -72,11 +72,16 @@ class OutgoingRecord(Record):
     bytes_resent: int = 0
     wire_bytes: int = 0
     files_skipped: int = 0
+    tenant: str = ""
+    """Whose files these are; empty: the node's default."""
+    dedup: str = ""
+    """``auto``, ``always``, ``never``; empty: as the node is configured."""
+    bytes_deduplicated: int = 0
 
     @property
     def same(self) -> tuple[object, ...]:
         """Equal for requests that ask for the same thing."""
-        return (self.peer, tuple(self.paths), self.path, self.pulled)
+        return (self.peer, tuple(self.paths), self.path, self.pulled, self.tenant)
 
 
 class IncomingRecord(Record):
@@ -108,11 +113,14 @@ class IncomingRecord(Record):
     finished_at: float | None = None
     files_total: int = 0
     bytes_total: int = 0
+    tenant: str = ""
+    """Of a pull, as is the next: of those that are sent here the sender says."""
+    dedup: str = ""
 
     @property
     def same(self) -> tuple[object, ...]:
         """Equal for requests that ask for the same thing."""
-        return (self.peer, tuple(self.paths), self.path)
+        return (self.peer, tuple(self.paths), self.path, self.tenant)
 
 
 R = TypeVar("R", OutgoingRecord, IncomingRecord)

@@ -12,6 +12,7 @@ import trio
 from novacron.dwcp.amst.errors import TransferCancelledError
 from novacron.dwcp.amst.rates import Meter, eta_seconds
 from novacron.dwcp.amst.transport import Link, Moving, Progress
+from novacron.dwcp.hde.blocks.metrics import DEDUPLICATED
 from novacron.errors import NovaCronError
 from novacron.observe import Counter, Gauge
 from novacron.record import Record
@@ -55,6 +56,12 @@ class SendRequest(Record):
     recursive: bool = True
     anywhere: bool = True
     """*paths* may be outside of the directories this node allows."""
+    tenant: str = ""
+    """Whose files these are: what another tenant has at the receiver is never made use of, nor told
+    of. Empty: ``dwcp.hde.tenant``."""
+    dedup: str = ""
+    """Whether the receiver looks for what it holds in other files: ``auto``, ``always``, ``never``.
+    Empty: ``dwcp.hde.dedup``."""
 
 
 class ReceiveRequest(Record):
@@ -72,6 +79,8 @@ class ReceiveRequest(Record):
     recursive: bool = True
     anywhere: bool = False
     """*path* may be outside of the directories this node allows: its caller answers for that."""
+    tenant: str = ""
+    dedup: str = ""
 
 
 class TransferError(Record):
@@ -123,6 +132,8 @@ class TransferView(Record):
     the other node would refuse. The sender knows; 0 at the receiver."""
     skipped: list[TransferError]
     """The first of them, in this life of the node."""
+    bytes_deduplicated: int
+    """What the receiver held in other files, and so was not moved."""
 
 
 class _Wire:
@@ -193,7 +204,7 @@ class Transfer(ABC):
         self.link: Link | None = None
         # Of the last link, also when it is left: what a transfer went over is asked afterwards too.
         self._mover, self._protocol, self._encrypted = "", 0, False
-        self._done = self._moved = self._zero = self._resent = 0
+        self._done = self._moved = self._zero = self._resent = self._found = 0
         self._wire_bytes = 0.0
         self._wire: _Wire | None = None
         self._counted = 0
@@ -298,6 +309,7 @@ class Transfer(ABC):
             errors=list(self.errors),
             files_skipped=self.files_skipped,
             skipped=list(self.skipped),
+            bytes_deduplicated=self._found,
         )
 
     # For those that run it -------------------------------------------------------------------
@@ -397,6 +409,11 @@ class Transfer(ABC):
         self._moved += found.moved_bytes
         self._zero += found.zero_bytes
         self._resent += found.resent_bytes
+
+    def count_found(self, size: int) -> None:
+        """So many bytes need not be moved, since the receiver held them in other files."""
+        self._found += size
+        DEDUPLICATED.inc("sent" if self.role == "sender" else "received", by=size)
 
     def count_file(self, size: int) -> None:
         """A file, or a directory (0 bytes), is finished."""

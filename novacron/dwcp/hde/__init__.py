@@ -1,0 +1,1 @@
+"""HDE, hybrid data encoding: fewer bytes on the wire for the same content."""

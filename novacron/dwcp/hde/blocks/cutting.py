@@ -1,0 +1,142 @@
+"""Cutting a file into blocks, a piece at a time, without its holes.
+
+Everything here blocks on the disk: call it in a worker thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from array import array
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from itertools import islice
+from typing import Final, TypeAlias
+from zlib import crc32
+
+from novacron.dwcp.amst import runs
+from novacron.dwcp.hde.blocks.core import SCHEME, Block, Scheme, pieces
+
+Cut: TypeAlias = Callable[[int, int, int, memoryview, bool], int]
+"""``cut(minimum, average, maximum, data, last)``: size of the first block of *data*, 0: more is needed
+to tell. ``novacron._native.hde.cut``."""
+
+_WINDOW_BYTES: Final = 4 << 20
+"""Read at once, and the memory of one file that is cut."""
+_ZEROS: Final = bytes(1 << 20)
+
+
+class Checksums:
+    """CRC-32 of the chunks of a file, as its content is read in order: what a receiver claims to
+    hold is compared with these, without reading the file once more."""
+
+    def __init__(self, size: int, chunk_bytes: int) -> None:
+        chunks = -(-size // chunk_bytes)
+        self.leaves = array("I", bytes(4)) * chunks
+        """Of the chunks in :attr:`bits`."""
+        self.bits = bytearray(runs.bitmap_bytes(chunks))
+        self._size = size
+        self._chunk_bytes = chunk_bytes
+        self._chunk = -1
+        self._at = 0
+        self._value = 0
+
+    def add(self, offset: int, data: memoryview) -> None:
+        """*data* lies at *offset*, behind what was added before; what is between is zero."""
+        for chunk, start, length in pieces(offset, len(data), self._chunk_bytes):
+            if chunk != self._chunk:
+                self.finish()
+                self._chunk, self._at, self._value = chunk, chunk * self._chunk_bytes, 0
+            self._skip(start)
+            self._value = crc32(data[start - offset : start - offset + length], self._value)
+            self._at = start + length
+
+    def finish(self) -> None:
+        """The rest of the chunk is zero."""
+        if self._chunk < 0:
+            return
+        self._skip(min(self._size, (self._chunk + 1) * self._chunk_bytes))
+        self.leaves[self._chunk] = self._value
+        runs.set_run(self.bits, self._chunk, 1)
+        self._chunk = -1
+
+    def _skip(self, end: int) -> None:
+        while self._at < end:
+            count = min(end - self._at, len(_ZEROS))
+            self._value = crc32(memoryview(_ZEROS)[:count], self._value)
+            self._at += count
+
+
+def extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where a file of *size* bytes holds anything: begin and end of each stretch."""
+    begin = 0
+    while begin < size:
+        try:
+            begin = os.lseek(descriptor, begin, os.SEEK_DATA)
+        except OSError as exc:
+            if exc.errno == errno.ENXIO:  # a hole up to the end of the file
+                return
+            raise
+        end = min(size, os.lseek(descriptor, begin, os.SEEK_HOLE))
+        if begin < end:
+            yield begin, end
+        begin = max(end, begin + 1)
+
+
+def blocks_of(
+    descriptor: int,
+    size: int,
+    cut: Cut,
+    *,
+    scheme: Scheme = SCHEME,
+    checksums: Checksums | None = None,
+) -> Iterator[Block]:
+    """The blocks of the first *size* bytes, in order. What is zero belongs to none.
+
+    Args:
+      checksums: Is given everything that is read.
+
+    Raises:
+      EOFError: the file is shorter.
+      OSError: it cannot be read.
+    """
+    view = memoryview(bytearray(_WINDOW_BYTES))
+    for begin, end in extents(descriptor, size):
+        at, filled = begin, 0  # the window holds the file from `at` on
+        while at < end:
+            filled = _fill(descriptor, view, at, filled, end)
+            last = at + filled == end
+            start = 0
+            while start < filled:
+                length = cut(
+                    scheme.minimum, scheme.average, scheme.maximum, view[start:filled], last
+                )
+                if not length:
+                    break
+                data = view[start : start + length]
+                if checksums is not None:
+                    checksums.add(at + start, data)
+                # A stretch of zeros need be neither looked for nor sent.
+                if not _ZEROS.startswith(data):
+                    yield at + start, length, sha256(data).digest()
+                start += length
+            view[: filled - start] = bytes(view[start:filled])
+            at, filled = at + start, filled - start
+    if checksums is not None:
+        checksums.finish()
+
+
+def _fill(descriptor: int, view: memoryview, at: int, filled: int, end: int) -> int:
+    """How much of the file from *at* on the window holds now."""
+    room = min(len(view), end - at)
+    while filled < room:
+        count = os.preadv(descriptor, [view[filled:room]], at + filled)
+        if not count:
+            raise EOFError(f"the file ends at {at + filled}")
+        filled += count
+    return filled
+
+
+def take(blocks: Iterator[Block], count: int) -> list[Block]:
+    """The next *count* of them, or what is left."""
+    return list(islice(blocks, count))
