@@ -52,6 +52,12 @@ struct nc_hde_known {
     uint32_t age;     /* chunks of this class since */
 };
 
+/* What bytes cost, the later ones counting more. */
+struct nc_hde_cost {
+    double bytes;
+    double ns;
+};
+
 struct nc_hde_chooser {
     uint32_t allowed; /* bit per rung; RAW always */
     double cores;     /* threads that encode for the link now */
@@ -62,12 +68,13 @@ struct nc_hde_chooser {
     double raised_to;
     uint64_t hold_ns; /* how long the last belief that was wrong keeps from another one */
     uint64_t hold_until_ns;
-    double content_ns;          /* a byte of content: reading, checksum */
-    double wire_ns;             /* a byte on the wire: sealing, sending */
+    struct nc_hde_cost content; /* of a byte of content: reading, checksum */
+    struct nc_hde_cost wire;    /* of a byte on the wire: sealing, sending */
     double machine;             /* what encoding takes here, as a multiple of the guess */
     double truth[NC_HDE_RUNGS]; /* goodput seen, as a share of the goodput predicted */
     double window_bytes[NC_HDE_RUNGS];
     double window_predicted_ns;
+    uint32_t windows;
     struct nc_hde_known known[NC_HDE_CLASSES][NC_HDE_RUNGS];
     uint8_t best[NC_HDE_CLASSES];
     uint32_t explored[NC_HDE_CLASSES]; /* chunks since another rung was tried */
@@ -103,7 +110,9 @@ struct nc_hde_window {
     bool held;      /* something else than link and encoder was in the way: no source, no window */
     uint64_t now_ns;
 };
-/* Told a few times a second. */
+/* How long the next window is to be: short ones at first, so that what begins with a guess does not
+ * go on with it for long. */
+uint64_t nc_hde_window_ns(const struct nc_hde_chooser *chooser);
 void nc_hde_observe(struct nc_hde_chooser *chooser, const struct nc_hde_window *window);
 
 /* Threads that waited less than this share of the time were what bounded. */

@@ -21,22 +21,26 @@
 #define CODEC_WORTH(size) ((size) - (size) / 64)
 /* Less than this is not given to a codec: it is one packet anyway. */
 #define CODEC_LEAST 512
-/* What is looked at to tell what content it is: so many pieces, spread over the chunk. */
+/* What is looked at to tell what content it is: so many pieces, spread over the chunk; shorter ones
+ * where a chunk takes less than so long. */
 #define SAMPLE_PIECES 4
 #define SAMPLE_BYTES (16u * 1024)
-/* A sample for each chunk, where that is less than this share of the chunk's time; else one for so
- * many. */
+#define SAMPLE_SHORT_BYTES (4u * 1024)
+#define SAMPLE_SHORT_NS 5e6
+/* Samples take this share of the time at most. A chunk without one of its own is taken for the
+ * least compressible of the last few, so that content that varies does not have codecs try in vain.
+ */
 #define SAMPLE_SHARE 0.01
-#define SAMPLE_EVERY 16
-#define SAMPLE_SURE 4
-/* What the chooser is told comes from this long, and from this many chunks. */
-#define WINDOW_NS UINT64_C(100000000)
+#define SAMPLE_LEAST_OF 4
+/* A window of the chooser has this many chunks, unless it is this long. */
 #define WINDOW_LONG_NS UINT64_C(1000000000)
 #define WINDOW_CHUNKS 4
 /* Share of the streams' time that they may have waited for the source or the receiver's window. */
 #define HELD_SHARE 0.2
 /* CPU time that encoding may take at once after a rest. */
 #define BUDGET_BURST_NS 50e6
+/* Changes of codec are kept for people, who cannot read more than this. */
+#define CHANGES_APART_NS UINT64_C(200000000)
 /* A piece of encoding that took this many times what is known was interrupted by something else. */
 #define INTERRUPTED 4
 
@@ -163,7 +167,8 @@ static void take_delta(struct nc_thread *thread, const struct nc_amst_object *ob
 
 /* --- The codec --- */
 
-static int sample(struct nc_thread *thread, unsigned codecs, const uint8_t *content, size_t size)
+static int sample(struct nc_thread *thread, unsigned codecs, const uint8_t *content, size_t size,
+                  size_t piece)
 {
     bool lz4 = (codecs & 1u << NC_CODEC_LZ4) != 0;
     uint8_t *area = nc_thread_work(thread, NC_WORK_CONTENT);
@@ -174,13 +179,13 @@ static int sample(struct nc_thread *thread, unsigned codecs, const uint8_t *cont
 
     if (area == NULL || out == NULL || codec == NULL)
         return 0;
-    if (size <= SAMPLE_PIECES * SAMPLE_BYTES) {
+    if (size <= SAMPLE_PIECES * piece) {
         memcpy(area, content, size);
         taken = size;
     } else {
         for (size_t i = 0; i < SAMPLE_PIECES; i++) {
-            memcpy(area + taken, content + i * (size / SAMPLE_PIECES), SAMPLE_BYTES);
-            taken += SAMPLE_BYTES;
+            memcpy(area + taken, content + i * (size / SAMPLE_PIECES), piece);
+            taken += piece;
         }
     }
     if (nc_codec_encode(codec, lz4 ? NC_CODEC_LZ4 : NC_CODEC_ZSTD, lz4 ? 1 : -5, area, taken, out,
@@ -193,8 +198,13 @@ static void note_change(struct nc_amst_object *object, const struct nc_hde_choos
                         int from, int to, int why, uint64_t now_ns)
 {
     struct nc_amst_coding_info *info = &object->coded;
+    uint64_t last = info->change_count == 0
+                        ? 0
+                        : info->changes[(info->change_count - 1) % NC_AMST_CHANGES].at_ns;
     const struct nc_hde_known *known = &chooser->known[object->content_class][to];
 
+    if (info->change_count > 1 && now_ns - last < CHANGES_APART_NS)
+        return; /* content that varies: each chunk has its own */
     info->changes[info->change_count++ % NC_AMST_CHANGES] = (struct nc_amst_change){
         .at_ns = now_ns,
         .from = from,
@@ -207,6 +217,15 @@ static void note_change(struct nc_amst_object *object, const struct nc_hde_choos
     };
 }
 
+static int least_class(const struct nc_amst_object *object)
+{
+    int least = NC_HDE_CLASSES - 1;
+
+    for (uint32_t i = 0; i < object->samples && i < SAMPLE_LEAST_OF; i++)
+        least = object->classes[i] < least ? object->classes[i] : least;
+    return least;
+}
+
 /* The rung for this chunk. */
 static int choose(struct nc_stream *stream, struct nc_amst_object *object, const uint8_t *content,
                   size_t size, uint64_t now_ns)
@@ -217,6 +236,7 @@ static int choose(struct nc_stream *stream, struct nc_amst_object *object, const
         nc_hde_ladder(link->options.codecs, object->coding.level_min, object->coding.level_max);
     enum nc_hde_why why = NC_HDE_WHY_CONTENT;
     bool affordable = budget_left(link->engine, now_ns);
+    double expected_ns;
     bool look;
     int rung = NC_HDE_RAW;
 
@@ -224,20 +244,24 @@ static int choose(struct nc_stream *stream, struct nc_amst_object *object, const
         return NC_HDE_RAW;
     (void)pthread_mutex_lock(&link->lock);
     chooser->allowed = ladder;
-    look = ++object->since_sample >= (object->same_class < SAMPLE_SURE ? 1 : SAMPLE_EVERY) ||
-           object->sample_ns < SAMPLE_SHARE * (double)size /
-                                   nc_hde_goodput(chooser, object->content_class,
-                                                  chooser->best[object->content_class]);
+    expected_ns =
+        (double)size * chooser->cores /
+        nc_hde_goodput(chooser, object->content_class, chooser->best[object->content_class]);
+    object->sample_credit_ns += SAMPLE_SHARE * expected_ns;
+    look = object->sample_credit_ns >= object->sample_ns;
+    if (!look)
+        object->content_class = least_class(object);
     (void)pthread_mutex_unlock(&link->lock);
     if (look) {
         uint64_t cpu = nc_cpu_ns();
-        int class = sample(stream->thread, link->options.codecs, content, size);
+        int class = sample(stream->thread, link->options.codecs, content, size,
+                           expected_ns < SAMPLE_SHORT_NS ? SAMPLE_SHORT_BYTES : SAMPLE_BYTES);
 
         cpu = nc_cpu_ns() - cpu;
         (void)pthread_mutex_lock(&link->lock);
-        object->same_class = class == object->content_class ? object->same_class + 1 : 0;
         object->content_class = class;
-        object->since_sample = 0;
+        object->classes[object->samples++ % SAMPLE_LEAST_OF] = (uint8_t)class;
+        object->sample_credit_ns = 0;
         object->sample_ns = (double)cpu;
         nc_encode_charge(object, NC_AMST_STAGE_SAMPLE, cpu);
         (void)pthread_mutex_unlock(&link->lock);
@@ -273,7 +297,7 @@ static void learn(struct nc_stream *stream, struct nc_amst_object *object, int r
     (void)pthread_mutex_lock(&stream->link->lock);
     known = &chooser->known[object->content_class][rung];
     if (known->count > 0 && (ratio < 0.7 * known->ratio || ratio > 1.5 * known->ratio))
-        object->same_class = 0; /* other content than the sample was of: look again */
+        object->sample_credit_ns = object->sample_ns; /* not what was expected: look again */
     if (known->count > 0 && (double)took_ns > INTERRUPTED * known->encode_ns * (double)size)
         took_ns = (uint64_t)(INTERRUPTED * known->encode_ns * (double)size);
     nc_hde_learn(chooser, object->content_class, rung, size, coded, (double)took_ns);
@@ -387,6 +411,11 @@ static double burst_of(const struct nc_amst_link *link)
             info.tcpi_delivery_rate > most)
             most = info.tcpi_delivery_rate;
     }
+    /* Faster than what is allowed it will not get. */
+    if (link->bucket.rate != 0 && most > link->bucket.rate)
+        most = link->bucket.rate;
+    if (link->engine->bucket.rate != 0 && most > link->engine->bucket.rate)
+        most = link->engine->bucket.rate;
     return (double)most * 1e-9;
 }
 
@@ -439,6 +468,7 @@ void nc_encode_acknowledged(struct nc_amst_link *link, const struct nc_flight *f
     window->content += flight->bytes;
     window->chunks++;
     if (now_ns - window->from_ns >= WINDOW_LONG_NS ||
-        (now_ns - window->from_ns >= WINDOW_NS && window->chunks >= WINDOW_CHUNKS))
+        (now_ns - window->from_ns >= nc_hde_window_ns(&link->chooser) &&
+         window->chunks >= WINDOW_CHUNKS))
         close_window(link, now_ns);
 }

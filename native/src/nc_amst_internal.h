@@ -132,10 +132,11 @@ struct nc_amst_object {
     size_t held_count;
     uint64_t *whole; /* sender, with a base: chunks whose difference was refused */
     int content_class;
-    uint32_t same_class;   /* samples in a row that were of it */
-    uint32_t since_sample; /* chunks */
-    double sample_ns;      /* what the last one took */
-    int rung;              /* of the last chunk, if it was not just tried */
+    uint8_t classes[4]; /* of the last samples */
+    uint32_t samples;
+    double sample_credit_ns; /* that the next one may take */
+    double sample_ns;        /* what the last one took */
+    int rung;                /* of the last chunk, if it was not just tried */
     struct nc_amst_coding_info coded;
 };
 

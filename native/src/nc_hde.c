@@ -33,6 +33,8 @@ static const struct {
  * from right. */
 #define LINK_GUESS 0.125
 #define LEARN 0.25
+/* The last bytes that a cost is the mean of, about. */
+#define COST_BYTES 16e6
 /* A class tries a rung beside its best every so many chunks, if that is not sure to be much worse:
  * a share of its chunks that cannot cost more than 0.5 % of the time. */
 #define EXPLORE_EVERY 64
@@ -41,6 +43,8 @@ static const struct {
 #define STALE 256
 /* A rung has to be this much better than the one in use. */
 #define BETTER 1.02
+#define FIRST_WINDOW_NS UINT64_C(5000000)
+#define WINDOW_NS UINT64_C(100000000)
 #define FIRST_HOLD_NS UINT64_C(1000000000)
 #define LAST_HOLD_NS UINT64_C(16000000000)
 /* A rung's share of a window above which the window says something about it. */
@@ -89,8 +93,8 @@ void nc_hde_open(struct nc_hde_chooser *chooser, uint32_t allowed, double link)
     chooser->link_known = link > 0;
     chooser->link = link > 0 ? link * 1e-9 : LINK_GUESS;
     chooser->hold_ns = FIRST_HOLD_NS;
-    chooser->content_ns = 0.15;
-    chooser->wire_ns = 0.4;
+    chooser->content = (struct nc_hde_cost){COST_BYTES, 0.15 * COST_BYTES};
+    chooser->wire = (struct nc_hde_cost){COST_BYTES, 0.4 * COST_BYTES};
     chooser->machine = 1;
     for (int rung = 0; rung < NC_HDE_RUNGS; rung++)
         chooser->truth[rung] = 1;
@@ -119,7 +123,8 @@ double nc_hde_goodput(const struct nc_hde_chooser *chooser, int content_class, i
     const struct nc_hde_known *known = &chooser->known[content_class][rung];
     double encode_ns = known->encode_ns * (known->count == 0 ? chooser->machine : 1);
     double encoders = chooser->truth[rung] * chooser->cores /
-                      (encode_ns + chooser->content_ns + chooser->wire_ns / known->ratio);
+                      (encode_ns + chooser->content.ns / chooser->content.bytes +
+                       chooser->wire.ns / chooser->wire.bytes / known->ratio);
     double link = chooser->link * known->ratio;
 
     return encoders < link ? encoders : link;
@@ -208,11 +213,23 @@ void nc_hde_learn(struct nc_hde_chooser *chooser, int content_class, int rung, s
         within(towards(chooser->machine, ns / guessed_ns(content_class, rung), 0.1), 0.1, 20);
 }
 
+static void add(struct nc_hde_cost *cost, double bytes, double ns)
+{
+    cost->bytes += bytes;
+    cost->ns += ns;
+    if (cost->bytes > COST_BYTES) {
+        double share = COST_BYTES / cost->bytes;
+
+        cost->bytes *= share;
+        cost->ns *= share;
+    }
+}
+
 void nc_hde_learn_rest(struct nc_hde_chooser *chooser, size_t size, double content_ns, size_t wire,
                        double wire_ns)
 {
-    chooser->content_ns = towards(chooser->content_ns, content_ns / (double)size, 0.1);
-    chooser->wire_ns = towards(chooser->wire_ns, wire_ns / (double)(wire > 0 ? wire : 1), 0.1);
+    add(&chooser->content, (double)size, content_ns);
+    add(&chooser->wire, (double)wire, wire_ns);
 }
 
 /* The window was bound by the encoders, so that it tells how wrong their prediction is: the CPUs
@@ -234,10 +251,18 @@ static void correct(struct nc_hde_chooser *chooser, const struct nc_hde_window *
     }
 }
 
+uint64_t nc_hde_window_ns(const struct nc_hde_chooser *chooser)
+{
+    uint64_t ns = FIRST_WINDOW_NS << (chooser->windows < 8 ? chooser->windows : 8);
+
+    return ns < WINDOW_NS ? ns : WINDOW_NS;
+}
+
 void nc_hde_observe(struct nc_hde_chooser *chooser, const struct nc_hde_window *window)
 {
     double rate = window->wire / window->ns;
 
+    chooser->windows++;
     chooser->cores = window->cores > 0 ? window->cores : 1;
     if (!window->held) {
         chooser->encoder_bound = window->idle < NC_HDE_BUSY_IDLE;

@@ -380,8 +380,20 @@ class AmstSettings(Section):
 
 
 class HdeSettings(Section):
-    """What is moved between nodes is made smaller on the way."""
+    """The encoding of what is moved: codecs, and differences to what the receiver has."""
 
+    codec: Literal["auto", "off", "lz4", "zstd"] = Field(
+        "auto",
+        description="auto: for each chunk the codec that gets it over soonest, or none. off: as it is; the size of what is sent then tells nothing about its content. lz4, zstd: always that one, where it makes a chunk smaller.",
+    )
+    level: int = Field(3, ge=-7, le=19, description="Level of zstd, where dwcp.hde.codec is zstd.")
+    level_max: int = Field(9, ge=-7, le=19, description="Highest level of zstd that auto may take.")
+    cpu: float = Field(
+        0.0,
+        ge=0.0,
+        le=64.0,
+        description="CPU cores that encoding may use on this node; past it chunks are sent as they are. 0: as many as there are dwcp.amst.threads.",
+    )
     dedup: Literal["auto", "always", "never"] = Field(
         "auto",
         description="Whether a receiver looks for what it holds in other files before a file is moved. auto: with nodes of other hosts. always: with all. never: not at all, and received files are not indexed.",
@@ -402,7 +414,7 @@ class HdeSettings(Section):
         max_length=64,
         pattern=r"^[A-Za-z0-9._-]+$",
         json_schema_extra={"accepted": "letters, digits, dots, dashes and underscores"},
-        description="Tenant of transfers that name none, and of files that are marked as nobody's. What one tenant has is never made use of for another.",
+        description="Tenant of transfers that name none, and of files without a mark of another one. What one tenant has is never made use of for another.",
     )
 
 

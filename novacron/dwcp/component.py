@@ -148,11 +148,11 @@ class Dwcp(DegradableComponent, ReloadableComponent, ObservableComponent):
             node_id=self._identity.node_id,
             directory=self._directory,
             settings=amst,
+            encoding=self._settings.hde,
             mode=self._settings.mode,
             listen_address=amst.listen_address or self._network_settings.listen_address,
             threads=threads,
             wanted=Wanted(v1_only=v1_only, why=why),
-            hde=self._settings.hde,
         )
 
     def _opened(self, service: Amst) -> None:

@@ -96,6 +96,7 @@ async def native(directory: Path) -> AsyncIterator[Pair]:
                 max_chunk_bytes=MAX_CHUNK,
                 send_window=WINDOW,
                 receive_window=WINDOW,
+                codecs=("raw", "lz4", "zstd", "delta"),
                 **keys,
             )
             for engine, peer in zip(engines, ("far", "near"), strict=True)

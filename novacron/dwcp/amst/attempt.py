@@ -398,7 +398,7 @@ class Attempt:
         moving = self._link.send_object(
             each.number,
             transfer.generation,
-            Source(entry.size, file.descriptor, sparse=entry.sparse),
+            Source(entry.size, file.descriptor, sparse=entry.sparse, coding=self._host.coding),
             chunk_bytes=self._chunk_bytes,
             priority=PRIORITIES.index(transfer.priority),
             have=have,

@@ -13,6 +13,7 @@ from novacron.dwcp.amst.asking import Asking, Links, StoppingError
 from novacron.dwcp.amst.errors import TransferLimitError
 from novacron.dwcp.amst.paths import Confinement
 from novacron.dwcp.amst.store import IncomingStore, OutgoingStore
+from novacron.dwcp.amst.transport import Coding
 from novacron.dwcp.hde.blocks.library import BlockLibrary
 
 RETRY: Final = RetryPolicy(delay=1.0, factor=2.0, max_delay=30.0, jitter=0.25)
@@ -76,6 +77,7 @@ class Host:
         notify: Callable[[], None],
         random: Callable[[], float],
         retry: RetryPolicy,
+        coding: Coding,
         blocks: BlockLibrary | None = None,
     ) -> None:
         self.blocks = blocks
@@ -89,6 +91,7 @@ class Host:
         self.notify = notify
         self.random = random
         self.retry = retry
+        self.coding = coding
         self.nursery: trio.Nursery | None = None
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         # A file that is received takes three descriptors: its own, its directory's, its journal's.

@@ -56,6 +56,8 @@ CROSSING: Final = 2.0
 CONFLICT_WAIT: Final = 5.0
 """Seconds for the other node's link, whose ask stands."""
 NODE_ID_LENGTH: Final = 36
+SAME_HOST_BPS: Final = 4 << 30
+"""What a link on one host is expected to take, in bytes a second, until it was measured: memory."""
 CLOSE_TIMEOUT: Final = 1.0
 """For telling it that a link is closed, which it would find out anyway."""
 
@@ -91,6 +93,7 @@ class Links:
         book: AddressBook,
         rdma: Rdma,
         versions: tuple[int, ...],
+        codecs: tuple[str, ...] = ("raw",),
         open_v1: Callable[..., Any] | None = None,
     ) -> None:
         self._network = network
@@ -108,6 +111,7 @@ class Links:
             max_streams=settings.streams_max,
             chunk_bytes=settings.chunk_bytes,
             window_bytes=settings.window_bytes,
+            codecs=codecs,
         )
         self._by_peer: dict[str, _Entry] = {}
         self._by_id: dict[bytes, _Entry] = {}
@@ -378,6 +382,8 @@ class Links:
                 max_chunk_bytes=agreement.chunk_bytes,
                 send_window=agreement.send_window,
                 receive_window=agreement.receive_window,
+                codecs=agreement.codecs,
+                link_bps=SAME_HOST_BPS if is_same_host(host) else 0,
             )
         finally:
             negotiation.wipe(secret)

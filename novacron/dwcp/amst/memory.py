@@ -113,6 +113,7 @@ class MemoryLink:
 
     protocol: int = 3
     mover: str = "memory"
+    codecs: tuple[str, ...] = ("raw",)
     encrypted: bool = False
     _other: MemoryLink
 

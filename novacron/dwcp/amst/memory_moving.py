@@ -23,6 +23,7 @@ from novacron.dwcp.amst.errors import (
 from novacron.dwcp.amst.rates import Bucket
 from novacron.dwcp.amst.transport import Have, Progress, Source, Target, chunk_count
 from novacron.dwcp.amst.tree import zero_leaf
+from novacron.dwcp.hde.report import NOTHING, CodingReport
 from novacron.errors import DwcpError
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class MemoryMoving:
 
     def progress(self) -> Progress:
         return Progress(self._moved, self._moved, 0, self._resent, 0, 0)
+
+    def coding(self) -> CodingReport:
+        return NOTHING
 
     def pause(self, paused: bool) -> None:
         self._paused = paused

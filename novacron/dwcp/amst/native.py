@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any, Final
 
 import trio
@@ -22,7 +23,12 @@ from novacron.dwcp.amst.errors import (
     LinkLostError,
     StreamDeniedError,
 )
-from novacron.dwcp.amst.native_moving import NativeMoving, reason_of
+from novacron.dwcp.amst.native_moving import (
+    NativeMoving,
+    base_options,
+    coding_options,
+    reason_of,
+)
 from novacron.dwcp.amst.transport import (
     Have,
     LinkCounters,
@@ -71,13 +77,20 @@ class NativeEngine:
         self._closed = False
 
     @classmethod
-    async def open(cls, nursery: trio.Nursery, *, threads: int, limit_bps: int = 0) -> NativeEngine:
+    async def open(
+        cls, nursery: trio.Nursery, *, threads: int, limit_bps: int = 0, encode_cpu: float = 0.0
+    ) -> NativeEngine:
         """Start the threads, and the task that listens to them in *nursery*.
+
+        Args:
+          encode_cpu: Cores that encoding may use; 0: as many as there are threads.
 
         Raises:
           NativeError: the extension or libcrypto cannot be used, or there are no threads to be had.
         """
-        engine = await trio.to_thread.run_sync(lambda: Engine(threads=threads, limit_bps=limit_bps))
+        engine = await trio.to_thread.run_sync(
+            lambda: Engine(threads=threads, limit_bps=limit_bps, encode_cpu=encode_cpu)
+        )
         self = cls(engine)
         await nursery.start(self._pump)
         return self
@@ -97,8 +110,14 @@ class NativeEngine:
         max_chunk_bytes: int,
         send_window: int,
         receive_window: int,
+        codecs: Sequence[str] = ("raw",),
+        link_bps: int = 0,
     ) -> NativeLink:
         """The caller wipes its *secret*, and closes the link.
+
+        Args:
+          codecs: What both ends can decode.
+          link_bps: Bytes a second that the path is expected to take; 0: not known.
 
         Raises:
           NativeError: sizes that make no sense.
@@ -114,8 +133,10 @@ class NativeEngine:
             max_chunk=max_chunk_bytes,
             send_window=send_window,
             receive_window=receive_window,
+            codecs=codecs,
+            link_bps=link_bps,
         )
-        link = NativeLink(self, tag, handle, peer, link_id, encrypt, max_chunk_bytes)
+        link = NativeLink(self, tag, handle, peer, link_id, encrypt, max_chunk_bytes, tuple(codecs))
         self._links[tag] = link
         return link
 
@@ -182,8 +203,10 @@ class NativeLink:
         link_id: bytes,
         encrypted: bool,
         max_chunk_bytes: int,
+        codecs: tuple[str, ...],
     ) -> None:
         self.peer = peer
+        self.codecs = codecs
         self.link_id = link_id
         self.encrypted = encrypted
         self.max_chunk_bytes = max_chunk_bytes
@@ -299,6 +322,8 @@ class NativeLink:
                 limit_bps=limit_bps,
                 have=None if have is None else have.bits,
                 leaves=None if have is None else have.leaves,
+                coding=coding_options(source.coding),
+                base=base_options(source.base),
             ),
         )
 
@@ -325,6 +350,7 @@ class NativeLink:
                 sparse=target.sparse,
                 have=None if have is None else have.bits,
                 leaves=None if have is None else have.leaves,
+                base=base_options(target.base),
             ),
         )
 

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from array import array
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from novacron._native.amst import Event, ObjectHandle
+from novacron._native.amst import Event
+from novacron._native.amst_objects import BaseOptions, CodingInfo, CodingOptions, ObjectHandle
+from novacron._native.hde import CODECS
 from novacron.dwcp.amst.errors import (
     LinkLostError,
     ObjectRefusedError,
     SourceReadError,
     TargetWriteError,
 )
-from novacron.dwcp.amst.transport import Progress
+from novacron.dwcp.amst.transport import Base, Coding, Progress
+from novacron.dwcp.hde.report import (
+    NOTHING,
+    REASONS,
+    RUNGS,
+    Coded,
+    CodingReport,
+    Decision,
+    StageSeconds,
+)
 from novacron.errors import DwcpError
 
 if TYPE_CHECKING:
@@ -49,6 +61,7 @@ class NativeMoving:
         self._freed = False
         self._failure: Event | None = None
         self._last = Progress(0, 0, 0, 0, 0, chunks)
+        self._coded = NOTHING
         self._kept: tuple[bytes, array[int]] | None = None
 
     async def wait(self) -> None:
@@ -60,6 +73,11 @@ class NativeMoving:
         if not self._freed:
             self._last = Progress(*self._handle.info())
         return self._last
+
+    def coding(self) -> CodingReport:
+        if not self._freed:
+            self._coded = report_of(self._handle.coding())
+        return self._coded
 
     def pause(self, paused: bool) -> None:
         if not self._freed:
@@ -92,6 +110,7 @@ class NativeMoving:
         if self._freed:
             return
         progress = self.progress()
+        self.coding()
         if self._role == "receiving" and progress.done_chunks < self._chunks:
             # A link that ends closes this before its owner could ask what is to be recorded.
             self._kept = self.bitmap(), self._handle.leaves(0, self._chunks)
@@ -129,6 +148,55 @@ class NativeMoving:
             why=reason_of(_REFUSALS, event),
             remedy="free space on its file system" if event.os_errno == errno.ENOSPC else "",
         )
+
+
+_OFF: Final = CodingOptions()
+_POLICIES: Final = ("off", "adaptive", "fixed")
+
+
+def coding_options(coding: Coding | None) -> CodingOptions:
+    if coding is None:
+        return _OFF
+    return CodingOptions(
+        _POLICIES.index(coding.policy),
+        CODECS.index(coding.codec),
+        coding.level,
+        coding.level_min,
+        coding.level_max,
+    )
+
+
+def base_options(base: Base | None) -> BaseOptions | None:
+    return None if base is None else BaseOptions(base.id, base.fd, base.memory, base.held)
+
+
+def report_of(info: CodingInfo) -> CodingReport:
+    raw, lz4, zstd = (
+        Coded(*one) for one in zip(info.chunks, info.bytes, info.wire_bytes, strict=True)
+    )
+    epoch = time.time() - time.monotonic()
+    return CodingReport(
+        zero=Coded(info.zero_chunks, info.zero_bytes, 0),
+        raw=raw,
+        lz4=lz4,
+        zstd=zstd,
+        delta=Coded(info.delta_chunks, info.delta_bytes, info.delta_wire_bytes),
+        refused_bases=info.refused_bases,
+        budget_chunks=info.budget_chunks,
+        cpu_seconds=StageSeconds(*(ns / 1e9 for ns in info.cpu_ns)),
+        decisions=tuple(
+            Decision(
+                at=epoch + change.at_ns / 1e9,
+                before=RUNGS[change.before],
+                after=RUNGS[change.after],
+                why=REASONS[change.why],
+                link_bps=change.link_bps,
+                encode_bps=change.encode_bps,
+                ratio=change.ratio,
+            )
+            for change in info.changes
+        ),
+    )
 
 
 def reason_of(known: dict[str, str], event: Event) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from novacron._native import hde
 from novacron.config.schema import AmstSettings, HdeSettings
 from novacron.data_directory import DataDirectory
 from novacron.dwcp.amst.address_book import AddressBook
@@ -18,6 +19,7 @@ from novacron.dwcp.amst.negotiation import V1, V3
 from novacron.dwcp.amst.rdma import Rdma
 from novacron.dwcp.amst.supervision import Supervisor
 from novacron.dwcp.amst.transfers import Transfers
+from novacron.dwcp.amst.transport import Coding
 from novacron.dwcp.hde.blocks.cutting import find_cut
 from novacron.dwcp.hde.blocks.library import BlockLibrary
 from novacron.network import Network
@@ -46,22 +48,22 @@ class Amst:
         node_id: str,
         directory: DataDirectory,
         settings: AmstSettings,
+        encoding: HdeSettings,
         mode: str,
         listen_address: str,
         threads: int,
         wanted: Wanted,
-        hde: HdeSettings,
     ) -> None:
         self._security = security
         self._network = network
         self._node_id = node_id
         self._directory = directory
         self._settings = settings
+        self._encoding = encoding
         self._mode = mode
         self._listen_address = listen_address
         self._threads = threads
         self._wanted = wanted
-        self._hde = hde
         self._engine: NativeEngine | None = None
         self._listener: DataListener | None = None
         self._congestion = Congestion(settings.congestion)
@@ -94,7 +96,10 @@ class Amst:
         """Raises NativeError: the extension or libcrypto cannot be used."""
         if not self._wanted.v1_only:
             self._engine = await NativeEngine.open(
-                nursery, threads=self._threads, limit_bps=self._settings.limit_bps
+                nursery,
+                threads=self._threads,
+                limit_bps=self._settings.limit_bps,
+                encode_cpu=self._encoding.cpu,
             )
             # Beside the rest: drivers can take long, and links that come meanwhile use TCP.
             nursery.start_soon(self._rdma.run)
@@ -116,13 +121,19 @@ class Amst:
             book=AddressBook(self._directory.root / "dwcp" / "peers.json"),
             rdma=self._rdma,
             versions=self._versions(),
+            codecs=self._codecs(),
             open_v1=self._keep_v1,
         )
         await links.start(nursery, listener.port)
         cut, why = find_cut()
-        blocks = BlockLibrary(self._directory.root / "dwcp" / "blocks", self._hde, cut, why)
+        blocks = BlockLibrary(self._directory.root / "dwcp" / "blocks", self._encoding, cut, why)
         self._transfers = Transfers(
-            self._network, links, self._directory.root, self._settings, blocks=blocks
+            self._network,
+            links,
+            self._directory.root,
+            self._settings,
+            coding=coding_of(self._encoding),
+            blocks=blocks,
         )
         await nursery.start(self._serve, listener)
         await self._transfers.start(nursery)
@@ -131,6 +142,10 @@ class Amst:
         if self._engine is None:
             return (V1,)
         return (V3,) if self._settings.protocol == "v3" else (V3, V1)
+
+    def _codecs(self) -> tuple[str, ...]:
+        """What this node can decode, whatever it sends."""
+        return ("raw",) if self._engine is None else (*hde.available(), "delta")
 
     async def _v1(self) -> V1Connections:
         """Made when the first link of version 1 is: a node that has none does without its code."""
@@ -210,3 +225,14 @@ class Amst:
             else None,
             "links": self._links.statistics() if self._links is not None else [],
         }
+
+
+def coding_of(settings: HdeSettings) -> Coding:
+    """How what is sent is encoded by default."""
+    match settings.codec:
+        case "auto":
+            return Coding("adaptive", level_max=settings.level_max)
+        case "off":
+            return Coding("off")
+        case codec:
+            return Coding("fixed", codec, settings.level if codec == "zstd" else 1)

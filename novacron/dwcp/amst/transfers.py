@@ -65,6 +65,7 @@ from novacron.dwcp.amst.transfer_messages import (
     MAX_PATH_BYTES,
     MAX_PATHS,
 )
+from novacron.dwcp.amst.transport import PLAIN, Coding
 from novacron.dwcp.hde.blocks.core import POLICIES, fault_of_tenant
 from novacron.dwcp.hde.blocks.library import BlockLibrary
 from novacron.errors import NetworkError
@@ -85,6 +86,7 @@ class Transfers:
       links: Where links are had.
       data: The node's data directory; state is kept in ``dwcp`` below.
       settings: ``dwcp.amst``.
+      coding: How what is sent is encoded.
       random: In [0, 1); spreads retries.
       retry: When an interrupted transfer tries again.
       blocks: What received files hold; run and closed by this. None: nothing is deduplicated.
@@ -97,6 +99,7 @@ class Transfers:
         data: Path,
         settings: TransferSettings,
         *,
+        coding: Coding = PLAIN,
         random: Callable[[], float] = _random.random,
         retry: RetryPolicy = RETRY,
         blocks: BlockLibrary | None = None,
@@ -115,6 +118,7 @@ class Transfers:
             lambda: self._roster.changed(),
             random,
             retry,
+            coding,
             blocks,
         )
         self._roster = Roster(self._host, settings.max_transfers)

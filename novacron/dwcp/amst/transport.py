@@ -17,13 +17,49 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+from novacron.dwcp.hde.report import CodingReport
 from novacron.errors import DwcpError
 from novacron.record import Record
 
 MIN_CHUNK_BYTES = 64 * 1024
 MAX_CHUNK_BYTES = 4 * 1024 * 1024
+
+
+class Coding(Record):
+    """How an object is encoded on its way. A link that cannot encode sends it as it is."""
+
+    policy: str = "adaptive"
+    """``adaptive``: for each chunk what gets it over soonest. ``fixed``: *codec* at *level*, where
+    that makes a chunk smaller. ``off``: as it is; not even zeros are looked for, but for holes."""
+    codec: str = "zstd"
+    """``raw``, ``lz4`` or ``zstd``."""
+    level: int = 3
+    """Of zstd, -7 to 19; of lz4 its acceleration, 1 the best."""
+    level_min: int = -5
+    """Of zstd, what ``adaptive`` may take."""
+    level_max: int = 9
+
+
+PLAIN: Final = Coding("off")
+
+
+class Base(Record):
+    """What the receiver holds already, so that only the difference is sent. Both ends name it by the
+    same *id*, and each chunk proves that it is the same: one that is not is sent whole.
+
+    In a descriptor or in memory, as for :class:`Source`, of the object's size; the target itself may
+    be it. Of a source *held* says it as well: the receiver holds these parts of the content, and
+    zeros elsewhere.
+    """
+
+    id: int
+    """1 to 2^32 - 1."""
+    fd: int | None = None
+    memory: Any = None
+    held: Sequence[tuple[int, int]] = ()
+    """Offset and size of each part, in order, apart."""
 
 
 class Source(Record):
@@ -43,6 +79,9 @@ class Source(Record):
     stable: bool = False
     """Memory that does not change meanwhile may be sent from where it lies, without a copy. Memory
     that does change although this is set costs the stream its checksum, not the target its truth."""
+    coding: Coding | None = None
+    """None: off."""
+    base: Base | None = None
 
 
 class Target(Record):
@@ -53,6 +92,7 @@ class Target(Record):
     memory: Any = None
     sparse: bool = False
     """The target reads as zero where nothing was written: blocks of zeros are not written."""
+    base: Base | None = None
 
 
 class Have(Record):
@@ -158,6 +198,10 @@ class Moving(Protocol):
 
     def progress(self) -> Progress: ...
 
+    def coding(self) -> CodingReport:
+        """How it was encoded so far, or, of what is received, decoded. Objects only."""
+        ...
+
     def pause(self, paused: bool) -> None:
         """Stop starting new pieces (sender's end); those under way still arrive."""
         ...
@@ -218,6 +262,11 @@ class Link(Protocol):
 
     @property
     def max_chunk_bytes(self) -> int: ...
+
+    @property
+    def codecs(self) -> Sequence[str]:
+        """What both ends can decode: ``raw``, and of ``lz4``, ``zstd`` and ``delta``."""
+        ...
 
     def send_object(
         self,

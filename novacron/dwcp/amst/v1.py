@@ -105,6 +105,7 @@ class V1Link:
 
     protocol: int = 1
     mover: str = "tls"
+    codecs: tuple[str, ...] = ("raw",)
     encrypted: bool = True
 
     def __init__(

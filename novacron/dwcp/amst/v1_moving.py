@@ -19,6 +19,7 @@ from novacron.dwcp.amst.errors import (
 )
 from novacron.dwcp.amst.transport import Progress
 from novacron.dwcp.amst.wire import ErrorNumber
+from novacron.dwcp.hde.report import NOTHING, CodingReport
 from novacron.errors import DwcpError
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ class V1Moving:
             self._done_chunks,
             self._chunks,
         )
+
+    def coding(self) -> CodingReport:
+        return NOTHING
 
     def pause(self, paused: bool) -> None:
         self.paused = paused

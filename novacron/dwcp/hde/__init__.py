@@ -1,1 +1,1 @@
-"""HDE, hybrid data encoding: fewer bytes on the wire for the same content."""
+"""HDE, hybrid data encoding: how bytes become fewer on their way between nodes."""

@@ -38,7 +38,8 @@ def test_a_header_is_refused_or_taken_within_every_limit_and_written_back(
     assert FrameType(frame.type)
     assert bool(frame.base) == bool(frame.flags)
     assert frame.type == FrameType.DATA or frame.flags == frame.codec == 0
-    assert frame.flags <= wire.DELTA and frame.codec < wire.CODECS
+    assert frame.flags <= wire.DELTA
+    assert frame.codec < wire.CODECS
     assert frame.raw_size <= min(max_chunk, wire.MAX_CHUNK_BYTES)
     assert frame.offset + frame.raw_size <= wire.END_OF_FILES
     if frame.flags or frame.codec:

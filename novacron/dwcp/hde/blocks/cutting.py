@@ -14,12 +14,14 @@ from itertools import islice
 from typing import Final, TypeAlias
 from zlib import crc32
 
+from novacron._native import hde
 from novacron.dwcp.amst import runs
-from novacron.dwcp.hde.blocks.core import SCHEME, Block, Scheme, pieces
+from novacron.dwcp.hde.blocks.core import SCHEME, Block, pieces
+from novacron.errors import NativeError
 
-Cut: TypeAlias = Callable[[int, int, int, memoryview, bool], int]
-"""``cut(minimum, average, maximum, data, last)``: size of the first block of *data*, 0: more is needed
-to tell. ``novacron._native.hde.cut``."""
+Cut: TypeAlias = Callable[[memoryview, bool], list[int]]
+"""``cut(data, last)``: where the blocks end that begin at the start of *data*. Unless it is the last,
+what is behind the last end is to be given again with more behind it."""
 
 _WINDOW_BYTES: Final = 4 << 20
 """Read at once, and the memory of one file that is cut."""
@@ -67,6 +69,17 @@ class Checksums:
             self._at += count
 
 
+def find_cut() -> tuple[Cut | None, str]:
+    """How files are cut by :data:`~novacron.dwcp.hde.blocks.core.SCHEME`; None, and why, where the
+    compiled part that does it is missing. There is no other: in Python it would take a CPU hours."""
+    sizes = hde.BlockSizes(SCHEME.minimum, SCHEME.average, SCHEME.maximum)
+    try:
+        hde.block_ends(sizes, b"")
+    except NativeError as exc:
+        return None, str(exc)
+    return lambda data, last: hde.block_ends(sizes, data, last=last), ""
+
+
 def extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
     """Where a file of *size* bytes holds anything: begin and end of each stretch."""
     begin = 0
@@ -88,7 +101,6 @@ def blocks_of(
     size: int,
     cut: Cut,
     *,
-    scheme: Scheme = SCHEME,
     checksums: Checksums | None = None,
 ) -> Iterator[Block]:
     """The blocks of the first *size* bytes, in order. What is zero belongs to none.
@@ -107,19 +119,14 @@ def blocks_of(
             filled = _fill(descriptor, view, at, filled, end)
             last = at + filled == end
             start = 0
-            while start < filled:
-                length = cut(
-                    scheme.minimum, scheme.average, scheme.maximum, view[start:filled], last
-                )
-                if not length:
-                    break
-                data = view[start : start + length]
+            for stop in cut(view[:filled], last):
+                data = view[start:stop]
                 if checksums is not None:
                     checksums.add(at + start, data)
                 # A stretch of zeros need be neither looked for nor sent.
                 if not _ZEROS.startswith(data):
-                    yield at + start, length, sha256(data).digest()
-                start += length
+                    yield at + start, stop - start, sha256(data).digest()
+                start = stop
             view[: filled - start] = bytes(view[start:filled])
             at, filled = at + start, filled - start
     if checksums is not None:
