@@ -24,7 +24,7 @@ from novacron.dwcp.amst.journal import Journal, Subject, create_journal, open_jo
 from novacron.dwcp.amst.store import journal_index, journal_path
 from novacron.dwcp.amst.targets import PartFile
 from novacron.dwcp.amst.transfer_messages import Entry
-from novacron.dwcp.amst.transport import Have, Moving, chunk_count
+from novacron.dwcp.amst.transport import Base, Have, Moving, chunk_count
 from novacron.dwcp.amst.tree import root_of
 from novacron.errors import DwcpError, NovaCronError
 
@@ -152,6 +152,14 @@ class Arriving:
     def held(self) -> int:
         """Chunks on record."""
         return runs.count_set(self.journal.bits) if self.journal is not None else 0
+
+    @property
+    def base(self) -> Base | None:
+        """What is in its place already, in chunks that are not held as a whole."""
+        if self.filling is None or not self.filling.parts_bytes:
+            return None
+        # Named after the object: both ends know its number.
+        return Base(self.entry.number, fd=self.part.descriptor)
 
     def have(self) -> Have | None:
         if self.journal is None or not self.held:

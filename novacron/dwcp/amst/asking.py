@@ -98,7 +98,6 @@ class Asking:
             raise PeerUnreachableError(f"node {peer} does not answer", why=str(exc)) from exc
         return unpack(answer, body)
 
-
     async def ask_newer(
         self, peer: str, method: str, message: Message, answer: type[A]
     ) -> A | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 from array import array
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -44,9 +44,11 @@ from novacron.dwcp.amst.transfer_messages import (
     Trouble,
 )
 from novacron.dwcp.amst.transfer_messages import Entry as Offer
-from novacron.dwcp.amst.transport import Have, Link, Moving, Source, chunk_count
+from novacron.dwcp.amst.transport import Base, Have, Link, Moving, Source, chunk_count
 from novacron.dwcp.amst.tree import ROOT_BYTES, root_of
+from novacron.dwcp.hde.blocks.core import Range
 from novacron.errors import NovaCronError
+from novacron.record import Record
 
 if TYPE_CHECKING:
     from novacron.dwcp.amst.sending import Outgoing
@@ -86,6 +88,18 @@ class _Object:
         self.entry = entry
         self.number = number
         self.moving: Moving | None = None
+
+
+class Held(Record):
+    """What the receiver has of a file before it is sent."""
+
+    have: Have | None
+    """Chunks."""
+    parts: Sequence[Range] = ()
+    """What it has of others, at their places: the base of what is sent of them."""
+
+
+NOTHING: Final = Held(None)
 
 
 class Attempt:
@@ -357,8 +371,8 @@ class Attempt:
         file = await trio.to_thread.run_sync(self._sources.open, entry)
         try:
             transfer.current = entry.path
-            have = await self._find_held(each, file, state)
-            leaves = await self._move(each, file, have) if entry.size else array("I")
+            held = await self._find_held(each, file, state)
+            leaves = await self._move(each, file, held) if entry.size else array("I")
             if len(leaves) <= _ROOT_CHUNKS:
                 root = root_of(entry.size, self._chunk_bytes, leaves)
             else:
@@ -370,15 +384,14 @@ class Attempt:
         trouble = await self._names.ask(each.entry, root)
         check(trouble, transfer.peer)
 
-    async def _find_held(
-        self, each: _Object, file: SourceFile, state: EntryState
-    ) -> Have | None:
+    async def _find_held(self, each: _Object, file: SourceFile, state: EntryState) -> Held:
         """What the receiver has of it, from before or from other files."""
         entry, transfer = each.entry, self._transfer
         if state.state == "wanted":
             if not state.held:
-                return None
-            return (await compare_held(transfer, entry, self._chunk_bytes, file)).have
+                return NOTHING
+            compared = await compare_held(transfer, entry, self._chunk_bytes, file)
+            return Held(compared.have)
         if transfer.dedup == "never":
             raise MessageError("the receiver asks for blocks, which was not agreed on")
         told = await tell_blocks(
@@ -387,9 +400,11 @@ class Attempt:
         compared = await compare_held(transfer, entry, self._chunk_bytes, file, told.checksums)
         if compared.have is not None:
             transfer.count_found(told.tally.whole_bytes(compared.have.bits))
-        return compared.have
+        if "delta" not in self._link.codecs:
+            return Held(compared.have)
+        return Held(compared.have, told.tally.ranges(compared.told))
 
-    async def _move(self, each: _Object, file: SourceFile, have: Have | None) -> array[int]:
+    async def _move(self, each: _Object, file: SourceFile, held: Held) -> array[int]:
         entry, transfer = each.entry, self._transfer
         if transfer.limit_bps and entry.size <= SMALL_BYTES:
             self.share()
@@ -398,10 +413,16 @@ class Attempt:
         moving = self._link.send_object(
             each.number,
             transfer.generation,
-            Source(entry.size, file.descriptor, sparse=entry.sparse, coding=self._host.coding),
+            Source(
+                entry.size,
+                file.descriptor,
+                sparse=entry.sparse,
+                coding=self._host.coding,
+                base=Base(each.number, held=held.parts) if held.parts else None,
+            ),
             chunk_bytes=self._chunk_bytes,
             priority=PRIORITIES.index(transfer.priority),
-            have=have,
+            have=held.have,
         )
         each.moving = moving
         transfer.attend(moving, entry.size)
@@ -411,6 +432,7 @@ class Attempt:
             if transfer.paused:
                 moving.pause(True)
             await moving.wait()
+            transfer.count_parts(sum(size for _, size in held.parts))
             return moving.leaves(0, chunk_count(entry.size, self._chunk_bytes))
         except ObjectRefusedError as exc:
             raise await self._true_reason(each, exc) from exc

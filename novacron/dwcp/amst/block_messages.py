@@ -40,7 +40,7 @@ def _tenant(value: Any) -> str:
     if type(value) is not str:
         return "must be a string"
     fault = fault_of_tenant(value)
-    return f"cannot be {ascii(value[:64])}: {fault}" if fault else ""
+    return f"cannot be {value[:64]!a}: {fault}" if fault else ""
 
 
 class AskDedup(Message):

@@ -20,6 +20,7 @@ from novacron.dwcp.amst.block_messages import NO_SCHEME, AskDedup, Blocks, Block
 from novacron.dwcp.amst.errors import MessageError
 from novacron.dwcp.amst.filling import Filling
 from novacron.dwcp.amst.host import Host
+from novacron.dwcp.amst.transfer import Transfer
 from novacron.dwcp.amst.transport import Link
 from novacron.dwcp.hde.blocks.core import SCHEME
 from novacron.dwcp.hde.blocks.library import BlockLibrary
@@ -52,20 +53,15 @@ class Deduplication:
         if library is None:
             return Dedup(None, "never", NO_SCHEME)
         self._tenant = tenant or message.tenant
-        self._agreed = (
-            library.usable and policy != "never" and message.scheme == SCHEME.number
-        )
+        self._agreed = library.usable and policy != "never" and message.scheme == SCHEME.number
         self._min_bytes = max(1, message.min_bytes, library.settings.dedup_min_bytes)
         if self._agreed:
-            self._stocked = await trio.to_thread.run_sync(
-                self._is_stocked, library, limiter=library.threads
-            )
+            await trio.to_thread.run_sync(self._look_up, library, limiter=library.threads)
         return Dedup(None, policy, SCHEME.number if self._agreed else NO_SCHEME)
 
-    def _is_stocked(self, library: BlockLibrary) -> bool:
+    def _look_up(self, library: BlockLibrary) -> None:
         with library.index_of(self._tenant) as index:
-            return index is not None and not index.empty
-        return False
+            self._stocked = index is not None and not index.empty
 
     def mark(self, arriving: Arriving) -> None:
         """In a thread: whose the file is, for those who overwrite it one day."""
@@ -87,7 +83,7 @@ class Deduplication:
         )
         if old is None and not self._stocked:
             return False
-        filling = Filling(arriving, library, self._tenant, old=old, partial=False)
+        filling = Filling(arriving, library, self._tenant, old=old, partial="delta" in link.codecs)
         try:
             self._host.start(filling.prepare)
         except NovaCronError:
@@ -101,6 +97,7 @@ class Deduplication:
         old = arriving.part.open_old()
         if old is None:
             return None
+        indexed = False
         with library.index_of(self._tenant) as index:
             path = os.fsencode(os.path.abspath(arriving.part.path))
             indexed = index is not None and index.has_path(path)
@@ -121,8 +118,10 @@ class Deduplication:
             ),
         )
 
-    def offer(self, arriving: Arriving) -> None:
+    def finish(self, arriving: Arriving, transfer: Transfer) -> None:
         """The file has its name now."""
+        if arriving.filling is not None:
+            transfer.count_parts(arriving.filling.parts_bytes)
         if self._library is not None:
             self._library.offer(self._tenant, arriving.part.path, arriving.entry.size)
 
@@ -146,4 +145,3 @@ def is_of(descriptor: int, tenant: str, *, default: str, indexed: bool) -> bool:
         if exc.errno == errno.ENODATA:
             return tenant == default
         return exc.errno in _NO_MARKS and indexed
-

@@ -22,12 +22,12 @@ from novacron.dwcp.amst import runs
 from novacron.dwcp.amst.chunks import read_exactly
 from novacron.dwcp.amst.errors import LinkLostError, MessageError
 from novacron.dwcp.amst.transport import Have, chunk_count
-from novacron.dwcp.hde.blocks.core import SCHEME, Block, Chunk, Coverage, pieces, unpack_blocks
+from novacron.dwcp.hde.blocks.core import Block, Chunk, Coverage, pieces, unpack_blocks
 from novacron.dwcp.hde.blocks.library import BlockLibrary
 
 if TYPE_CHECKING:
     from novacron.dwcp.amst.arriving import Arriving
-    from novacron.dwcp.hde.blocks.index import BlockIndex, Place
+    from novacron.dwcp.hde.blocks.index import Place
 
 logger = logging.getLogger("novacron.dwcp.blocks")
 
@@ -78,8 +78,8 @@ class Filling:
         self._stopping = False
         self.over = False
         """No more pages are taken: the last one came, or it was stopped."""
-        self.has_parts = False
-        """Some of the part file is right in chunks that are not on record."""
+        self.parts_bytes = 0
+        """Of the part file, what is right in chunks that are not whole."""
         self._found = array("I", bytes(4)) * chunks
 
     async def prepare(self) -> None:
@@ -167,9 +167,10 @@ class Filling:
 
     def _fill(self, blocks: list[Block], end: int, last: bool) -> bytes:
         held = bytearray(runs.bitmap_bytes(len(blocks)))
+        places: list[list[Place]] = [[] for _ in blocks]
         with self._library.index_of(self._tenant) as index:
-            where = index.find([digest for _, _, digest in blocks]) if index is not None else []
-        places = where or [[] for _ in blocks]
+            if index is not None:
+                places = index.find([digest for _, _, digest in blocks])
         try:
             for number, (block, candidates) in enumerate(zip(blocks, places, strict=True)):
                 if self._stopping:
@@ -209,7 +210,7 @@ class Filling:
         if chunk is None:
             return
         arriving = self._arriving
-        begin = chunk.index * arriving.entry.chunk_bytes
+        begin = chunk.number * arriving.entry.chunk_bytes
         length = min(arriving.entry.chunk_bytes, arriving.entry.size - begin)
         if chunk.whole:
             value, at = 0, begin
@@ -217,16 +218,16 @@ class Filling:
                 value = crc32(bytes(offset - at), value)
                 value = crc32(self._buffer[offset - begin : offset - begin + size], value)
                 at = offset + size
-            self._leaves[chunk.index] = crc32(bytes(begin + length - at), value)
+            self._leaves[chunk.number] = crc32(bytes(begin + length - at), value)
         elif self._partial:
-            self.has_parts = True
+            self.parts_bytes += sum(size for _, size in chunk.ranges)
         else:
             return
         for offset, size in chunk.ranges:
             arriving.part.write(self._buffer[offset - begin : offset - begin + size], offset)
-            self._found[chunk.index] += size
+            self._found[chunk.number] += size
         if chunk.whole:
-            runs.set_run(self._bits, chunk.index, 1)
+            runs.set_run(self._bits, chunk.number, 1)
             self._unrecorded += length
 
     def _leaves_of(self, first: int, count: int) -> array[int]:

@@ -304,7 +304,7 @@ class Reception:
             arriving.moving = self.link.receive_object(
                 entry.number,
                 entry.generation,
-                Target(entry.size, arriving.part.descriptor, sparse=True),
+                Target(entry.size, arriving.part.descriptor, sparse=True, base=arriving.base),
                 chunk_bytes=entry.chunk_bytes,
                 have=arriving.have(),
             )
@@ -396,6 +396,7 @@ class Reception:
                 for arriving, failure in zip(whole, outcomes, strict=True):
                     self._release(arriving)
                     if failure is None:
+                        self._dedup.finish(arriving, self._transfer)
                         self._transfer.count_file(arriving.entry.size)
                         answers[arriving.entry.entry] = None
                     else:
@@ -453,7 +454,6 @@ class Reception:
                 arriving.finish(overwrite=self._record.overwrite)
                 failures.append(None)
                 gone.append(arriving.path)
-                self._dedup.offer(arriving)
             except NovaCronError as exc:
                 failures.append(exc)
             finally:

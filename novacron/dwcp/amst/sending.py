@@ -276,7 +276,7 @@ class Outgoing(Transfer):
             files_done=self.files_done,
             bytes_total=self.bytes_total,
             bytes_done=found.done_bytes,
-            bytes_moved=found.moved_bytes,
+            bytes_moved=self.moved_bytes,
             bytes_zero=found.zero_bytes,
             bytes_resent=found.resent_bytes,
             wire_bytes=int(self._wire_bytes),

@@ -204,7 +204,8 @@ class Transfer(ABC):
         self.link: Link | None = None
         # Of the last link, also when it is left: what a transfer went over is asked afterwards too.
         self._mover, self._protocol, self._encrypted = "", 0, False
-        self._done = self._moved = self._zero = self._resent = self._found = 0
+        self._done = self._moved = self._zero = self._resent = 0
+        self._found = self._parts = 0
         self._wire_bytes = 0.0
         self._wire: _Wire | None = None
         self._counted = 0
@@ -292,7 +293,7 @@ class Transfer(ABC):
             files_done=self.files_done,
             bytes_total=max(self.bytes_total, done),
             bytes_done=done,
-            bytes_moved=progress.moved_bytes,
+            bytes_moved=self.moved_bytes,
             bytes_zero=progress.zero_bytes,
             bytes_resent=progress.resent_bytes,
             wire_bytes=int(self._wire_bytes),
@@ -330,12 +331,12 @@ class Transfer(ABC):
         found = self.progress()
         self._rate.note(now, found.moved_bytes)
         self._advance.note(now, found.moved_bytes + found.zero_bytes)
-        if found.moved_bytes > self._counted:
+        moved = self.moved_bytes
+        if moved > self._counted:
             TRANSFER_BYTES.inc(
-                "sent" if self.role == "sender" else "received",
-                by=found.moved_bytes - self._counted,
+                "sent" if self.role == "sender" else "received", by=moved - self._counted
             )
-            self._counted = found.moved_bytes
+            self._counted = moved
         if self._wire is not None:
             self._wire_bytes += self._wire.note(found.moved_bytes, self.role)
         if self.state == "moving":
@@ -414,6 +415,17 @@ class Transfer(ABC):
         """So many bytes need not be moved, since the receiver held them in other files."""
         self._found += size
         DEDUPLICATED.inc("sent" if self.role == "sender" else "received", by=size)
+
+    def count_parts(self, size: int) -> None:
+        """An object moved, and so many bytes of its chunks were at the receiver: the rest of those
+        chunks crossed the link, not all of them, as those say that move chunks."""
+        self._parts += size
+        self.count_found(size)
+
+    @property
+    def moved_bytes(self) -> int:
+        """Content that crossed a link."""
+        return max(0, self.progress().moved_bytes - self._parts)
 
     def count_file(self, size: int) -> None:
         """A file, or a directory (0 bytes), is finished."""

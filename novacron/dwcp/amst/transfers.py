@@ -404,7 +404,8 @@ def _check_request(request: SendRequest | ReceiveRequest) -> None:
         raise SourceInvalidError("that is no name of a tenant", why=fault)
     if request.dedup and request.dedup not in POLICIES:
         raise SourceInvalidError(
-            f"no way to deduplicate {request.dedup!r}", remedy=f"choose one of {', '.join(POLICIES)}"
+            f"no way to deduplicate {request.dedup!r}",
+            remedy=f"choose one of {', '.join(POLICIES)}",
         )
     if priority not in PRIORITIES:
         raise SourceInvalidError(

@@ -103,7 +103,7 @@ def unpack_blocks(
 class Chunk(Record):
     """A chunk of which at least a part is held. What no block covers is zero."""
 
-    index: int
+    number: int
     whole: bool
     """Everything in it is held or zero."""
     ranges: tuple[Range, ...]
@@ -182,7 +182,7 @@ class Tally:
         if chunk is None:
             return
         if chunk.whole:
-            self._whole[chunk.index] = sum(size for _, size in chunk.ranges)
+            self._whole[chunk.number] = sum(size for _, size in chunk.ranges)
         elif len(self._offsets) + len(chunk.ranges) <= MAX_RANGES:
             for offset, size in chunk.ranges:
                 self._offsets.append(offset)

@@ -195,7 +195,7 @@ class BlockLibrary:
         Raises:
           OSError, EOFError: it cannot be read, or is no regular file.
         """
-        work = _Indexing(self, tenant, os.path.abspath(path), most)
+        work = _Indexing(self, tenant, path, most)
         try:
             await trio.to_thread.run_sync(work.open, descriptor, limiter=self.threads)
             while go_on():
@@ -283,13 +283,11 @@ class BlockLibrary:
 class _Indexing:
     """A file while it is indexed. In threads, one call at a time."""
 
-    def __init__(
-        self, library: BlockLibrary, tenant: str, path: str, most: int | None
-    ) -> None:
+    def __init__(self, library: BlockLibrary, tenant: str, path: str, most: int | None) -> None:
         self._most = most
         self._library = library
         self._tenant = tenant
-        self._path = path
+        self._path = os.path.abspath(path)
         self._descriptor = -1
         self._number = 0
         self._blocks: Iterator[tuple[int, int, bytes]] | None = None
