@@ -56,6 +56,10 @@ class Arriving:
         )
         self.chunks = chunk_count(entry.size, entry.chunk_bytes)
         self.moving: Moving | None = None
+        self.found_bytes = 0
+        """Held in other files of this node, and counted as that."""
+        self.located = ""
+        """Where the finished file is."""
         self.filling: Filling | None = None
         """Blocks of it are looked for on this node before it is moved."""
         self.journal: Journal | None = None
@@ -289,6 +293,8 @@ class Arriving:
           TargetExistsError, TargetWriteError: the part file and its journal are still there.
         """
         entry = self.entry
+        with contextlib.suppress(OSError):
+            self.located = self.part.locate()
         self.part.finish(entry.mode, entry.mtime_ns, overwrite=overwrite or self.overwrite_own)
         self.forget_journal()
 

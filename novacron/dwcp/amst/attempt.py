@@ -88,6 +88,8 @@ class _Object:
         self.entry = entry
         self.number = number
         self.moving: Moving | None = None
+        self.found_bytes = 0
+        """That the receiver held in other files."""
 
 
 class Held(Record):
@@ -309,6 +311,8 @@ class Attempt:
                     self._transfer.count_file(each.entry.size)
                     return
                 except SourceChangedError as exc:
+                    self._transfer.count_found(-each.found_bytes)
+                    each.found_bytes = 0
                     if self._transfer.record.on_change == "refuse" or restart == MAX_RESTARTS:
                         await self._drop(each, exc)
                         return
@@ -399,7 +403,8 @@ class Attempt:
         )
         compared = await compare_held(transfer, entry, self._chunk_bytes, file, told.checksums)
         if compared.have is not None:
-            transfer.count_found(told.tally.whole_bytes(compared.have.bits))
+            each.found_bytes = told.tally.whole_bytes(compared.have.bits)
+            transfer.count_found(each.found_bytes)
         if "delta" not in self._link.codecs:
             return Held(compared.have)
         return Held(compared.have, told.tally.ranges(compared.told))

@@ -1,17 +1,8 @@
-"""The receiving end of deduplication: whose files arrive, and which of them may be here in part.
-
-Which tenant a file belongs to is marked on the file itself, in an extended attribute, where it is not
-the node's default one. Indexes keep tenants apart by their names; the mark keeps them apart also where
-one overwrites what another has received, which is looked at without an index.
-"""
+"""The receiving end of deduplication: whose files arrive, and which of them may be here in part."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import hashlib
 import os
-from typing import Final
 
 import trio
 
@@ -22,13 +13,10 @@ from novacron.dwcp.amst.filling import Filling
 from novacron.dwcp.amst.host import Host
 from novacron.dwcp.amst.transfer import Transfer
 from novacron.dwcp.amst.transport import Link
+from novacron.dwcp.hde.blocks import ownership
 from novacron.dwcp.hde.blocks.core import SCHEME
 from novacron.dwcp.hde.blocks.library import BlockLibrary
 from novacron.errors import NovaCronError
-
-_MARK: Final = "user.novacron.tenant"
-_NO_MARKS: Final = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM})
-"""What file systems without extended attributes answer."""
 
 
 class Deduplication:
@@ -66,8 +54,7 @@ class Deduplication:
     def mark(self, arriving: Arriving) -> None:
         """In a thread: whose the file is, for those who overwrite it one day."""
         if self._library is not None and self._tenant != self._library.settings.tenant:
-            with contextlib.suppress(OSError):
-                os.setxattr(arriving.part.descriptor, _MARK, mark_of(self._tenant))
+            ownership.mark(arriving.part.descriptor, self._tenant)
 
     # Of one file -----------------------------------------------------------------------------
 
@@ -98,10 +85,14 @@ class Deduplication:
         if old is None:
             return None
         indexed = False
+        try:
+            path = arriving.located = arriving.part.locate()
+        except OSError:
+            os.close(old)
+            return None
         with library.index_of(self._tenant) as index:
-            path = os.fsencode(os.path.abspath(arriving.part.path))
-            indexed = index is not None and index.has_path(path)
-        if is_of(old, self._tenant, default=library.settings.tenant, indexed=indexed):
+            indexed = index is not None and index.has_path(os.fsencode(path))
+        if ownership.is_of(old, self._tenant, default=library.settings.tenant, indexed=indexed):
             return old
         os.close(old)
         return None
@@ -122,26 +113,5 @@ class Deduplication:
         """The file has its name now."""
         if arriving.filling is not None:
             transfer.count_parts(arriving.filling.parts_bytes)
-        if self._library is not None:
-            self._library.offer(self._tenant, arriving.part.path, arriving.entry.size)
-
-
-def mark_of(tenant: str) -> bytes:
-    """What stands on a file of *tenant*: whoever reads it learns no name."""
-    return hashlib.sha256(b"novacron tenant mark" + tenant.encode()).hexdigest()[:32].encode()
-
-
-def is_of(descriptor: int, tenant: str, *, default: str, indexed: bool) -> bool:
-    """Whether *tenant* may learn what is in a file that it overwrites.
-
-    Args:
-      default: Whose files without a mark are.
-      indexed: It was indexed for *tenant*, which is what is left to go by where the file system
-        takes no marks.
-    """
-    try:
-        return os.getxattr(descriptor, _MARK) == mark_of(tenant)
-    except OSError as exc:
-        if exc.errno == errno.ENODATA:
-            return tenant == default
-        return exc.errno in _NO_MARKS and indexed
+        if self._library is not None and arriving.located:
+            self._library.offer(self._tenant, arriving.located, arriving.entry.size)

@@ -24,6 +24,7 @@ from novacron.dwcp.amst.errors import LinkLostError, MessageError
 from novacron.dwcp.amst.transport import Have, chunk_count
 from novacron.dwcp.hde.blocks.core import Block, Chunk, Coverage, pieces, unpack_blocks
 from novacron.dwcp.hde.blocks.library import BlockLibrary
+from novacron.dwcp.hde.blocks.ownership import is_of
 
 if TYPE_CHECKING:
     from novacron.dwcp.amst.arriving import Arriving
@@ -72,7 +73,7 @@ class Filling:
         self._coverage = Coverage(entry.size, entry.chunk_bytes)
         self._buffer = memoryview(bytearray(entry.chunk_bytes))
         self._told = 0
-        self._files = _Files()
+        self._files = _Files(tenant, library.settings.tenant)
         self._turn = trio.Lock()
         self._prepared = trio.Event()
         self._stopping = False
@@ -89,7 +90,7 @@ class Filling:
             if old is not None:
                 await self._library.index_file(
                     self._tenant,
-                    self._arriving.part.path,
+                    self._arriving.located,
                     descriptor=old,
                     gently=False,
                     # The sender does not wait for ever, and no image is that much smaller than the
@@ -237,7 +238,9 @@ class Filling:
 class _Files:
     """What blocks are read from."""
 
-    def __init__(self) -> None:
+    def __init__(self, tenant: str, default_tenant: str) -> None:
+        self._tenant = tenant
+        self._default_tenant = default_tenant
         self._open: dict[int, tuple[int, Place]] = {}
         """By its number in the index: descriptor, the one used last at the end; and a place in it."""
         self._wrong: set[int] = set()
@@ -279,7 +282,11 @@ class _Files:
             self._wrong.add(place.file)
             return None
         seen = os.fstat(descriptor)
-        if not stat.S_ISREG(seen.st_mode) or Stamp.of(seen) != place.stamp:
+        if (
+            not stat.S_ISREG(seen.st_mode)
+            or Stamp.of(seen) != place.stamp
+            or not is_of(descriptor, self._tenant, default=self._default_tenant, indexed=True)
+        ):
             os.close(descriptor)
             self._wrong.add(place.file)
             return None

@@ -170,6 +170,7 @@ class Reception:
                 old = self._objects.get(entry.entry)
                 if old is not None:  # offered anew, since its source changed
                     await old.stop(record=False)
+                    self._transfer.count_found(-old.found_bytes)
                     self._release(old)
                     await trio.to_thread.run_sync(old.close)
             if len(self._objects) + len(entries) > MAX_OBJECTS:
@@ -364,7 +365,8 @@ class Reception:
                 ) from exc
             self._check_open()
             if filling is not None:
-                self._transfer.count_found(filling.found_in(arriving.have()))
+                arriving.found_bytes = filling.found_in(arriving.have())
+                self._transfer.count_found(arriving.found_bytes)
             self._expect(arriving)
             return Outcome(None)
 

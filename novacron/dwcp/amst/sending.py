@@ -58,7 +58,7 @@ class Outgoing(Transfer):
         self._resent, self._wire_bytes = record.bytes_resent, float(record.wire_bytes)
         self._counted = record.bytes_moved
         self.files_skipped = record.files_skipped
-        self._found = record.bytes_deduplicated
+        self._found = self._found_before = record.bytes_deduplicated
         self.dedup = "never"
         """Of the attempt: whether the receiver is told of blocks."""
         self.bucket = Bucket(float(record.limit_bps), 0.0)

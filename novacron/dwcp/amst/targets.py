@@ -124,6 +124,11 @@ class PartFile:
                 count = os.pwrite(self.descriptor, data, offset)
                 data, offset = data[count:], offset + count
 
+    def locate(self) -> str:
+        """The destination's path, absolute, without symbolic links; :attr:`path` is as an operator
+        may read it. Raises OSError: the directory is gone."""
+        return f"{os.readlink(f'/proc/self/fd/{self._directory}').rstrip('/')}/{self._name}"
+
     def open_old(self) -> int | None:
         """A descriptor of the file that has the destination's name now, for reading; None: there is
         none that could be read. Whoever asked closes it."""

@@ -206,6 +206,8 @@ class Transfer(ABC):
         self._mover, self._protocol, self._encrypted = "", 0, False
         self._done = self._moved = self._zero = self._resent = 0
         self._found = self._parts = 0
+        self._found_before = 0
+        """In an earlier life of the node."""
         self._wire_bytes = 0.0
         self._wire: _Wire | None = None
         self._counted = 0
@@ -369,6 +371,10 @@ class Transfer(ABC):
             "" if error is None else remedy_of(error),
         )
         TRANSFERS.inc(self.role, state)
+        DEDUPLICATED.inc(
+            "sent" if self.role == "sender" else "received",
+            by=max(0, self._found - self._found_before),
+        )
         self._over.set()
 
     def close_before(self, error: NovaCronError | None) -> None:
@@ -412,9 +418,9 @@ class Transfer(ABC):
         self._resent += found.resent_bytes
 
     def count_found(self, size: int) -> None:
-        """So many bytes need not be moved, since the receiver held them in other files."""
+        """So many bytes need not be moved, since the receiver held them in other files; less than 0
+        where that came to nothing, because the source changed."""
         self._found += size
-        DEDUPLICATED.inc("sent" if self.role == "sender" else "received", by=size)
 
     def count_parts(self, size: int) -> None:
         """An object moved, and so many bytes of its chunks were at the receiver: the rest of those

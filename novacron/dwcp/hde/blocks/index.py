@@ -36,7 +36,7 @@ BEGIN;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE files (
     id INTEGER PRIMARY KEY, path BLOB UNIQUE NOT NULL, size INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, used_at REAL NOT NULL,
+    mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, used_at REAL NOT NULL,
     blocks INTEGER NOT NULL, whole INTEGER NOT NULL
 );
 CREATE TABLE blocks (
@@ -49,15 +49,18 @@ COMMIT;
 
 
 class Stamp(Record):
-    """What a file looked like when it was indexed."""
+    """What a file looked like when it was indexed. With the time of its last change of any kind: a
+    file that came in its place may have its size, its time and, since they are used again, its inode.
+    """
 
     size: int
     mtime_ns: int
+    ctime_ns: int
     inode: int
 
     @classmethod
     def of(cls, found: os.stat_result) -> Stamp:
-        return cls(found.st_size, found.st_mtime_ns, found.st_ino)
+        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 class Place(Record):
@@ -102,7 +105,7 @@ class BlockIndex:
     def find(self, digests: Sequence[bytes]) -> list[list[Place]]:
         """For each where it may lie, at most :data:`CANDIDATES` places."""
         statement = (
-            "SELECT f.id, f.path, f.size, f.mtime_ns, f.inode, b.offset, b.size FROM blocks b "
+            "SELECT f.id, f.path, f.size, f.mtime_ns, f.ctime_ns, f.inode, b.offset, b.size FROM blocks b "
             f"JOIN files f ON f.id = b.file WHERE b.key = ? LIMIT {CANDIDATES}"
         )
         found: list[list[Place]] = []
@@ -111,8 +114,8 @@ class BlockIndex:
                 rows = self._connection.execute(statement, (_key(digest),))
                 found.append(
                     [
-                        Place(file, path, Stamp(size, mtime_ns, inode), offset, length)
-                        for file, path, size, mtime_ns, inode, offset, length in rows
+                        Place(file, path, Stamp(size, mtime_ns, ctime_ns, inode), offset, length)
+                        for file, path, size, mtime_ns, ctime_ns, inode, offset, length in rows
                     ]
                 )
         return found
@@ -121,7 +124,8 @@ class BlockIndex:
         """Whether the file is indexed as it is now."""
         with self._lock:
             row = self._connection.execute(
-                "SELECT size, mtime_ns, inode FROM files WHERE path = ? AND whole", (path,)
+                "SELECT size, mtime_ns, ctime_ns, inode FROM files WHERE path = ? AND whole",
+                (path,),
             ).fetchone()
         return row is not None and Stamp(*row) == stamp
 
@@ -148,8 +152,8 @@ class BlockIndex:
             if row is not None:
                 self._forget(row[0])
             cursor = self._connection.execute(
-                "INSERT INTO files (path, size, mtime_ns, inode, used_at, blocks, whole) "
-                "VALUES (?, ?, ?, ?, ?, 0, 0)",
+                "INSERT INTO files (path, size, mtime_ns, ctime_ns, inode, used_at, blocks, whole) "
+                "VALUES (?, ?, ?, ?, ?, ?, 0, 0)",
                 (path, *stamp, time.time()),
             )
             assert cursor.lastrowid is not None
