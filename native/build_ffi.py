@@ -9,7 +9,10 @@ from pathlib import Path
 
 from cffi import FFI
 
-MODULES = ("err", "clock", "tcp", "verbs", "rdma", "crc", "crypto", "frame", "codec", "amst")
+MODULES = (
+    *("err", "clock", "tcp", "verbs", "rdma", "crc", "crypto"),
+    *("codec", "delta", "zero", "cdc", "frame", "amst"),
+)
 """In the order their declarations depend on each other."""
 
 FLAGS = [

@@ -93,10 +93,14 @@ struct nc_amst_stream_info {
     uint32_t rtt_us;
     uint32_t rttvar_us;
     uint32_t min_rtt_us;
+    uint32_t base_rtt_us;
     uint32_t snd_cwnd;
     uint32_t snd_mss;
     uint32_t unsent_bytes;
     uint32_t total_retrans;
+    uint32_t segments_out;
+    uint32_t needless_retrans;
+    uint32_t delivered;
     uint32_t delivered_ce;
     int ecn;
     int app_limited;

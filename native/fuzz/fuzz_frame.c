@@ -59,15 +59,23 @@ static void frame_obeys(const struct nc_frame *frame, uint32_t max_chunk)
 {
     int content = frame->type == NC_FRAME_DATA || frame->type == NC_FRAME_SEGMENT;
     int named = content || frame->type == NC_FRAME_ZERO || frame->type == NC_FRAME_END;
+    uint32_t least = frame->flags != 0 ? NC_FRAME_DELTA_BYTES : 0;
 
     ALWAYS(frame->type >= NC_FRAME_HELLO && frame->type < NC_FRAME_MAX);
-    ALWAYS(frame->flags == 0 && frame->codec == 0 && frame->base == 0);
+    ALWAYS(frame->type == NC_FRAME_DATA || (frame->flags == 0 && frame->codec == 0));
+    ALWAYS((frame->flags & ~NC_FRAME_DELTA) == 0 && frame->codec < NC_FRAME_CODECS);
+    ALWAYS((frame->flags != 0) == (frame->base != 0));
     ALWAYS(named == (frame->object != 0));
     ALWAYS(frame->offset <= INT64_MAX);
     if (content) {
         ALWAYS(frame->raw_size > 0 && frame->raw_size <= max_chunk);
         ALWAYS(frame->raw_size <= NC_FRAME_MAX_CHUNK);
-        ALWAYS(frame->wire_size == frame->raw_size + NC_FRAME_CHECKSUM_BYTES);
+        /* What is coded is never larger than what it is of, and never nothing. */
+        ALWAYS(frame->wire_size <= frame->raw_size + NC_FRAME_CHECKSUM_BYTES);
+        if (frame->codec == 0 && frame->flags == 0)
+            ALWAYS(frame->wire_size == frame->raw_size + NC_FRAME_CHECKSUM_BYTES);
+        else
+            ALWAYS(frame->wire_size > NC_FRAME_CHECKSUM_BYTES + least);
         ALWAYS(frame->offset + frame->raw_size <= INT64_MAX);
     } else {
         ALWAYS(frame->raw_size == 0);
@@ -115,6 +123,7 @@ static void acknowledgement_is_judged(const uint8_t *bytes)
     switch (ack.kind) {
     case NC_ACK_CHUNK:
     case NC_ACK_SEGMENT:
+    case NC_ACK_BASE:
         ALWAYS(ack.value <= NC_FRAME_MAX_CHUNK);
         __attribute__((fallthrough));
     case NC_ACK_ZERO:

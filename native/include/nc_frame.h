@@ -117,7 +117,8 @@ int nc_frame_ack_read(const uint8_t bytes[NC_FRAME_ACK_BYTES], struct nc_frame_a
 
 /* What follows the payload: the tag on an encrypted link. On one that is not, frames whose payload
  * is not content have no checksum in it, and so get one behind it: CRC-32, begun with the link's
- * seed. */
+ * seed. So do frames of coded content: a codec may make the same of bytes that were changed, and a
+ * difference cannot be checked where the base is gone. */
 size_t nc_frame_trailer_bytes(const struct nc_frame *frame, int encrypted);
 
 /* What NC_ACK_REFUSED carries. X(nc_err_code, number on the wire): those of nc_err_code are private

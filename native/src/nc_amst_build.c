@@ -54,7 +54,8 @@ int nc_stream_seal(struct nc_stream *stream, struct nc_frame *frame, uint8_t *ar
         if (tail_size > 0)
             memcpy(payload + size, tail, tail_size);
         if (nc_frame_trailer_bytes(frame, 0) != 0) {
-            put32(payload + size, nc_crc32(stream->link->seed, payload, size));
+            put32(payload + size + tail_size,
+                  nc_crc32(stream->link->seed, payload, size + tail_size));
             total += NC_FRAME_CHECKSUM_BYTES;
         }
     }

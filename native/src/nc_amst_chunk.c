@@ -41,7 +41,6 @@ static void widen(struct nc_stream *stream, struct nc_flight *flight, uint64_t n
 {
     struct nc_amst_object *object = flight->object;
     uint64_t end = next_data >= object->size ? object->chunks : next_data / object->chunk;
-    uint64_t saved = flight->bytes;
     uint64_t index = flight->first + 1;
 
     while (index < end && nc_bit(object->todo, index))
@@ -55,7 +54,7 @@ static void widen(struct nc_stream *stream, struct nc_flight *flight, uint64_t n
 
         object->leaves[i] = size == object->chunk ? object->zero_leaf : nc_crc32_zeros(0, size);
     }
-    nc_flight_recredit(stream, flight, saved);
+    nc_flight_shrink(stream, flight, 0);
 }
 
 /* A frame without bytes for the zeros of the flight. The lock is held, and given back. */
@@ -181,10 +180,8 @@ bool nc_stream_build_chunk(struct nc_stream *stream, struct nc_flight *flight)
         return send_zeros(stream, flight, flight->offset + size);
     }
     object->leaves[flight->first] = checksum;
-    flight->wire = coded.data != NULL ? coded.size : size;
     flight->delta = (coded.flags & NC_FRAME_DELTA) != 0;
-    if (flight->wire < size)
-        nc_flight_shrink(stream, flight, flight->wire);
+    nc_flight_built_as(stream, flight, coded.data != NULL ? coded.size : size);
     good = nc_flight_built(stream, flight, lies_still || counts);
     (void)pthread_mutex_unlock(&link->lock);
     if (!good) {

@@ -134,6 +134,7 @@ struct nc_amst_object {
     int content_class;
     uint8_t classes[4]; /* of the last samples */
     uint32_t samples;
+    double saved_share;      /* of its bytes, by encoding, lately */
     double sample_credit_ns; /* that the next one may take */
     double sample_ns;        /* what the last one took */
     int rung;                /* of the last chunk, if it was not just tried */
@@ -198,10 +199,11 @@ struct nc_flight {
     bool building; /* its thread makes a frame of it outside of the lock */
     bool delta;    /* sent as the difference to a base */
     uint64_t offset;
-    uint64_t bytes;  /* of content */
-    uint64_t credit; /* of the receiver's window */
-    uint64_t wire;   /* payload as it was sent; 0: not yet */
-    uint64_t first;  /* chunk */
+    uint64_t bytes;   /* of content */
+    uint64_t credit;  /* of the receiver's window */
+    uint64_t wire;    /* payload as it was sent; 0: not yet */
+    uint64_t charged; /* to the rate limits */
+    uint64_t first;   /* chunk */
     uint64_t count;
     uint64_t sent_ns;
     struct nc_segment *segment;
@@ -413,10 +415,12 @@ void nc_link_wake(struct nc_amst_link *link, unsigned count);
 void nc_link_idle(struct nc_stream *stream, enum nc_idle why, uint64_t now_ns);
 void nc_link_not_idle(struct nc_stream *stream, uint64_t now_ns);
 void nc_flight_charge(struct nc_stream *stream, struct nc_flight *flight);
-/* It turned out to carry nothing: what was charged for `bytes` is given back. */
-void nc_flight_recredit(struct nc_stream *stream, struct nc_flight *flight, uint64_t bytes);
-/* It became `wire` bytes: the rest of what was charged for it is given back. */
+/* It became `wire` bytes: the rest of what was charged for it is given back. What is charged when a
+ * piece is picked is what pieces of its object became lately: with all of its bytes a rate limit
+ * would keep other threads from encoding meanwhile. */
 void nc_flight_shrink(struct nc_stream *stream, struct nc_flight *flight, uint64_t wire);
+/* Likewise, of a chunk whose content was encoded. */
+void nc_flight_built_as(struct nc_stream *stream, struct nc_flight *flight, uint64_t wire);
 void nc_flight_remove(struct nc_stream *stream, struct nc_flight *flight);
 /* Puts back what a stream carried. */
 void nc_flight_requeue(struct nc_stream *stream);

@@ -14,6 +14,8 @@
 #define HEDGE_FLOOR_NS UINT64_C(20000000)
 /* What a frame without content takes of the window. */
 #define SMALL_CREDIT 64
+/* How quickly it is learnt what encoding saves of an object. */
+#define SAVED_LEARN 0.25
 
 static struct nc_flight *launch(struct nc_stream *stream, struct nc_amst_object *object,
                                 uint8_t frame, uint64_t now_ns)
@@ -51,15 +53,8 @@ void nc_flight_charge(struct nc_stream *stream, struct nc_flight *flight)
 {
     stream->link->in_flight += flight->credit;
     stream->in_flight_bytes += flight->credit;
-    settle(stream, flight->object, (int64_t)flight->bytes);
-}
-
-void nc_flight_recredit(struct nc_stream *stream, struct nc_flight *flight, uint64_t bytes)
-{
-    stream->link->in_flight -= flight->credit - SMALL_CREDIT;
-    stream->in_flight_bytes -= flight->credit - SMALL_CREDIT;
-    flight->credit = SMALL_CREDIT;
-    settle(stream, flight->object, -(int64_t)bytes);
+    flight->charged = (uint64_t)((double)flight->bytes * (1 - flight->object->saved_share));
+    settle(stream, flight->object, (int64_t)flight->charged);
 }
 
 void nc_flight_shrink(struct nc_stream *stream, struct nc_flight *flight, uint64_t wire)
@@ -71,7 +66,18 @@ void nc_flight_shrink(struct nc_stream *stream, struct nc_flight *flight, uint64
         stream->in_flight_bytes -= flight->credit - credit;
         flight->credit = credit;
     }
-    settle(stream, flight->object, (int64_t)wire - (int64_t)flight->bytes);
+    settle(stream, flight->object, (int64_t)wire - (int64_t)flight->charged);
+    flight->charged = wire;
+}
+
+void nc_flight_built_as(struct nc_stream *stream, struct nc_flight *flight, uint64_t wire)
+{
+    struct nc_amst_object *object = flight->object;
+    double saved = wire < flight->bytes ? 1 - (double)wire / (double)flight->bytes : 0;
+
+    flight->wire = wire;
+    object->saved_share += (saved - object->saved_share) * SAVED_LEARN;
+    nc_flight_shrink(stream, flight, wire);
 }
 
 static bool next_todo(struct nc_amst_object *object, uint64_t *ret_index)

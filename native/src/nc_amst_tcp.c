@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/inet_diag.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -213,6 +214,22 @@ void nc_tcp_receive(struct nc_stream *stream)
 
 /* --- Figures --- */
 
+/* BBR empties the queue it made once in ten seconds to see the way without it (draft-ietf-ccwg-bbr,
+ * 5.3.4), and keeps what it saw; nothing else in the kernel knows that. 0 with another algorithm.
+ */
+static uint32_t base_rtt(int fd, const char *congestion)
+{
+    union tcp_cc_info info;
+    socklen_t size = sizeof info;
+
+    memset(&info, 0, sizeof info);
+    if (strcmp(congestion, "bbr") != 0 ||
+        getsockopt(fd, IPPROTO_TCP, TCP_CC_INFO, &info, &size) != 0 || size < sizeof info.bbr)
+        return 0;
+    /* All ones before there is a sample. */
+    return info.bbr.bbr_min_rtt == UINT32_MAX ? 0 : info.bbr.bbr_min_rtt;
+}
+
 static void describe(struct nc_stream *stream, struct nc_amst_stream_info *ret_info)
 {
     struct tcp_info info;
@@ -229,6 +246,9 @@ static void describe(struct nc_stream *stream, struct nc_amst_stream_info *ret_i
     ret_info->snd_mss = info.tcpi_snd_mss;
     ret_info->unsent_bytes = info.tcpi_notsent_bytes;
     ret_info->total_retrans = info.tcpi_total_retrans;
+    ret_info->segments_out = info.tcpi_data_segs_out;
+    ret_info->needless_retrans = info.tcpi_dsack_dups;
+    ret_info->delivered = info.tcpi_delivered;
     ret_info->delivered_ce = info.tcpi_delivered_ce;
     ret_info->ecn = (info.tcpi_options & TCPI_OPT_ECN) != 0;
     ret_info->app_limited = info.tcpi_delivery_rate_app_limited;
@@ -240,6 +260,7 @@ static void describe(struct nc_stream *stream, struct nc_amst_stream_info *ret_i
     size = sizeof ret_info->congestion;
     if (getsockopt(stream->fd, IPPROTO_TCP, TCP_CONGESTION, ret_info->congestion, &size) != 0)
         ret_info->congestion[0] = '\0';
+    ret_info->base_rtt_us = base_rtt(stream->fd, ret_info->congestion);
 }
 
 void nc_amst_link_streams(struct nc_amst_link *link, struct nc_amst_stream_info *ret_streams,

@@ -253,8 +253,10 @@ size_t nc_frame_trailer_bytes(const struct nc_frame *frame, int encrypted)
 {
     if (encrypted || frame->type == NC_FRAME_HELLO || frame->type == NC_FRAME_HELLO_ACK)
         return NC_CRYPTO_TAG_BYTES;
-    return frame->type == NC_FRAME_ACK || frame->type == NC_FRAME_ZERO ? NC_FRAME_CHECKSUM_BYTES
-                                                                       : 0;
+    return frame->type == NC_FRAME_ACK || frame->type == NC_FRAME_ZERO || frame->codec != 0 ||
+                   frame->flags != 0
+               ? NC_FRAME_CHECKSUM_BYTES
+               : 0;
 }
 
 void nc_frame_ack_write(const struct nc_frame_ack *ack, uint8_t ret_bytes[NC_FRAME_ACK_BYTES])

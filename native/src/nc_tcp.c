@@ -2,8 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -133,4 +133,32 @@ int nc_tcp_probe(const char *name, struct nc_err *err)
     code = nc_tcp_set(fd, name, err);
     close(fd);
     return code;
+}
+
+int nc_tcp_info(int fd, struct nc_tcp_info *ret_info, struct nc_err *err)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+
+    /* An older kernel fills less and says how much: what it does not know stays zero. */
+    memset(&info, 0, sizeof info);
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0) {
+        int saved = errno;
+
+        return nc_err_set(err, code_of(saved), saved, "cannot read TCP_INFO");
+    }
+    *ret_info = (struct nc_tcp_info){
+        .rtt_us = info.tcpi_rtt,
+        .rttvar_us = info.tcpi_rttvar,
+        .min_rtt_us = info.tcpi_min_rtt,
+        .segments_out = info.tcpi_data_segs_out,
+        .total_retrans = info.tcpi_total_retrans,
+        .needless_retrans = info.tcpi_dsack_dups,
+        .delivered = info.tcpi_delivered,
+        .delivered_ce = info.tcpi_delivered_ce,
+        .ecn = (info.tcpi_options & TCPI_OPT_ECN) != 0,
+        .app_limited = info.tcpi_delivery_rate_app_limited,
+        .delivery_rate = info.tcpi_delivery_rate,
+    };
+    return NC_ERR_OK;
 }

@@ -16,6 +16,7 @@
 
 #include "check.h"
 #include "nc_amst.h"
+#include "nc_codec.h"
 #include "nc_err.h"
 #include "nc_frame.h"
 
@@ -101,7 +102,8 @@ static void open_link(struct side *side, int initiator, int encrypt, int secret)
                                            .encrypt = encrypt,
                                            .max_chunk = NC_FRAME_MIN_CHUNK,
                                            .send_window = 1u << 20,
-                                           .receive_window = 1u << 20};
+                                           .receive_window = 1u << 20,
+                                           .codecs = nc_codec_available() | NC_AMST_DELTA};
     struct nc_err err;
 
     memset(options.secret, secret, sizeof options.secret);
@@ -134,7 +136,8 @@ static int next_frame(struct lane *lane, int encrypt)
         ssize_t got;
 
         if (frame->size >= NC_FRAME_HEADER_BYTES) {
-            struct nc_frame head = {.type = frame->data[5]};
+            struct nc_frame head = {
+                .type = frame->data[5], .flags = frame->data[6], .codec = frame->data[7]};
 
             want += (size_t)frame->data[46] << 8 | frame->data[47];
             want += nc_frame_trailer_bytes(&head, encrypt);
@@ -339,16 +342,59 @@ static void await_quiet(const struct side *side)
     CHECK(info.streams == 0);
 }
 
+/* Every other chunk can be compressed; some are zeros, and some are nearly as they were. */
+static void make_content(uint8_t *old, uint8_t *new)
+{
+    for (size_t i = 0; i < SIZE; i++) {
+        size_t chunk = i / CHUNK;
+
+        old[i] = (uint8_t)draw(256);
+        new[i] = chunk % 5 == 4   ? 0
+                 : chunk % 5 == 3 ? old[i]
+                 : chunk % 2 == 0 ? (uint8_t)draw(256)
+                                  : (uint8_t)(draw(16) == 0 ? draw(256) : i / 64);
+        if (chunk % 5 == 3 && draw(200) == 0)
+            new[i] ^= 1;
+    }
+}
+
+static struct nc_amst_coding draw_coding(void)
+{
+    static const struct nc_amst_coding codings[] = {
+        {.policy = NC_AMST_CODING_OFF},
+        {.policy = NC_AMST_CODING_ADAPTIVE, .level_min = -5, .level_max = 9},
+        {.policy = NC_AMST_CODING_FIXED, .codec = NC_CODEC_LZ4, .level = 1},
+        {.policy = NC_AMST_CODING_FIXED, .codec = NC_CODEC_ZSTD, .level = 1},
+    };
+
+    return codings[draw(4)];
+}
+
 /* Moves one object, harmed or not; ends both links. */
 static void move_object(struct side *a, struct side *b, int listener, int encrypt, int secret,
                         uint32_t odds, int record)
 {
+    static uint8_t base[SIZE];
     static uint8_t from[SIZE];
     static uint8_t to[SIZE + 64];
-    struct nc_amst_source source = {
-        .number = 1, .fd = -1, .memory = from, .size = SIZE, .chunk = CHUNK};
-    struct nc_amst_target target = {
-        .number = 1, .fd = -1, .memory = to, .size = SIZE, .chunk = CHUNK};
+    uint32_t base_id = draw(2);
+    struct nc_amst_source source = {.number = 1,
+                                    .fd = -1,
+                                    .memory = from,
+                                    .size = SIZE,
+                                    .chunk = CHUNK,
+                                    .coding = draw_coding(),
+                                    .base_id = base_id,
+                                    .base_fd = -1,
+                                    .base_memory = base};
+    struct nc_amst_target target = {.number = 1,
+                                    .fd = -1,
+                                    .memory = to,
+                                    .size = SIZE,
+                                    .chunk = CHUNK,
+                                    .base_id = base_id,
+                                    .base_fd = -1,
+                                    .base_memory = base};
     struct nc_amst_object *sent;
     struct nc_amst_object *received;
     struct connection connection;
@@ -356,8 +402,7 @@ static void move_object(struct side *a, struct side *b, int listener, int encryp
     uint32_t id = 1;
     int open = 0;
 
-    for (size_t i = 0; i < SIZE; i++)
-        from[i] = (uint8_t)draw(256);
+    make_content(base, from);
     memset(to, CANARY, sizeof to);
     open_link(a, 1, encrypt, secret);
     open_link(b, 0, encrypt, secret);

@@ -1,4 +1,5 @@
-"""TCP congestion control algorithms: what there is, what is permitted, what a socket uses."""
+"""TCP congestion control algorithms: what there is, what is permitted, what a socket uses; and what
+the kernel measured of a connection."""
 
 from __future__ import annotations
 
@@ -9,9 +10,33 @@ from novacron._native.ffi import (
     NativeNotFoundError,
     native,
 )
+from novacron.record import Record
 
 LIST_BYTES = 4096
 """The kernel's own buffer for these lists is TCP_CA_BUF_MAX, 2048 bytes."""
+
+
+class TcpInfo(Record):
+    """``struct nc_tcp_info``. Times in microseconds; counters are of the connection's whole life."""
+
+    rtt_us: int
+    """Smoothed by the kernel; 0 without a sample."""
+    rttvar_us: int
+    """Smoothed mean deviation."""
+    min_rtt_us: int
+    segments_out: int
+    """With data, repeated ones included."""
+    total_retrans: int
+    needless_retrans: int
+    """Those the other end said it had already: reordered or late, not lost."""
+    delivered: int
+    delivered_ce: int
+    ecn: bool
+    """Negotiated with the other end."""
+    app_limited: bool
+    """:attr:`delivery_rate` says how much there was to send, not what the way carries."""
+    delivery_rate: int
+    """Bytes a second."""
 
 
 def available() -> tuple[str, ...]:
@@ -75,6 +100,32 @@ def chosen(fd: int) -> str:
     code = loaded.lib.nc_tcp_get(fd, name, size, error)
     loaded.check(code, error, "cannot read a socket's congestion control")
     return loaded.text(name)
+
+
+def info(fd: int) -> TcpInfo:
+    """What the kernel measured of the connection *fd*, which stays the caller's.
+
+    Raises:
+      NativeInvalidError: not a TCP socket.
+    """
+    loaded = native()
+    error = loaded.new_error()
+    found = loaded.ffi.new("struct nc_tcp_info *")
+    code = loaded.lib.nc_tcp_info(fd, found, error)
+    loaded.check(code, error, "cannot read what is known of a connection")
+    return TcpInfo(
+        rtt_us=found.rtt_us,
+        rttvar_us=found.rttvar_us,
+        min_rtt_us=found.min_rtt_us,
+        segments_out=found.segments_out,
+        total_retrans=found.total_retrans,
+        needless_retrans=found.needless_retrans,
+        delivered=found.delivered,
+        delivered_ce=found.delivered_ce,
+        ecn=bool(found.ecn),
+        app_limited=bool(found.app_limited),
+        delivery_rate=found.delivery_rate,
+    )
 
 
 def _list(loaded: Native, which: int) -> str:

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from novacron import __version__
+from novacron.api import answers
 from novacron.api.entry import Entry
 from novacron.api.parameters import SCHEMAS
 from novacron.api.policy import POLICY, PREFIX, check_policy
@@ -137,7 +138,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             operation["x-role"] = rule.role.value
             operation["security"] = [{"token": []}] + ([{"certificate": []}] if rule.node else [])
             operation["responses"]["default"] = problem
-    for name, schema in SCHEMAS.items():
+    for name, schema in {**SCHEMAS, **answers.SCHEMAS}.items():
         components["schemas"][name] = schema()
     return made
 
@@ -149,6 +150,11 @@ def _described(entry: Entry) -> dict[str, Any]:
         described["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": schema}},
+        }
+    if entry.answer:
+        schema = {"$ref": f"#/components/schemas/{entry.answer}"}
+        described["responses"] = {
+            str(entry.status): {"content": {"application/json": {"schema": schema}}}
         }
     return described
 

@@ -28,3 +28,6 @@ class Entry(Record):
     body: str = ""
     """Name of the body's schema in :data:`novacron.api.parameters.SCHEMAS`."""
     status: int = 200
+    answer: str = ""
+    """Name of the schema in :data:`novacron.api.answers.SCHEMAS` of what it answers, where there is
+    more to say of that than the description does."""

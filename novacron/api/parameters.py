@@ -130,6 +130,11 @@ class TransferRequest(BaseModel):
         "normal", description="Urgent ones are served first, background ones last."
     )
     limit_bps: int = Field(0, ge=0, lt=2**63, description="Bytes a second at most; 0 for no limit.")
+    codec: str = Field(
+        "",
+        pattern=r"^(|auto|off|lz4|zstd(:-?[0-9]{1,2})?)$",
+        description="How what is sent is encoded: auto, off, lz4, zstd or zstd:LEVEL (-7 to 19); empty for what dwcp.hde of this node says. With direction send only: the sender decides.",
+    )
     deadline_seconds: float | None = Field(
         None,
         gt=0,

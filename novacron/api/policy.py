@@ -43,6 +43,7 @@ POLICY: dict[tuple[str, str], Rule] = {
     ("POST", "/api/v1/environment/refresh"): Rule(Role.OPERATOR, action="environment.refresh"),
     ("GET", "/api/v1/peers"): Rule(Role.VIEWER),
     ("GET", "/api/v1/dwcp"): Rule(Role.VIEWER),
+    ("GET", "/api/v1/mode"): Rule(Role.VIEWER),
     ("GET", "/api/v1/transfers"): Rule(Role.VIEWER),
     ("GET", "/api/v1/transfers/{id}"): Rule(Role.VIEWER),
     # An operator, within dwcp.amst.directories. Reading or writing any file of the host is an

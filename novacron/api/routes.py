@@ -129,6 +129,12 @@ class Routes:
         await self._services.environment.refresh()
         return {"facts": _plain(self._services.environment.facts())}
 
+    async def mode(self) -> JsonObject:
+        """The network mode of the node, whether it was measured or forced, and why; each path with
+        what was measured of it and the score of each mode; the latest switches. What was not measured
+        is null."""
+        return self._services.environment.mode_report()
+
     async def peers(self) -> JsonObject:
         """Sessions with other nodes, their measured links, and the configured seeds."""
         network = self._services.network
@@ -171,6 +177,7 @@ class Routes:
             Entry("GET", "/environment", self.facts),
             Entry("POST", "/environment/refresh", self.refresh),
             Entry("GET", "/peers", self.peers),
+            Entry("GET", "/mode", self.mode),
             *TransferRoutes(self._services).table(),
             Entry("GET", "/tokens", self.tokens),
             Entry("POST", "/tokens", self.create_token, body=TOKEN_REQUEST, status=201),

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import Request
 
+from novacron.api.answers import TRANSFER
 from novacron.api.entry import Entry, NotHereError
 from novacron.api.parameters import (
     LIMIT_REQUEST,
@@ -48,7 +49,8 @@ class TransferRoutes:
         return {"transfers": [_view(transfer) for transfer in found]}
 
     async def transfer(self, request: Request) -> JsonObject:
-        """One transfer: how far it is, how fast, and what went wrong."""
+        """One transfer: how far it is, how fast, how its content was encoded and why, and what went
+        wrong."""
         return _view(self._dwcp.transfers.find(TRANSFER_ID.read(request)))
 
     async def start(self, request: Request) -> JsonObject:
@@ -56,7 +58,7 @@ class TransferRoutes:
         record, before it has moved anything; with one that is under way already if it was asked for
         the same. Files of this node outside of dwcp.amst.directories take the role admin."""
         wanted = read_body(TransferRequest, await request.body())
-        _check_paths(wanted)
+        _check(wanted)
         transfers = self._dwcp.transfers
         principal: Principal = request.state.principal
         anywhere = principal.role.allows(Role.ADMIN)
@@ -82,7 +84,9 @@ class TransferRoutes:
         # files follows no link, and so cannot be led outside afterwards.
         started: Transfer
         if wanted.direction == "send":
-            started = await transfers.send(SendRequest(**common, anywhere=anywhere))
+            started = await transfers.send(
+                SendRequest(**common, anywhere=anywhere, codec=wanted.codec)
+            )
         else:
             started = await transfers.receive(ReceiveRequest(**common, anywhere=anywhere))
         request.state.target = started.id.hex()
@@ -118,12 +122,26 @@ class TransferRoutes:
         return [
             Entry("GET", "/dwcp", self.dwcp),
             Entry("GET", "/transfers", self.transfers, (TRANSFER_STATE,)),
-            Entry("GET", "/transfers/{id}", self.transfer, by_id),
-            Entry("POST", "/transfers", self.start, body=TRANSFER_REQUEST, status=201),
-            Entry("POST", "/transfers/{id}/pause", self.pause, by_id),
-            Entry("POST", "/transfers/{id}/resume", self.resume, by_id),
-            Entry("POST", "/transfers/{id}/cancel", self.cancel, by_id),
-            Entry("POST", "/transfers/{id}/limit", self.limit, by_id, body=LIMIT_REQUEST),
+            Entry("GET", "/transfers/{id}", self.transfer, by_id, answer=TRANSFER),
+            Entry(
+                "POST",
+                "/transfers",
+                self.start,
+                body=TRANSFER_REQUEST,
+                status=201,
+                answer=TRANSFER,
+            ),
+            Entry("POST", "/transfers/{id}/pause", self.pause, by_id, answer=TRANSFER),
+            Entry("POST", "/transfers/{id}/resume", self.resume, by_id, answer=TRANSFER),
+            Entry("POST", "/transfers/{id}/cancel", self.cancel, by_id, answer=TRANSFER),
+            Entry(
+                "POST",
+                "/transfers/{id}/limit",
+                self.limit,
+                by_id,
+                body=LIMIT_REQUEST,
+                answer=TRANSFER,
+            ),
         ]
 
     @property
@@ -157,9 +175,10 @@ def _outside(path: str) -> ForbiddenError:
     )
 
 
-def _check_paths(wanted: TransferRequest) -> None:
+def _check(wanted: TransferRequest) -> None:
     """Raises:
-    InvalidRequestError: a path cannot be one, or one of this node is not absolute."""
+    InvalidRequestError: a path cannot be one, or one of this node is not absolute; or a codec is
+      given for what another node sends."""
     sent = wanted.direction == "send"
     faults = []
     named = [(f"body.paths.{i}", path, sent) for i, path in enumerate(wanted.paths)]
@@ -170,5 +189,7 @@ def _check_paths(wanted: TransferRequest) -> None:
             faults.append((where, "it holds what no path can"))
         elif local and not path.startswith("/"):
             faults.append((where, "a path of this node is absolute"))
+    if wanted.codec and not sent:
+        faults.append(("body.codec", "the node that sends decides how it encodes"))
     if faults:
         raise InvalidRequestError(faults)

@@ -23,6 +23,7 @@ COMMANDS = {
     "receive": "sending",
     "transfers": "transfers",
     "dwcp": "dwcp",
+    "mode": "mode",
     "config": "config",
     "token": "token",
     "keys": "keys",

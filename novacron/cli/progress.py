@@ -14,6 +14,8 @@ View = Mapping[str, Any]
 
 ENDED = frozenset({"done", "failed", "cancelled"})
 SHORT_ID = 8
+MIN_RATIO = 1.05
+"""From here on content became less worth telling of."""
 _BAR_WIDTH = 24
 _FIGURES_WIDTH = 50
 """Columns that what stands behind the bar takes at most."""
@@ -71,7 +73,7 @@ def details(view: View) -> str:
         streams = f"{view['streams']} {'stream' if view['streams'] == 1 else 'streams'}"
         crypt = "encrypted" if view["encrypted"] else "not encrypted"
         parts.append(f"{streams} ({cell(view['mover'])}, {crypt})")
-    parts.append(f"{size(view['wire_bytes'])} on the wire")
+    parts.append(_wire(view))
     if view["limit_bps"]:
         parts.append(f"limit {size(view['limit_bps'])}/s")
     if view["files_total"] > 1:
@@ -79,6 +81,20 @@ def details(view: View) -> str:
     if view["current"]:
         parts.append(cell(view["current"]))
     return ", ".join(parts)
+
+
+def _wire(view: View) -> str:
+    """``12 MiB on the wire (3.4:1)``, while it moves ``12 MiB on the wire at 4.0 MiB/s (3.4:1)``.
+    Nothing is said of a ratio that is none."""
+    rate = f" at {size(view['wire_rate_bps'])}/s" if view["wire_rate_bps"] else ""
+    found = view["coding"]["ratio"]
+    shown = f" ({ratio(found)})" if found is not None and found >= MIN_RATIO else ""
+    return f"{size(view['wire_bytes'])} on the wire{rate}{shown}"
+
+
+def ratio(value: float) -> str:
+    """Content for each byte on the wire: ``3.4:1``, ``118:1``."""
+    return f"{value:.0f}:1" if value >= 100 else f"{value:.1f}:1"
 
 
 def line(view: View) -> str:
@@ -93,12 +109,13 @@ def summary(view: View) -> str:
     start = view["started_at"] or view["created_at"]
     took = max(0.0, (view["finished_at"] or start) - start)
     speed = f" ({size(view['bytes_done'] / took)}/s)" if took > 0 else ""
-    notes = [f"{size(view['wire_bytes'])} on the wire"]
+    kept = view["bytes_done"] - view["bytes_moved"] - view["bytes_zero"]
+    notes = []
+    if kept > 0:
+        notes += [f"{size(kept)} were there already", f"{size(view['bytes_moved'])} moved"]
+    notes.append(_wire(view))
     if view["bytes_zero"]:
         notes.append(f"{size(view['bytes_zero'])} of holes")
-    kept = view["bytes_done"] - view["bytes_moved"] - view["bytes_zero"]
-    if kept > 0:
-        notes.append(f"{size(kept)} were there already")
     if view["bytes_resent"]:
         notes.append(f"{size(view['bytes_resent'])} sent twice")
     if view["files_skipped"]:

@@ -12,7 +12,7 @@ from novacron.cli.manual import Formatter, manual
 from novacron.cli.progress import Screen, View, open_screen, summary
 from novacron.cli.stored import Subparsers, duration
 from novacron.cli.tables import as_json, cell
-from novacron.cli.transfer_arguments import local_path, rate, split_sources, split_target
+from novacron.cli.transfer_arguments import codec, local_path, rate, split_sources, split_target
 from novacron.cli.watching import Follower, follow
 from novacron.config.options import add_configuration_options
 from novacron.errors import ApiError, ConflictError, NovaCronError, UnavailableError
@@ -57,6 +57,7 @@ def register(subparsers: Subparsers) -> None:
             ("novacron send -r templates 7669:/srv/images/", "a directory, to a node by its id"),
             ("novacron send --limit 200Mbit --detach big.img node-2:big.img", "gently, and later"),
             ("novacron send --overwrite disk.img node-2:disk.img", "a new version: what changed"),
+            ("novacron send --codec off vault.img node-2:", "nothing about its content shows"),
             ("novacron send a.img b.img [2001:db8::2]:7401:in/", "two files, to an address"),
         ],
     )
@@ -69,6 +70,14 @@ def register(subparsers: Subparsers) -> None:
         help="where to: the node's id, the first characters of one, or host[:port] of its peer "
         "listener; then a path in its dwcp.amst.directories, relative to the first. With / at its "
         "end, or for several files, a directory",
+    )
+    send_parser.add_argument(
+        "--codec",
+        type=codec,
+        metavar="CODEC",
+        help="how it is encoded: auto (what gets it over soonest), off (as it is; for machines whose "
+        "content must not show in the size of what is sent), lz4, zstd, zstd:LEVEL (default: "
+        "dwcp.hde.codec)",
     )
     send_parser.set_defaults(run=send)
 
@@ -160,7 +169,10 @@ def _add(
 def send(args: argparse.Namespace) -> int:
     node, path = split_target(args.target)
     paths = [local_path(one) for one in args.paths]
-    return _run(args, {"direction": "send", "node": node, "paths": paths, "path": path})
+    request = {"direction": "send", "node": node, "paths": paths, "path": path}
+    if args.codec:
+        request["codec"] = args.codec
+    return _run(args, request)
 
 
 def receive(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ import re
 from novacron.errors import ApiError, InvalidError
 
 _RATE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([kKMGT]?)(i?)(B|bit)?(?:/s)?")
+_CODEC = re.compile(r"(auto|off|lz4|zstd)(?::(-?[0-9]{1,2}))?")
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _MAX_RATE = 2**63 - 1
 
@@ -96,3 +97,13 @@ def rate(text: str) -> int:
     raise argparse.ArgumentTypeError(
         "write 500k, 10M, 1.5G (bytes a second, thousands), 64MiB (of 1024), 800Mbit, or none"
     )
+
+
+def codec(text: str) -> str:
+    """``auto``, ``off``, ``lz4``, ``zstd`` or ``zstd:LEVEL``; for argparse."""
+    match = _CODEC.fullmatch(text)
+    if match is not None:
+        name, level = match.groups()
+        if level is None or (name == "zstd" and -7 <= int(level) <= 19):
+            return text
+    raise argparse.ArgumentTypeError("write auto, off, lz4, zstd, or zstd:LEVEL from -7 to 19")

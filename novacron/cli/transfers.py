@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from novacron.cli.client import add_node_options, client_for
+from novacron.cli.encoding import encoding
 from novacron.cli.manual import Formatter, manual
 from novacron.cli.node import items_of
 from novacron.cli.progress import ENDED, SHORT_ID, View, fraction, open_screen, seconds, size
@@ -54,7 +55,8 @@ def register(subparsers: Subparsers) -> None:
         actions,
         "show",
         "show everything about a transfer",
-        "Show everything the node knows about one transfer.",
+        "Show everything the node knows about one transfer: how far it is, how its content was\n"
+        "encoded and why, and what CPU that took.",
         [("novacron transfers show 5f0c", "by the first characters of its id")],
     )
     show.add_argument("id", metavar="ID", help="the transfer's id")
@@ -199,7 +201,12 @@ def show_transfer(args: argparse.Namespace) -> int:
         shown[name] = f"{shown[name]} ({size(shown[name])})"
     for name in ("created_at", "started_at", "finished_at", "deadline_at"):
         shown[name] = _clock(shown[name])
+    coding = shown.pop("coding")
+    shown["rate_bps"] = f"{size(shown['rate_bps'])}/s"
+    shown["wire_rate_bps"] = f"{size(shown['wire_rate_bps'])}/s"
     print(pairs(shown))
+    print()
+    print(encoding(coding))
     return 0
 
 

@@ -416,6 +416,35 @@ class HdeSettings(Section):
         json_schema_extra={"accepted": "letters, digits, dots, dashes and underscores"},
         description="Tenant of transfers that name none, and of files without a mark of another one. What one tenant has is never made use of for another.",
     )
+    dictionary: str | None = Field(
+        None,
+        max_length=4096,
+        description="File of a dictionary for messages that novacron hde train made; used with nodes that have the same one. Unset: the one that comes with the package.",
+    )
+    keep_messages: bool = Field(
+        False,
+        description="Keep up to 1024 messages about transfers, with the names of files in them, in dwcp/messages in the data directory, for novacron hde train --from-traffic.",
+    )
+
+
+class DetectionSettings(Section):
+    """How paths to other nodes are measured, and the network mode is found."""
+
+    interval: Seconds = Field(
+        1.0, ge=0.1, le=60, description="Seconds between two samples of each path."
+    )
+    samples: int = Field(
+        10, ge=5, le=100, description="Round trips that a path is judged by, the newest."
+    )
+    hysteresis: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description="How much better than the present mode another has to score to replace it; scores go from 0 to 1.",
+    )
+    cool_down: Seconds = Field(
+        30.0, ge=1, le=3600, description="Seconds a mode stays at least, once there is one."
+    )
 
 
 class DwcpSettings(Section):
@@ -427,6 +456,7 @@ class DwcpSettings(Section):
     )
     amst: AmstSettings = AmstSettings.model_construct()
     hde: HdeSettings = HdeSettings.model_construct()
+    detection: DetectionSettings = DetectionSettings.model_construct()
 
 
 class ApiSettings(Section):

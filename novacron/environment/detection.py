@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
@@ -20,12 +20,18 @@ from novacron.component import (
     ObservableComponent,
     Phase,
 )
-from novacron.config.schema import ResourcesSettings
+from novacron.config.schema import DwcpSettings, ResourcesSettings
 from novacron.data_directory import DataDirectory
 from novacron.environment.fact import PENDING, Fact, FactUnknownError, Probe, Value
 from novacron.environment.inquiry import Inquirer
 from novacron.environment.machine import Machine
+from novacron.environment.path import PathMeasure
 from novacron.environment.probes import PROBES
+from novacron.environment.probes.interfaces import fastest_bps
+
+if TYPE_CHECKING:
+    from novacron.environment.modes.track import Mode, PathMode
+    from novacron.environment.modes.watch import ModeChanges, ModeWatch
 
 logger = logging.getLogger("novacron.environment")
 
@@ -44,6 +50,9 @@ class Environment(ObservableComponent):
     ``initialize`` starts the probes and returns: :meth:`facts` says what is known so far, and who
     needs all of it calls :meth:`wait_facts`. A probe that fails or is late leaves its fact
     ``unknown`` with the reason; there is never a guess in its place.
+
+    The network's mode comes from the paths to other nodes. Who measures those tells
+    :meth:`observe_path`; until somebody does, the mode is what the devices suggest, and says so.
     """
 
     name: ClassVar[str] = "environment"
@@ -52,9 +61,14 @@ class Environment(ObservableComponent):
     probes: ClassVar[tuple[Probe, ...]] = PROBES
 
     def __init__(
-        self, settings: ResourcesSettings, data_directory: DataDirectory, view: NodeView
+        self,
+        settings: ResourcesSettings,
+        data_directory: DataDirectory,
+        view: NodeView,
+        dwcp: DwcpSettings,
     ) -> None:
         self._settings = settings
+        self._dwcp = dwcp
         self._view = view
         self._machine = Machine(data_directory=str(data_directory.root))
         self._facts: dict[str, Fact] = {}
@@ -62,6 +76,8 @@ class Environment(ObservableComponent):
         self._inquirer = Inquirer(self._machine, settings.probe_timeout)
         self._nursery: trio.Nursery | None = None
         self._told_native = False
+        # Outlives a restart as well: the paths did not change by it.
+        self._watch: ModeWatch | None = None
 
     async def initialize(self, nursery: trio.Nursery) -> None:
         self._facts = {probe.name: PENDING for probe in self.probes}
@@ -107,6 +123,82 @@ class Environment(ObservableComponent):
         if self._round.is_set():
             self._start_round()
         return await self.wait_facts()
+
+    # The network's mode ------------------------------------------------------------------------
+
+    @property
+    def mode(self) -> Mode:
+        """The node's network mode now."""
+        return self._modes().mode
+
+    def modes(self) -> ModeChanges:
+        """To iterate over with ``async for``: the mode as it is, then each time it is another one,
+        in name or in being measured. Nothing piles up for who is slow, and nothing is to be closed."""
+        from novacron.environment.modes.watch import ModeChanges
+
+        return ModeChanges(self._modes())
+
+    def observe_path(self, measure: PathMeasure) -> None:
+        """Take a new measure of a path. May change its mode, and the node's."""
+        self._modes().observe(measure, rdma=self.rdma_present())
+
+    def forget_path(self, peer: str) -> None:
+        """The path to *peer* is not measured any more. Harmless for one that never was."""
+        self._modes().forget(peer)
+
+    def review_modes(self) -> None:
+        """Call once in a while: a mode that was held until it had cooled down may change without a
+        new measure, and facts about devices may be known now."""
+        watch = self._modes()
+        self._tell_devices(watch)
+        watch.review()
+
+    def path_mode(self, peer: str) -> PathMode | None:
+        """The mode of the path to *peer*; None where nothing was told of it."""
+        return self._modes().path(peer)
+
+    def mode_is_near(self, peer: str, newest_us: float) -> bool:
+        """Whether, with a newest round trip of *newest_us*, the path's mode may be about to change,
+        so that measuring more of it is worth a few packets."""
+        return self._modes().is_near(peer, newest_us)
+
+    def mode_report(self) -> JsonObject:
+        """The node's mode, every path with its measures and scores, and the latest switches."""
+        watch = self._modes()
+        self._tell_devices(watch)
+        watch.review()
+        return watch.as_json()
+
+    def rdma_present(self) -> bool | None:
+        """Whether this node has an RDMA device; None where that is not known."""
+        devices = self._rdma_devices()
+        return None if devices is None else bool(devices)
+
+    def _modes(self) -> ModeWatch:
+        """Made when it is first asked for: no boot waits for its import."""
+        if self._watch is None:
+            from novacron.environment.modes.watch import ModeWatch
+
+            self._watch = ModeWatch(self._dwcp)
+            self._tell_devices(self._watch)
+        return self._watch
+
+    def _tell_devices(self, watch: ModeWatch) -> None:
+        if self._facts.get("rdma", PENDING) == PENDING:
+            return
+        interfaces = self._facts.get("interfaces", PENDING)
+        fastest = (
+            fastest_bps([each for each in interfaces.value if each["physical"]])
+            if interfaces.state == "known"
+            else None
+        )
+        watch.know_devices(self._rdma_devices(), fastest)
+
+    def _rdma_devices(self) -> list[str] | None:
+        fact = self._facts.get("rdma", PENDING)
+        if fact.state != "known":
+            return None
+        return [str(device["name"]) for device in fact.value["devices"]]
 
     async def health_check(self, depth: HealthDepth) -> Health:
         if depth is not HealthDepth.SHALLOW:

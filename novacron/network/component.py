@@ -94,6 +94,10 @@ class Network(ObservableComponent, Component):
     def sessions(self) -> list[PeerSession]:
         return list(self._registry)
 
+    async def wait_sessions_changed(self) -> None:
+        """Return when a session came or went."""
+        await self._registry.wait_changed()
+
     async def reach(self, node: str) -> PeerSession:
         """The session with *node*; where there is none one is made, and goes on as any other does.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import trio
 
+from novacron._native.tcp import TcpInfo
 from novacron.network.errors import ConnectError, TlsError
 from novacron.network.transport import join_address
 from novacron.protocol.events import ConnectionLostError
@@ -22,6 +23,8 @@ def _accept_all(certificate: bytes) -> str:
 class MemoryStream:
     """One end of a pair; at most *buffer* sent chunks wait for the other end."""
 
+    same_host = True
+
     def __init__(
         self,
         send: trio.MemorySendChannel[bytes],
@@ -33,6 +36,9 @@ class MemoryStream:
         self._receive = receive
         self.peer_address = peer_address
         self.peer_certificate = peer_certificate
+
+    def tcp_info(self) -> TcpInfo | None:
+        return None
 
     async def send_all(self, data: bytes) -> None:
         try:

@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from novacron._native.tcp import TcpInfo
 from novacron.errors import NetworkError, NovaCronError
 from novacron.network.errors import RequestFailedError, TlsError
 from novacron.network.metrics import BYTES, FRAMES, ROUND_TRIP, SEED_ROUND_TRIP
@@ -39,6 +40,7 @@ from novacron.protocol.messages import Goodbye, Request, Response
 from novacron.protocol.party import LocalParty
 from novacron.protocol.session import SessionMachine
 from novacron.protocol.states import ENDED, Role, State
+from novacron.record import Record
 
 logger = logging.getLogger("novacron.network")
 
@@ -50,6 +52,9 @@ BATCH_BYTES: Final = 65536
 FLUSH_TIMEOUT: Final = 1.0
 """Seconds for the last words of a session."""
 
+TRIPS_KEPT: Final = 32
+"""Single round trips that wait for whoever looks once in a while; a burst of pings is 10."""
+
 STATUS_OK: Final = 0
 STATUS_UNKNOWN_METHOD: Final = 1
 STATUS_FAILED: Final = 2
@@ -58,6 +63,14 @@ STATUS_INTERNAL: Final = 3
 RequestHandler = Callable[["PeerSession", bytes], Awaitable[bytes]]
 """Does what a peer asks. A NovaCronError becomes the answer's message; anything else is logged and
 answered without details."""
+
+
+class Trip(Record):
+    """A ping that was answered."""
+
+    seconds: float
+    info: TcpInfo | None
+    """What the kernel knew of the connection then."""
 
 
 class _Reply:
@@ -103,6 +116,7 @@ class PeerSession:
         """How it ended; None while it goes on."""
         self.goodbye: GoodbyeReceived | None = None
         self.ended = trio.Event()
+        self._trips: deque[Trip] = deque(maxlen=TRIPS_KEPT)
         self._local = local
         self._handlers = handlers
         self._outgoing: deque[bytes] = deque()
@@ -125,6 +139,24 @@ class PeerSession:
 
     def statistics(self) -> LinkStatistics:
         return self.machine.link.statistics(trio.current_time())
+
+    @property
+    def same_host(self) -> bool:
+        """Whether the peer is on this machine, as far as addresses tell."""
+        return self.stream.same_host
+
+    def trips_since(self, samples: int) -> list[Trip]:
+        """The single round trips after the first *samples* of this session, as far as they are kept:
+        the newest :data:`TRIPS_KEPT`. How many there were is in :meth:`statistics`."""
+        count = min(self.machine.link.samples - samples, len(self._trips))
+        return list(self._trips)[-count:] if count > 0 else []
+
+    def hasten_pings(self, count: int, interval: float) -> None:
+        """Measure the round trip *count* times soon, *interval* seconds apart, and no more often
+        than the protocol allows; does not wait. The pings are as any other, so that nothing is owed
+        where the session ends meanwhile."""
+        self.machine.hasten_pings(count, interval, trio.current_time())
+        self._wake.set()
 
     # The life of a session -----------------------------------------------------------------
 
@@ -358,6 +390,7 @@ class PeerSession:
             elif isinstance(event, Measured):
                 FRAMES.inc("received", "pong")
                 ROUND_TRIP.observe(event.round_trip)
+                self._trips.append(Trip(event.round_trip, self.stream.tcp_info()))
                 smoothed = self.machine.link.round_trip.smoothed
                 if self.seed_name is not None and smoothed is not None:
                     SEED_ROUND_TRIP.set(smoothed, self.seed_name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ssl
 from typing import Protocol
 
+from novacron._native.tcp import TcpInfo
 from novacron.environment.ports import AddressInvalidError
 
 
@@ -24,6 +25,16 @@ class Stream(Protocol):
     @property
     def peer_certificate(self) -> bytes:
         """The certificate the peer proved to hold the key of; DER."""
+        ...
+
+    @property
+    def same_host(self) -> bool:
+        """Whether the other end is on this machine, as far as addresses tell."""
+        ...
+
+    def tcp_info(self) -> TcpInfo | None:
+        """What the kernel measured of the connection; None where it is closed, is no TCP, or the
+        compiled part that reads it is missing. A system call, never a wait."""
         ...
 
     async def send_all(self, data: bytes) -> None:

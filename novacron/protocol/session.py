@@ -10,6 +10,7 @@ among the others, so that the same bytes give the same events however they were 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Final
@@ -58,6 +59,8 @@ HANDSHAKE_MAX_PAYLOAD: Final = 4096
 """Bytes. A Hello with every field at its longest is under 800."""
 MIN_PING_INTERVAL: Final = 0.05
 """Seconds; pings are sent no faster whatever is configured."""
+MAX_EXTRA_PINGS: Final = 20
+"""That one call may ask for: a second's worth at :data:`MIN_PING_INTERVAL`."""
 MAX_PINGS_PER_SECOND: Final = 100
 """Five times what :data:`MIN_PING_INTERVAL` allows: answering costs us more than asking costs the
 peer, so a flood is a violation."""
@@ -95,8 +98,11 @@ class SessionMachine:
         self._handshake_deadline = now + local.handshake_timeout
         self._last_frame = now
         self._next_ping = now
+        self._last_ping = -math.inf
         self._ping_interval = max(local.ping_interval, MIN_PING_INTERVAL)
         self._ping_sequence = 0
+        self._extra_pings = 0
+        self._extra_interval = MIN_PING_INTERVAL
         self._ping_window = now
         self._pings_in_window = 0
         self._next_request = 0
@@ -394,6 +400,16 @@ class SessionMachine:
 
     # Time -------------------------------------------------------------------------------------
 
+    def hasten_pings(self, count: int, interval: float, now: float) -> None:
+        """Send the next *count* pings *interval* seconds apart instead of ``ping_interval``, from
+        *now* on; no closer than :data:`MIN_PING_INTERVAL`. Those asked for before count as some of
+        them. Nothing outside of an open session."""
+        if self.state is not State.OPEN:
+            return
+        self._extra_pings = max(self._extra_pings, min(count, MAX_EXTRA_PINGS))
+        self._extra_interval = max(interval, MIN_PING_INTERVAL)
+        self._next_ping = min(self._next_ping, max(now, self._last_ping + self._extra_interval))
+
     def next_deadline(self) -> float:
         """When :meth:`tick` wants to be called, at the latest; infinity when never again."""
         if self.state in ENDED:
@@ -426,7 +442,13 @@ class SessionMachine:
             self._ping_sequence = (sequence + 1) & 0xFFFFFFFF
             events.append(Transmit(self.send(Ping(sequence, self._wall_clock_ns()))))
             self.link.ping_sent(sequence, now)
-            self._next_ping = now + self._ping_interval
+            self._last_ping = now
+            self._extra_pings = max(self._extra_pings - 1, 0)
+            self._next_ping = now + (
+                min(self._extra_interval, self._ping_interval)
+                if self._extra_pings
+                else self._ping_interval
+            )
         return events
 
     def _expire(self, reason: str, what: str, key: str, events: list[Event]) -> None:

@@ -23,6 +23,8 @@ def symbols(*options: str) -> list[str]:
     ("library", "prefixes"),
     [
         ("libibverbs", ("ibv_",)),
+        ("libzstd", ("ZSTD_",)),
+        ("liblz4", ("LZ4_",)),
         ("libcrypto", ("EVP_", "HMAC", "ERR_", "OPENSSL_", "OpenSSL_", "CRYPTO_")),
     ],
 )
@@ -42,13 +44,13 @@ def test_the_module_keeps_to_the_stable_abi_of_python() -> None:
     assert _nc.__file__.endswith(".abi3.so")
 
 
-def test_the_module_needs_no_library_of_rdma_or_cryptography() -> None:
+def test_the_module_needs_no_library_of_rdma_cryptography_or_compression() -> None:
     text = subprocess.run(
         ["readelf", "-d", _nc.__file__], capture_output=True, text=True, check=True, timeout=60
     ).stdout
     needed = re.findall(r"\(NEEDED\).*\[(.*)\]", text)
     assert needed
-    assert not [name for name in needed if re.search("ibverbs|rdma|crypto|ssl", name)]
+    assert not [name for name in needed if re.search("ibverbs|rdma|crypto|ssl|zstd|lz4", name)]
 
 
 def declared_structs() -> list[str]:

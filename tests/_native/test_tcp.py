@@ -52,3 +52,29 @@ def test_a_descriptor_that_is_no_tcp_socket_is_refused(tmp_path: Path) -> None:
         tcp.chosen(file.fileno())
     with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(NativeError):
         tcp.choose(sock.fileno(), "reno")
+
+
+def test_what_a_connection_did_is_counted_and_timed() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as near,
+    ):
+        far, _ = server.accept()
+        with far:
+            for _ in range(5):
+                near.sendall(b"x")
+                far.recv(1)
+                far.sendall(b"y")
+                near.recv(1)
+            found = tcp.info(near.fileno())
+    assert (found.segments_out, found.total_retrans, found.delivered_ce) == (5, 0, 0)
+    assert found.delivered >= 5
+    assert 0 < found.min_rtt_us <= found.rtt_us
+    assert found.app_limited
+
+
+def test_a_descriptor_that_is_no_tcp_socket_has_no_figures(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file, pytest.raises(NativeInvalidError):
+        tcp.info(file.fileno())
+    with pytest.raises(NativeInvalidError):
+        tcp.info(-1)

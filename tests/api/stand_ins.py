@@ -123,6 +123,9 @@ class EnvironmentStandIn:
     async def refresh(self) -> None:
         self.refreshed += 1
 
+    def mode_report(self) -> Mapping[str, Any]:
+        return {"mode": "hybrid", "measured": False, "forced": False, "why": "", "paths": []}
+
 
 class NetworkStandIn:
     name = "network"

@@ -129,7 +129,29 @@ async def test_each_end_knows_the_others_certificate(open_ground: Callable[[], A
         assert far.peer_certificate == ground.client_certificate
         assert near.peer_address == ground.listener.address
         split_address(far.peer_address.replace(":0", ":1"), "")
+        assert near.same_host
+        assert far.same_host
         await close_both(near, far)
+
+
+async def test_what_the_kernel_knows_of_a_connection_is_told_until_it_is_closed(
+    open_ground: Callable[[], Any],
+) -> None:
+    async with open_ground() as ground:
+        near, far = await ground.connect()
+        for _ in range(4):
+            await near.send_all(b"there")
+            await read_exactly(far, 5)
+            await far.send_all(b"and back")
+            await read_exactly(near, 8)
+        for end in (near, far):
+            found = end.tcp_info()
+            # A transport that is no TCP says nothing at all.
+            assert found is None or (found.rtt_us > 0 and found.segments_out >= 4)
+        assert (near.tcp_info() is None) == (far.tcp_info() is None)
+        await close_both(near, far)
+        assert near.tcp_info() is None
+        assert far.tcp_info() is None
 
 
 async def test_bytes_arrive_whole_and_in_order_both_ways_at_once(

@@ -13,7 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from novacron._native import ffi
 from novacron.component import HealthDepth, HealthState, NodeState
-from novacron.config.schema import ResourcesSettings
+from novacron.config.schema import DwcpSettings, ResourcesSettings
 from novacron.data_directory import DataDirectory
 from novacron.environment import Environment
 from novacron.environment.fact import FactUnknownError, Probe
@@ -54,7 +54,7 @@ def make(
 ) -> Callable[..., Environment]:
     def build(*probes: Probe, timeout: float = 2.0) -> Environment:
         settings = ResourcesSettings(probe_timeout=timeout)
-        environment = Environment(settings, data_directory, view)  # type: ignore[arg-type]
+        environment = Environment(settings, data_directory, view, DwcpSettings())  # type: ignore[arg-type]
         monkeypatch.setattr(environment, "probes", probes or PROBES)
         return environment
 

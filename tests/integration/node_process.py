@@ -247,8 +247,9 @@ def ask(address: str, path: str) -> tuple[int, Any]:
         return answer.status, answer.read()
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool], *, every: float = 0.01) -> None:
+    """*every*: seconds; more than the default where a node is asked, which limits its callers."""
     give_up = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < give_up
-        time.sleep(0.01)
+        time.sleep(every)

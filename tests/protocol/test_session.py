@@ -18,7 +18,12 @@ from novacron.protocol.events import (
     ResponseReceived,
 )
 from novacron.protocol.messages import encode
-from novacron.protocol.session import MAX_PINGS_PER_SECOND
+from novacron.protocol.session import (
+    MAX_EXTRA_PINGS,
+    MAX_PINGS_PER_SECOND,
+    MIN_PING_INTERVAL,
+    SessionMachine,
+)
 from novacron.protocol.states import ENDED, RECEIVE, SEND, Role, State
 from tests.protocol.machines import A, B, failure, make, others, pair, sent, told
 
@@ -178,6 +183,49 @@ def test_pings_are_never_sent_faster_than_the_other_side_allows() -> None:
         acceptor.receive(sent(initiator.tick(now)), now)
         assert acceptor.state is State.OPEN
         now = initiator.next_deadline()
+
+
+def ping_times(machine: SessionMachine, until: float) -> list[float]:
+    """When the machine sends pings by itself, up to that time."""
+    found = []
+    while (now := machine.next_deadline()) <= until:
+        if machine.tick(now):
+            found.append(round(now, 3))
+    return found
+
+
+def test_pings_can_be_hastened_for_a_while_and_then_go_on_as_before() -> None:
+    machine, _ = pair(ping_interval=5.0, idle_timeout=1000.0)
+    assert ping_times(machine, 6.0) == [0.0, 5.0]
+    machine.hasten_pings(3, 0.2, 7.0)
+    assert ping_times(machine, 18.0) == [7.0, 7.2, 7.4, 12.4, 17.4]
+
+
+def test_hastening_twice_does_not_add_up_and_keeps_the_distance() -> None:
+    machine, _ = pair(ping_interval=5.0, idle_timeout=1000.0)
+    ping_times(machine, 0.0)
+    machine.hasten_pings(3, 0.2, 0.1)  # 0.1 s after the last one
+    machine.hasten_pings(2, 0.2, 0.1)
+    assert ping_times(machine, 5.0) == [0.2, 0.4, 0.6]
+
+
+def test_hastened_pings_are_bounded_in_number_and_in_pace() -> None:
+    machine, _ = pair(ping_interval=5.0, idle_timeout=1000.0)
+    ping_times(machine, 0.0)
+    machine.hasten_pings(10**6, 0.0, 1.0)
+    found = ping_times(machine, 5.0)
+    assert len(found) == MAX_EXTRA_PINGS
+    assert found[-1] == 1.0 + round((MAX_EXTRA_PINGS - 1) * MIN_PING_INTERVAL, 3)
+
+
+def test_a_session_that_is_not_open_hastens_nothing() -> None:
+    machine = make(Role.INITIATOR)
+    machine.hasten_pings(5, 0.1, 0.0)
+    machine, _ = pair()
+    machine.send(m.Goodbye(1, ""))
+    before = machine.next_deadline()
+    machine.hasten_pings(5, 0.1, 0.0)
+    assert machine.next_deadline() == before
 
 
 # --- requests ---------------------------------------------------------------------------------

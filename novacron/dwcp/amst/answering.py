@@ -21,6 +21,7 @@ from novacron.dwcp.amst.block_messages import (
     BlocksHeld,
     Dedup,
 )
+from novacron.dwcp.amst.bodies import DICTIONARIES, Bodies
 from novacron.dwcp.amst.byte_streams import ByteStreams
 from novacron.dwcp.amst.errors import LinkLostError, TransferRefusedError
 from novacron.dwcp.amst.host import Host
@@ -60,8 +61,9 @@ MAX_INTERRUPTED: Final = 1000
 
 
 class Answering:
-    def __init__(self, host: Host, roster: Roster, streams: ByteStreams) -> None:
+    def __init__(self, host: Host, roster: Roster, streams: ByteStreams, bodies: Bodies) -> None:
         self._host = host
+        self._bodies = bodies
         self._roster = roster
         self._streams = streams
 
@@ -69,6 +71,7 @@ class Answering:
         """Handlers for :meth:`novacron.network.Network.register_handler`."""
         incoming = self._roster.incoming
         return {
+            DICTIONARIES: self._bodies.take_ask,
             "amst.begin": self._answer(Begin, self._take_begin, _no_begin),
             "amst.entries": self._answer(
                 Entries,
@@ -129,7 +132,7 @@ class Answering:
         tell: Callable[[Trouble], Message],
     ) -> Callable[[PeerSession, bytes], Awaitable[bytes]]:
         async def handle(session: PeerSession, body: bytes) -> bytes:
-            message = unpack(kind, body)
+            message = unpack(kind, await self._bodies.decode(body))
 
             async def work() -> Message:
                 return await serve(session.node_id, message)
@@ -138,7 +141,7 @@ class Answering:
                 answer = await self._host.shelter(work)
             except NovaCronError as exc:
                 answer = tell(Trouble.of(exc))
-            return pack(answer)
+            return self._bodies.encode(session, pack(answer))
 
         return handle
 

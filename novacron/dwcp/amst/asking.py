@@ -6,6 +6,7 @@ from typing import Final, Protocol, TypeVar
 
 from novacron.dwcp.amst import errors
 from novacron.dwcp.amst.address_book import data_host
+from novacron.dwcp.amst.bodies import Bodies
 from novacron.dwcp.amst.congestion import is_same_host
 from novacron.dwcp.amst.errors import (
     PeerUnreachableError,
@@ -73,8 +74,9 @@ class Links(Protocol):
 
 
 class Asking:
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, bodies: Bodies) -> None:
         self._sessions = sessions
+        self._bodies = bodies
 
     async def ask(
         self,
@@ -87,16 +89,17 @@ class Asking:
     ) -> A:
         """Raises:
         PeerUnreachableError: no session, or no answer; may work later.
-        TransferRefusedError, MessageError: it will not.
+        TransferRefusedError, MessageError, CodedMessageError: it will not.
         """
         try:
             session = self._sessions.session(peer) or await self._sessions.reach(peer)
-            body = await session.request(method, pack(message), within=within)
+            asked = self._bodies.encode(session, pack(message))
+            answered = await session.request(method, asked, within=within)
         except RequestFailedError as exc:
             raise _refusal(peer, exc) from exc
         except NetworkError as exc:
             raise PeerUnreachableError(f"node {peer} does not answer", why=str(exc)) from exc
-        return unpack(answer, body)
+        return unpack(answer, await self._bodies.decode(answered))
 
     async def ask_newer(
         self, peer: str, method: str, message: Message, answer: type[A]

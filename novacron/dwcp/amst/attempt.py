@@ -422,7 +422,7 @@ class Attempt:
                 entry.size,
                 file.descriptor,
                 sparse=entry.sparse,
-                coding=self._host.coding,
+                coding=transfer.coding_wanted,
                 base=Base(each.number, held=held.parts) if held.parts else None,
             ),
             chunk_bytes=self._chunk_bytes,

@@ -95,7 +95,12 @@ class Links:
         versions: tuple[int, ...],
         codecs: tuple[str, ...] = ("raw",),
         open_v1: Callable[..., Any] | None = None,
+        mode_of: Callable[[str], str] | None = None,
     ) -> None:
+        """Args:
+        mode: As configured: what a node leaves out because of its mode takes an operator's word.
+        mode_of: The mode of the path to a peer as it is now, for what may be wrong without harm.
+        """
         self._network = network
         self._settings = settings
         self._node_id = node_id
@@ -104,6 +109,7 @@ class Links:
         self._book = book
         self._rdma = rdma
         self._open_v1 = open_v1
+        self._mode_of = mode_of or (lambda peer: mode)
         self._abilities = Abilities(
             versions=versions,
             encryption=settings.encryption == "on",
@@ -394,7 +400,7 @@ class Links:
             initiator=initiator,
             settings=self._settings,
             max_streams=agreement.max_streams,
-            start=self._start_with(host),
+            start=self._start_with(peer, host),
             congestion=self._congestion,
             dial_rdma=self._rdma_dialler(peer, link) if "rdma" in agreement.movers else None,
             rdma_why=self._rdma.why or "the other node has none",
@@ -436,12 +442,12 @@ class Links:
             raise
         return answer
 
-    def _start_with(self, host: str) -> int:
+    def _start_with(self, peer: str, host: str) -> int:
         if self._settings.streams_start:
             return self._settings.streams_start
         if is_same_host(host):
             return 1
-        return 4 if self._abilities.mode == "datacenter" else 8
+        return 4 if self._mode_of(peer) == negotiation.DATACENTER else 8
 
     # Keeping -----------------------------------------------------------------------------------
 

@@ -27,6 +27,8 @@ from novacron.dwcp.amst.telling import agree_on_dedup
 from novacron.dwcp.amst.transfer import PRIORITIES, Transfer
 from novacron.dwcp.amst.transfer_messages import Begin, Begun, End, Outcome, Pause, Trouble
 from novacron.dwcp.amst.transport import Link
+from novacron.dwcp.hde.choice import chosen
+from novacron.dwcp.hde.report import CodingReport
 from novacron.errors import NetworkError, NovaCronError
 
 logger = logging.getLogger("novacron.dwcp.transfers")
@@ -57,6 +59,8 @@ class Outgoing(Transfer):
         self._moved, self._zero = record.bytes_moved, record.bytes_zero
         self._resent, self._wire_bytes = record.bytes_resent, float(record.wire_bytes)
         self._counted = record.bytes_moved
+        self._coded = CodingReport.of_json(record.coding)
+        self.coding_wanted = chosen(record.codec, host.coding)
         self.files_skipped = record.files_skipped
         self._found = self._found_before = record.bytes_deduplicated
         self.dedup = "never"
@@ -281,6 +285,7 @@ class Outgoing(Transfer):
             bytes_resent=found.resent_bytes,
             wire_bytes=int(self._wire_bytes),
             files_skipped=self.files_skipped,
+            coding=self.coding().as_json(),
             bytes_deduplicated=self._found,
         )
         record = self.record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from novacron._native import hde
 from novacron.config.schema import AmstSettings, HdeSettings
 from novacron.data_directory import DataDirectory
 from novacron.dwcp.amst.address_book import AddressBook
+from novacron.dwcp.amst.bodies import Bodies
 from novacron.dwcp.amst.congestion import Congestion
 from novacron.dwcp.amst.links import Links
 from novacron.dwcp.amst.listener import DataListener, open_data_listener
@@ -19,9 +21,10 @@ from novacron.dwcp.amst.negotiation import V1, V3
 from novacron.dwcp.amst.rdma import Rdma
 from novacron.dwcp.amst.supervision import Supervisor
 from novacron.dwcp.amst.transfers import Transfers
-from novacron.dwcp.amst.transport import Coding
+from novacron.dwcp.hde import choice
 from novacron.dwcp.hde.blocks.cutting import find_cut
 from novacron.dwcp.hde.blocks.library import BlockLibrary
+from novacron.dwcp.hde.messages import MessageCodec
 from novacron.network import Network
 from novacron.record import Record
 from novacron.security import Security
@@ -50,6 +53,7 @@ class Amst:
         settings: AmstSettings,
         encoding: HdeSettings,
         mode: str,
+        mode_of: Callable[[str], str],
         listen_address: str,
         threads: int,
         wanted: Wanted,
@@ -61,6 +65,7 @@ class Amst:
         self._settings = settings
         self._encoding = encoding
         self._mode = mode
+        self._mode_of = mode_of
         self._listen_address = listen_address
         self._threads = threads
         self._wanted = wanted
@@ -123,6 +128,7 @@ class Amst:
             versions=self._versions(),
             codecs=self._codecs(),
             open_v1=self._keep_v1,
+            mode_of=self._mode_of,
         )
         await links.start(nursery, listener.port)
         cut, why = find_cut()
@@ -132,7 +138,13 @@ class Amst:
             links,
             self._directory.root,
             self._settings,
-            coding=coding_of(self._encoding),
+            coding=choice.default(self._encoding),
+            bodies=Bodies(
+                MessageCodec(self._encoding.dictionary),
+                keep=self._directory.root / "dwcp" / "messages"
+                if self._encoding.keep_messages
+                else None,
+            ),
             blocks=blocks,
         )
         await nursery.start(self._serve, listener)
@@ -207,7 +219,6 @@ class Amst:
         congestion = self._congestion.last
         return {
             "address": self.address,
-            "mode": self._mode,
             "protocol": {
                 "wanted": settings.protocol,
                 "got": f"v{got}",
@@ -225,14 +236,3 @@ class Amst:
             else None,
             "links": self._links.statistics() if self._links is not None else [],
         }
-
-
-def coding_of(settings: HdeSettings) -> Coding:
-    """How what is sent is encoded by default."""
-    match settings.codec:
-        case "auto":
-            return Coding("adaptive", level_max=settings.level_max)
-        case "off":
-            return Coding("off")
-        case codec:
-            return Coding("fixed", codec, settings.level if codec == "zstd" else 1)

@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from novacron.durable import fsync_directory, remove_leftovers, write_durably
+from novacron.dwcp.hde import choice
+from novacron.dwcp.hde.report import CodingReport
 from novacron.record import Record
 
 logger = logging.getLogger("novacron.dwcp.transfers")
@@ -72,6 +74,10 @@ class OutgoingRecord(Record):
     bytes_resent: int = 0
     wire_bytes: int = 0
     files_skipped: int = 0
+    codec: str = ""
+    """How it is to be encoded, see :mod:`~novacron.dwcp.hde.choice`."""
+    coding: dict[str, Any] = {}  # noqa: RUF012  never changed
+    """How it was, as :meth:`~novacron.dwcp.hde.report.CodingReport.as_json` says it."""
     tenant: str = ""
     """Whose files these are; empty: the node's default."""
     dedup: str = ""
@@ -342,6 +348,10 @@ def _read(path: Path, kind: type[R]) -> R | None:
         record = kind(**document)
         for name, value in _checked(record):
             raise ValueError(f"{name} cannot be {value!r}")
+        if isinstance(record, OutgoingRecord):
+            CodingReport.of_json(record.coding)
+            if choice.fault_of(record.codec):
+                raise ValueError(f"codec cannot be {record.codec!r}")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
@@ -362,6 +372,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "float | None": (int, float, type(None)),
     "str | None": (str, type(None)),
     "list[str]": (list,),
+    "dict[str, Any]": (dict,),
 }
 
 

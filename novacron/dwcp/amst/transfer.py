@@ -13,6 +13,7 @@ from novacron.dwcp.amst.errors import TransferCancelledError
 from novacron.dwcp.amst.rates import Meter, eta_seconds
 from novacron.dwcp.amst.transport import Link, Moving, Progress
 from novacron.dwcp.hde.blocks.metrics import DEDUPLICATED
+from novacron.dwcp.hde.report import NOTHING, CodingReport
 from novacron.errors import NovaCronError
 from novacron.observe import Counter, Gauge
 from novacron.record import Record
@@ -56,6 +57,8 @@ class SendRequest(Record):
     recursive: bool = True
     anywhere: bool = True
     """*paths* may be outside of the directories this node allows."""
+    codec: str = ""
+    """``auto``, ``off``, ``lz4``, ``zstd`` or ``zstd:LEVEL``; empty: as ``dwcp.hde`` says."""
     tenant: str = ""
     """Whose files these are: what another tenant has at the receiver is never made use of, nor told
     of. Empty: ``dwcp.hde.tenant``."""
@@ -115,7 +118,7 @@ class TransferView(Record):
     wire_bytes: int
     """With headers, tags and what was sent again; this transfer's share of its links'."""
     rate_bps: float
-    """Over the last five seconds."""
+    """Of content, over the last five seconds."""
     eta_seconds: float | None
     streams: int
     mover: str
@@ -132,7 +135,12 @@ class TransferView(Record):
     the other node would refuse. The sender knows; 0 at the receiver."""
     skipped: list[TransferError]
     """The first of them, in this life of the node."""
-    bytes_deduplicated: int
+    wire_rate_bps: float = 0.0
+    """Of :attr:`wire_bytes`, over the last five seconds."""
+    coding: CodingReport = NOTHING
+    """How the content was encoded; at the receiver, decoded. Of all attempts; what was sent again is
+    in it as often."""
+    bytes_deduplicated: int = 0
     """What the receiver held in other files, and so was not moved."""
 
 
@@ -213,7 +221,9 @@ class Transfer(ABC):
         self._counted = 0
         self._seen = 0
         self._active: dict[Moving, int] = {}
+        self._coded = NOTHING
         self._rate = Meter()
+        self._wire_rate = Meter()
         self._advance = Meter()
         self._error: NovaCronError | None = None
         self._over = trio.Event()
@@ -300,6 +310,7 @@ class Transfer(ABC):
             bytes_resent=progress.resent_bytes,
             wire_bytes=int(self._wire_bytes),
             rate_bps=rate,
+            wire_rate_bps=self._wire_rate.rate(now) if moving else 0.0,
             eta_seconds=eta,
             streams=link.statistics().counters.streams if link is not None else 0,
             mover=self._mover,
@@ -312,6 +323,7 @@ class Transfer(ABC):
             errors=list(self.errors),
             files_skipped=self.files_skipped,
             skipped=list(self.skipped),
+            coding=self.coding(),
             bytes_deduplicated=self._found,
         )
 
@@ -327,6 +339,12 @@ class Transfer(ABC):
             resent += found.resent_bytes
         return Progress(done, moved, zero, resent, 0, 0)
 
+    def coding(self) -> CodingReport:
+        found = self._coded
+        for moving in self._active:
+            found = found.plus(moving.coding())
+        return found
+
     def tick(self) -> None:
         """Half a second passed: take the measures."""
         now = trio.current_time()
@@ -341,6 +359,7 @@ class Transfer(ABC):
             self._counted = moved
         if self._wire is not None:
             self._wire_bytes += self._wire.note(found.moved_bytes, self.role)
+            self._wire_rate.note(now, int(self._wire_bytes))
         if self.state == "moving":
             self._changes.unpark_all()
 
@@ -392,6 +411,7 @@ class Transfer(ABC):
         self._mover, self._protocol, self._encrypted = link.mover, link.protocol, link.encrypted
         self._wire = _Wire(link)
         self._rate.forget()
+        self._wire_rate.forget()
         self._advance.forget()
         self.tick()
 
@@ -416,10 +436,10 @@ class Transfer(ABC):
         self._moved += found.moved_bytes
         self._zero += found.zero_bytes
         self._resent += found.resent_bytes
+        self._coded = self._coded.plus(moving.coding())
 
     def count_found(self, size: int) -> None:
-        """So many bytes need not be moved, since the receiver held them in other files; less than 0
-        where that came to nothing, because the source changed."""
+        """So many bytes were held in other files; less than 0 where that came to nothing."""
         self._found += size
 
     def count_parts(self, size: int) -> None:
@@ -474,6 +494,7 @@ def count_states(transfers: Iterator[Transfer]) -> None:
 def view_as_dict(view: TransferView) -> dict[str, Any]:
     """For JSON."""
     found = view._asdict()
+    found["coding"] = view.coding.as_json()
     found["errors"] = [error._asdict() for error in view.errors]
     found["skipped"] = [skipped._asdict() for skipped in view.skipped]
     return found

@@ -31,6 +31,7 @@ import trio
 from novacron.boot.retry import RetryPolicy
 from novacron.dwcp.amst.answering import Answering
 from novacron.dwcp.amst.asking import Asking, Links, Sessions
+from novacron.dwcp.amst.bodies import Bodies
 from novacron.dwcp.amst.byte_streams import (
     DEFAULT_WINDOW,
     ByteStream,
@@ -66,6 +67,7 @@ from novacron.dwcp.amst.transfer_messages import (
     MAX_PATHS,
 )
 from novacron.dwcp.amst.transport import PLAIN, Coding
+from novacron.dwcp.hde import choice
 from novacron.dwcp.hde.blocks.core import POLICIES, fault_of_tenant
 from novacron.dwcp.hde.blocks.library import BlockLibrary
 from novacron.errors import NetworkError
@@ -87,6 +89,7 @@ class Transfers:
       data: The node's data directory; state is kept in ``dwcp`` below.
       settings: ``dwcp.amst``.
       coding: How what is sent is encoded.
+      bodies: How messages are; the package's dictionary alone unless given.
       random: In [0, 1); spreads retries.
       retry: When an interrupted transfer tries again.
       blocks: What received files hold; run and closed by this. None: nothing is deduplicated.
@@ -100,16 +103,18 @@ class Transfers:
         settings: TransferSettings,
         *,
         coding: Coding = PLAIN,
+        bodies: Bodies | None = None,
         random: Callable[[], float] = _random.random,
         retry: RetryPolicy = RETRY,
         blocks: BlockLibrary | None = None,
     ) -> None:
         self._network = network
         self._settings = settings
+        self._bodies = bodies or Bodies()
         self._own_directory = data / "transfers" if not settings.directories else None
         directories = settings.directories or (str(data / "transfers"),)
         self._host = Host(
-            Asking(network),
+            Asking(network, self._bodies),
             links,
             settings,
             Confinement([Path(directory) for directory in directories]),
@@ -123,7 +128,7 @@ class Transfers:
         )
         self._roster = Roster(self._host, settings.max_transfers)
         self._streams = ByteStreams(self._host)
-        self._answering = Answering(self._host, self._roster, self._streams)
+        self._answering = Answering(self._host, self._roster, self._streams, self._bodies)
         self._scope: trio.CancelScope | None = None
         self._stopped = trio.Event()
 
@@ -137,6 +142,7 @@ class Transfers:
         """
         outgoing, incoming = await trio.to_thread.run_sync(self._load)
         await nursery.start(self._run)
+        self._host.start(self._bodies.run)
         for record in incoming:
             kind = Pulled if record.paths else Incoming
             found = kind(self._host, record, known=True)
@@ -214,6 +220,9 @@ class Transfers:
                 f"cannot send {len(request.paths)} paths", remedy=f"name one to {MAX_PATHS}"
             )
         _check_request(request)
+        fault = choice.fault_of(request.codec)
+        if fault:
+            raise SourceInvalidError(f"cannot encode with {request.codec[:32]!r}", why=fault)
         peer = await self._resolve_node(request.node)
         now = time.time()
         record = OutgoingRecord(
@@ -229,6 +238,7 @@ class Transfers:
             chunk_bytes=self._settings.chunk_bytes,
             created_at=now,
             confined=not request.anywhere,
+            codec=request.codec,
             deadline_at=now + request.deadline_seconds if request.deadline_seconds else None,
             tenant=self._tenant(request.tenant),
             dedup=request.dedup,

@@ -134,10 +134,17 @@ class StreamStatistics(Record):
     rtt_us: int = 0
     rttvar_us: int = 0
     min_rtt_us: int = 0
+    base_rtt_us: int = 0
+    """The way without queues, as of the last ten seconds; known to BBR only, else 0."""
     snd_cwnd: int = 0
     snd_mss: int = 0
     unsent_bytes: int = 0
     total_retrans: int = 0
+    segments_out: int = 0
+    """With data, repeated ones included; of the connection's life, as all counters here."""
+    needless_retrans: int = 0
+    """Repeated although the other end had them already."""
+    delivered: int = 0
     delivered_ce: int = 0
     ecn: bool = False
     app_limited: bool = False

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
 
 from novacron.record import Record
+
+R = TypeVar("R", bound=Record)
 
 RUNGS: Final = ("raw", "lz4", "zstd -5", "zstd 1", "zstd 3", "zstd 6", "zstd 9")
 """The ladder of codecs, by the engine's number (``native/include/nc_hde.h``)."""
@@ -67,6 +70,10 @@ class Decision(Record):
     """Content for each byte on the wire, with the new codec."""
 
 
+WAYS: Final = ("zero", "raw", "lz4", "zstd", "delta")
+"""The fields of a report that are a :class:`Coded`, in their order."""
+
+
 class CodingReport(Record):
     zero: Coded = Coded()
     """Nothing but zeros: no bytes were sent for them."""
@@ -107,12 +114,17 @@ class CodingReport(Record):
             tuple(decisions[-MAX_DECISIONS:]),
         )
 
+    @property
+    def ratio(self) -> float | None:
+        """Content for each byte it became, zeros left out; None where nothing was sent."""
+        return (self.bytes - self.zero.bytes) / self.wire_bytes if self.wire_bytes else None
+
     def as_json(self) -> dict[str, Any]:
-        ways = ("zero", "raw", "lz4", "zstd", "delta")
         return {
             "bytes": self.bytes,
             "wire_bytes": self.wire_bytes,
-            **{way: getattr(self, way)._asdict() for way in ways},
+            "ratio": round(self.ratio, 3) if self.ratio is not None else None,
+            **{way: getattr(self, way)._asdict() for way in WAYS},
             "refused_bases": self.refused_bases,
             "budget_chunks": self.budget_chunks,
             "cpu_seconds": {
@@ -121,6 +133,49 @@ class CodingReport(Record):
             "decisions": [one._asdict() for one in self.decisions],
         }
 
+    @classmethod
+    def of_json(cls, document: Mapping[str, Any]) -> CodingReport:
+        """What :meth:`as_json` made; of an empty one, nothing.
+
+        Raises:
+          ValueError: it is not that.
+        """
+        if not document:
+            return NOTHING
+        try:
+            return cls(
+                **{way: _of(Coded, document[way]) for way in WAYS},
+                refused_bases=_number(document["refused_bases"], int),
+                budget_chunks=_number(document["budget_chunks"], int),
+                cpu_seconds=_of(StageSeconds, document["cpu_seconds"]),
+                decisions=tuple(
+                    _of(Decision, one) for one in document["decisions"][-MAX_DECISIONS:]
+                ),
+            )
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise ValueError("it is no report of encoding") from exc
+
 
 NOTHING: Final = CodingReport()
 """Of what was not encoded."""
+
+
+def _of(kind: type[R], values: Mapping[str, Any]) -> R:
+    """Raises KeyError, TypeError, ValueError: a field is missing, or not of its type."""
+    found: dict[str, Any] = {}
+    for name in kind._fields:
+        value, of = values[name], str(kind.__annotations__[name])
+        if of == "str":
+            if not isinstance(value, str):
+                raise ValueError(f"{name} is no text")
+            found[name] = value
+        else:
+            found[name] = _number(value, int if of == "int" else float)
+    return kind(**found)
+
+
+def _number(value: Any, kind: type[int] | type[float]) -> Any:
+    # A bool is an int to isinstance, and a whole number is a float to JSON.
+    if type(value) is not int and (kind is int or type(value) is not float):
+        raise ValueError(f"{value!r} is no number")
+    return kind(value)

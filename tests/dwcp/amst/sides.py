@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,7 @@ class Side:
         self.versions: tuple[int, ...] = (3, 1)
         self.settings = AmstSettings(**{"chunk_bytes": CHUNK, "rdma": "off", **settings})
         self.rdma = Rdma(wanted=self.settings.rdma == "auto", device=self.settings.rdma_device)
+        self.mode_of: Callable[[str], str] | None = None
         self.asks = 0
         self.links: Links
         self.relay: Relay
@@ -119,6 +120,7 @@ class Side:
             rdma=self.rdma,
             versions=self.versions,
             open_v1=v1.keeper,
+            mode_of=self.mode_of,
         )
         nursery.start_soon(self.rdma.run)
         await self.links.start(nursery, self.relay.port)

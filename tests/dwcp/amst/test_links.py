@@ -212,6 +212,31 @@ async def test_a_whole_id_that_is_not_here_is_worth_another_try_and_a_name_is_no
             await a.links.link_to("abcdef")
 
 
+async def test_how_a_link_starts_follows_the_mode_of_its_path_and_what_is_agreed_on_does_not(
+    make_side: MakeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mode that was only measured leaves no encryption out, however near the other node is."""
+    monkeypatch.setattr(registry, "is_same_host", lambda host: False)
+    a, b = make_side(1, encryption="off"), make_side(2, encryption="off")
+    modes = {b.id: "datacenter"}
+    a.mode_of = modes.__getitem__
+    async with sides(a, b):
+        first = await a.links.link_to(b.node.address)
+        assert a.keeper().statistics()["streams_wanted"] == 4
+        other = await until(lambda: peer_link(b))
+        # What moves goes on moving on the link that is there.
+        modes[b.id] = "internet"
+        await move(first, other, 1_000_000)
+        assert await a.links.link_to(b.id) is first
+        assert first.encrypted
+        await first.aclose()
+        await until(lambda: not len(a.links) and not len(b.links))
+        again = await a.links.link_to(b.id)
+        assert again is not first
+        assert a.keeper().statistics()["streams_wanted"] == 8
+        assert again.encrypted
+
+
 # --- Keeping ---------------------------------------------------------------------------------
 
 

@@ -1,0 +1,1 @@
+bool nc_is_zero(const uint8_t *data, size_t size);

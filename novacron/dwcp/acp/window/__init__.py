@@ -1,0 +1,1 @@
+"""The samples of one path that are looked back on."""
