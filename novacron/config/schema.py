@@ -447,6 +447,38 @@ class DetectionSettings(Section):
     )
 
 
+class AcpWeights(Section):
+    """What the classes of traffic on one link get beside each other. Control has no weight: it comes
+    first."""
+
+    state: int = Field(
+        16, ge=1, le=1000, description="Weight of state synchronisation and urgent transfers."
+    )
+    migration: int = Field(
+        4, ge=1, le=1000, description="Weight of migrations and normal transfers."
+    )
+    bulk: int = Field(1, ge=1, le=1000, description="Weight of background transfers.")
+
+
+class AcpSettings(Section):
+    """Adaptive congestion prevention: what kind each path is, and how to send on it so that queues do
+    not build."""
+
+    dctcp: Literal["auto", "off"] = Field(
+        "off",
+        description="auto: DCTCP to nodes within the datacenter, where both agree on ECN. Only where the switches between them mark: no node can find that out.",
+    )
+    queue: Literal["on", "off"] = Field(
+        "on",
+        description="on: pace each link so that it builds no queue on its path. off: leave that to TCP congestion control.",
+    )
+    fairness: Literal["transfer", "flow", "greedy"] = Field(
+        "transfer",
+        description="What a link is beside flows that fill the queue whatever it does. transfer: one flow, however many streams it has. flow: as many as it has streams. greedy: it never yields to delay.",
+    )
+    weights: AcpWeights = AcpWeights.model_construct()
+
+
 class DwcpSettings(Section):
     """The distributed WAN communication protocol."""
 
@@ -456,6 +488,7 @@ class DwcpSettings(Section):
     )
     amst: AmstSettings = AmstSettings.model_construct()
     hde: HdeSettings = HdeSettings.model_construct()
+    acp: AcpSettings = AcpSettings.model_construct()
     detection: DetectionSettings = DetectionSettings.model_construct()
 
 

@@ -32,7 +32,7 @@ from novacron.dwcp.amst.naming import DISK_BPS, Names
 from novacron.dwcp.amst.rates import shares
 from novacron.dwcp.amst.sources import Entry, SourceFile, Sources
 from novacron.dwcp.amst.telling import tell_blocks
-from novacron.dwcp.amst.transfer import MAX_ERRORS, PRIORITIES, TransferError, remedy_of
+from novacron.dwcp.amst.transfer import CLASSES, MAX_ERRORS, TransferError, remedy_of
 from novacron.dwcp.amst.transfer_messages import (
     MAX_ENTRIES,
     WANTED,
@@ -426,7 +426,7 @@ class Attempt:
                 base=Base(each.number, held=held.parts) if held.parts else None,
             ),
             chunk_bytes=self._chunk_bytes,
-            priority=PRIORITIES.index(transfer.priority),
+            priority=CLASSES[transfer.priority],
             have=held.have,
         )
         each.moving = moving

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from novacron._native import hde
-from novacron.config.schema import AmstSettings, HdeSettings
+from novacron.config.schema import AcpSettings, AmstSettings, HdeSettings
 from novacron.data_directory import DataDirectory
 from novacron.dwcp.amst.address_book import AddressBook
 from novacron.dwcp.amst.bodies import Bodies
@@ -25,6 +25,7 @@ from novacron.dwcp.hde import choice
 from novacron.dwcp.hde.blocks.cutting import find_cut
 from novacron.dwcp.hde.blocks.library import BlockLibrary
 from novacron.dwcp.hde.messages import MessageCodec
+from novacron.environment.path import PathMeasure
 from novacron.network import Network
 from novacron.record import Record
 from novacron.security import Security
@@ -52,8 +53,10 @@ class Amst:
         directory: DataDirectory,
         settings: AmstSettings,
         encoding: HdeSettings,
+        acp: AcpSettings,
         mode: str,
         mode_of: Callable[[str], str],
+        path: Callable[[str], PathMeasure | None],
         listen_address: str,
         threads: int,
         wanted: Wanted,
@@ -64,6 +67,7 @@ class Amst:
         self._directory = directory
         self._settings = settings
         self._encoding = encoding
+        self._acp = acp
         self._mode = mode
         self._mode_of = mode_of
         self._listen_address = listen_address
@@ -71,7 +75,9 @@ class Amst:
         self._wanted = wanted
         self._engine: NativeEngine | None = None
         self._listener: DataListener | None = None
-        self._congestion = Congestion(settings.congestion)
+        self._congestion = Congestion(
+            settings.congestion, dctcp=acp.dctcp, path=path, mode_of=mode_of
+        )
         self._rdma = Rdma(
             wanted=settings.rdma == "auto" and not wanted.v1_only, device=settings.rdma_device
         )
@@ -115,6 +121,8 @@ class Amst:
             self._listen_address, self._settings.port, again=again
         )
         self.address, self.port = listener.address, listener.port
+        if self._engine is not None:
+            self._congestion.listen(listener.fileno())
         self._nursery = nursery
         links = self._links = Links(
             self._network,
@@ -129,6 +137,7 @@ class Amst:
             codecs=self._codecs(),
             open_v1=self._keep_v1,
             mode_of=self._mode_of,
+            acp=self._acp,
         )
         await links.start(nursery, listener.port)
         cut, why = find_cut()
@@ -190,6 +199,7 @@ class Amst:
                 find_link=self._find_native,
                 serve_tls=self._accept_v1,
                 prepare=self._congestion.apply,
+                prepare_stream=self.links.accept,
                 task_status=task_status,
             )
         finally:

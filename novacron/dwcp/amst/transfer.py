@@ -11,7 +11,7 @@ import trio
 
 from novacron.dwcp.amst.errors import TransferCancelledError
 from novacron.dwcp.amst.rates import Meter, eta_seconds
-from novacron.dwcp.amst.transport import Link, Moving, Progress
+from novacron.dwcp.amst.transport import Link, Moving, Progress, Traffic
 from novacron.dwcp.hde.blocks.metrics import DEDUPLICATED
 from novacron.dwcp.hde.report import NOTHING, CodingReport
 from novacron.errors import NovaCronError
@@ -33,6 +33,12 @@ STATES: Final = Gauge(
 ENDED: Final = frozenset({"done", "failed", "cancelled"})
 MAX_ERRORS: Final = 20
 PRIORITIES: Final = ("urgent", "normal", "background")
+CLASSES: Final = {
+    "urgent": Traffic.STATE,
+    "normal": Traffic.MIGRATION,
+    "background": Traffic.BULK,
+}
+"""Of traffic, by priority. None is control: however urgent, files must not hold up what steers."""
 
 
 class SendRequest(Record):

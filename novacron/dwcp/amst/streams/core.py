@@ -4,7 +4,7 @@ The only thing more streams are good for is goodput. So each change is a trial: 
 shows that it was worth it, and is taken back and remembered if it did not. More are tried first; where
 they bring nothing fewer are tried at once, because every stream takes its share of a queue that others
 wait in as well. When neither helps the number rests until the memory of that fades or the path changes.
-Where nothing could be gained anyway (the source, a rate limit or the receiver's window holds the link)
+Where nothing could be gained anyway (the source, a limit, the pace or the receiver's window holds the link)
 nothing is tried.
 """
 
@@ -95,6 +95,8 @@ class Sample(Record):
     smoothed_rtt: float
     """Seconds, the median of the streams; 0 where it is not known."""
     least_rtt: float
+    paced: bool = False
+    """The queue controller held the link: the path is full, or left to others."""
 
 
 class Decision(Record):
@@ -166,7 +168,8 @@ class Controller:
         self.target = min(max(start, minimum), maximum)
         self.history: deque[Decision] = deque(maxlen=HISTORY)
         self.bound_by = ""
-        """What held the link in the last interval: ``source``, ``rate``, ``receiver`` or nothing."""
+        """What held the link in the last interval: ``source``, ``rate``, ``pace``,
+        ``receiver`` or nothing."""
         self._now = 0.0
         self._failed: dict[int, _Failure] = {}
         self._failures: dict[int, int] = {}
@@ -341,6 +344,8 @@ class Controller:
 
 
 def _bound(sample: Sample) -> str:
+    if sample.paced:
+        return "pace"
     if sample.limited_share > BOUND_SHARE:
         return "rate"
     if sample.window_share > BOUND_SHARE:
