@@ -394,6 +394,28 @@ class HdeSettings(Section):
         le=64.0,
         description="CPU cores that encoding may use on this node; past it chunks are sent as they are. 0: as many as there are dwcp.amst.threads.",
     )
+    dedup: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Whether a receiver looks for what it holds in other files before a file is moved. auto: with nodes of other hosts. always: with all. never: not at all, and received files are not indexed.",
+    )
+    dedup_min_bytes: int = Field(
+        4 * 1024**2,
+        ge=256 * 1024,
+        description="Smaller files are neither indexed nor looked for, in bytes.",
+    )
+    index_max_bytes: int = Field(
+        256 * 1024**2,
+        ge=1024**2,
+        description="Disk space of the index of received blocks, in bytes; files that were of no use for longest are forgotten. 1 MiB is for about 1 GiB of files.",
+    )
+    tenant: str = Field(
+        "default",
+        min_length=1,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        json_schema_extra={"accepted": "letters, digits, dots, dashes and underscores"},
+        description="Tenant of transfers that name none, and of files without a mark of another one. What one tenant has is never made use of for another.",
+    )
     dictionary: str | None = Field(
         None,
         max_length=4096,
