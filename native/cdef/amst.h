@@ -59,6 +59,12 @@ int nc_amst_link_rdma(struct nc_amst_link *link, struct nc_rdma_channel *channel
                       uint32_t stream_id, struct nc_err *err);
 int nc_amst_link_retire(struct nc_amst_link *link, uint32_t stream_id, struct nc_err *err);
 void nc_amst_link_limit(struct nc_amst_link *link, uint64_t limit_bps);
+void nc_amst_link_pace(struct nc_amst_link *link, uint64_t pace_bps);
+void nc_amst_link_senders(struct nc_amst_link *link, uint32_t most);
+int nc_amst_link_weight(struct nc_amst_link *link, uint32_t class, uint32_t weight,
+                        struct nc_err *err);
+int nc_amst_link_congestion(struct nc_amst_link *link, uint32_t stream_id, const char *name,
+                            struct nc_err *err);
 void nc_amst_link_abort(struct nc_amst_link *link);
 void nc_amst_link_free(struct nc_amst_link *link);
 
@@ -104,6 +110,7 @@ struct nc_amst_stream_info {
     uint32_t delivered_ce;
     int ecn;
     int app_limited;
+    uint64_t acked_bytes;
     uint64_t delivery_rate;
     uint64_t pacing_rate;
     uint64_t busy_us;

@@ -63,6 +63,17 @@ size_t nc_amst_poll(struct nc_amst *engine, struct nc_amst_event *ret_events, si
 
 /* --- Links --------------------------------------------------------------------------------- */
 
+/* What objects and pipes are sent for. Control comes strictly first; the others share by weight,
+ * over bytes of content; those of one class take turns. */
+enum nc_amst_class {
+    NC_AMST_CLASS_CONTROL,
+    NC_AMST_CLASS_STATE,
+    NC_AMST_CLASS_MIGRATION,
+    NC_AMST_CLASS_BULK,
+    NC_AMST_CLASSES
+};
+#define NC_AMST_WEIGHT_MAX 1000
+
 struct nc_amst_link_options {
     uint64_t tag;
     uint8_t id[16];
@@ -97,6 +108,21 @@ int nc_amst_link_rdma(struct nc_amst_link *link, struct nc_rdma_channel *channel
 /* Lets a stream finish what it carries, then ends it; NOT_FOUND if there is none of that id. */
 int nc_amst_link_retire(struct nc_amst_link *link, uint32_t stream_id, struct nc_err *err);
 void nc_amst_link_limit(struct nc_amst_link *link, uint64_t limit_bps);
+/* Spreads what this end sends: each TCP stream that carries content gets its share of `pace_bps`
+ * bytes a second from the kernel, now and when streams come or go, and a bucket bounds them
+ * together. 0: none. Beside the limit, not instead of it; nothing to RDMA. */
+void nc_amst_link_pace(struct nc_amst_link *link, uint64_t pace_bps);
+/* Gives content to at most so many TCP streams, those with the smallest ids; 0: to all. The others
+ * stay open, carry acknowledgements and what is of class control. */
+void nc_amst_link_senders(struct nc_amst_link *link, uint32_t most);
+/* Of what this end sends; 16, 4 and 1 unless set. INVALID: class control has none, and a weight is
+ * 1 to 1000. */
+int nc_amst_link_weight(struct nc_amst_link *link, uint32_t class, uint32_t weight,
+                        struct nc_err *err);
+/* Changes the congestion control of a live TCP stream, and reads it back; errors as nc_tcp_set, and
+ * NOT_FOUND where there is no such stream. */
+int nc_amst_link_congestion(struct nc_amst_link *link, uint32_t stream_id, const char *name,
+                            struct nc_err *err);
 /* Closes every stream and fails every object; then LINK_ENDED. Harmless when repeated. */
 void nc_amst_link_abort(struct nc_amst_link *link);
 /* After LINK_ENDED and after every object was freed. Wipes the keys. */
@@ -145,6 +171,7 @@ struct nc_amst_stream_info {
     uint32_t delivered_ce;
     int ecn; /* negotiated */
     int app_limited;
+    uint64_t acked_bytes;   /* by the other side's kernel */
     uint64_t delivery_rate; /* bytes a second */
     uint64_t pacing_rate;
     uint64_t busy_us;
@@ -193,7 +220,7 @@ struct nc_amst_source {
     const void *memory;  /* must stay until ENDED */
     uint64_t size;
     uint32_t chunk;      /* bytes; a multiple of 4096, at most max_chunk of the link */
-    uint32_t priority;   /* 0 is served first; the same share their turn */
+    uint32_t priority;   /* enum nc_amst_class; what is above counts as the last */
     int sparse;          /* find holes with SEEK_DATA and send them as ZERO */
     int stable;          /* does not change while it is sent: may be sent from where it lies */
     uint64_t limit_bps;  /* 0: none */

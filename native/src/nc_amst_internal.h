@@ -101,7 +101,7 @@ struct nc_amst_object {
     uint32_t number;
     uint32_t generation;
     uint32_t chunk;
-    uint32_t priority;
+    uint32_t class; /* enum nc_amst_class */
     int fd;
     const uint8_t *source;
     uint8_t *target;
@@ -155,6 +155,10 @@ static inline void nc_bit_clear(uint64_t *bits, uint64_t i)
     bits[i / 64] &= ~(UINT64_C(1) << (i % 64));
 }
 
+static inline uint32_t nc_class_of(uint32_t priority)
+{
+    return priority < NC_AMST_CLASSES ? priority : NC_AMST_CLASSES - 1;
+}
 uint32_t nc_object_chunk_size(const struct nc_amst_object *object, uint64_t index);
 /* All with the link's lock held. */
 void nc_object_finish(struct nc_amst_object *object, int code, int os_errno);
@@ -298,7 +302,11 @@ struct nc_stream {
     uint64_t sent_bytes;
     uint64_t received_bytes;
     uint64_t idle_since_ns;
-    int idle_why; /* enum nc_idle */
+    int idle_why;         /* enum nc_idle */
+    uint64_t share_bps;   /* what the kernel paces it at; 0: it does not */
+    uint64_t paced_bytes; /* of wire_sent_bytes, what the link's pace was charged for */
+
+    _Atomic uint32_t lowat; /* it asks for a piece when less than this is unsent */
 
     _Atomic uint64_t wire_sent_bytes;
     _Atomic uint64_t wire_received_bytes;
@@ -331,11 +339,19 @@ struct nc_amst_link {
     unsigned stream_count;
     uint32_t last_stream;             /* acceptor: the highest id that proved itself */
     uint64_t ids[NC_STREAM_IDS / 64]; /* acceptor: which of the last NC_STREAM_IDS did */
-    struct nc_amst_object *outgoing;  /* by priority, then by turn */
+    struct nc_amst_object *outgoing;  /* by class, then by turn */
     struct nc_amst_object *incoming;
     struct nc_stream *idle_first;
     struct nc_stream *idle_last;
     struct nc_bucket bucket;
+    uint64_t pace_bps; /* 0: none */
+    struct nc_bucket pace;
+    uint32_t senders; /* streams that are given content; 0: all */
+    uint32_t weights[NC_AMST_CLASSES];
+    double served[NC_AMST_CLASSES]; /* bytes by weight: a class's virtual time */
+    double virtual_now;
+    uint32_t backlogged; /* bit per class that had something to send when last asked */
+    uint64_t borrowed;   /* what control sent since a rate holds the rest */
     uint64_t in_flight;
     double ack_ns; /* how long a chunk takes to be acknowledged, smoothed */
     struct nc_hde_chooser chooser;
@@ -426,6 +442,14 @@ void nc_flight_remove(struct nc_stream *stream, struct nc_flight *flight);
 void nc_flight_requeue(struct nc_stream *stream);
 void nc_link_acknowledge(struct nc_stream *stream, const struct nc_frame_ack *ack, uint64_t now_ns);
 
+/* Whether the stream is one of those that are given content. */
+bool nc_pace_sends(const struct nc_stream *stream);
+/* Streams came or went: each gets its share of the pace. */
+void nc_pace_share(struct nc_amst_link *link);
+/* What the stream sent since the last time is taken from the link's pace. */
+void nc_pace_charge(struct nc_stream *stream);
+void nc_pace_begin(struct nc_amst_link *link);
+
 /* Without it: the stream ended; what it carried goes back. It must not be touched afterwards. */
 void nc_link_stream_gone(struct nc_stream *stream);
 /* Frees what is left when no thread runs any more. */
@@ -463,6 +487,11 @@ int nc_stream_rekey(struct nc_stream *stream, struct nc_err *err);
 int nc_tcp_send(struct nc_stream *stream);
 void nc_tcp_receive(struct nc_stream *stream);
 int nc_tcp_prepare(int fd, struct nc_err *err);
+/* A stream asks for a piece when less than this is unsent: late enough that a slow one does not
+ * hoard work, early enough that the kernel never runs dry before a thread comes round. */
+#define NC_TCP_LOWAT_BYTES (256u * 1024)
+/* Lets the kernel send at most `rate` bytes a second (0: as it likes), `lowat` of them unsent. */
+void nc_tcp_pace(int fd, uint64_t rate, uint32_t lowat);
 bool nc_tcp_roomy(const struct nc_stream *stream);
 
 bool nc_amst_rdma_roomy(struct nc_stream *stream);

@@ -36,6 +36,7 @@ int nc_amst_link_open(struct nc_amst *engine, const struct nc_amst_link_options 
     link->notice.subject = NC_SUBJECT_LINK;
     link->engine = engine;
     link->options = *options;
+    nc_pace_begin(link);
     nc_hde_open(&link->chooser, 1u << NC_HDE_RAW, (double)options->link_bps);
     code = nc_frame_seed(options->secret, options->context, &link->seed, err);
     if (code != NC_ERR_OK) {
@@ -71,6 +72,7 @@ static struct nc_stream *new_stream(struct nc_amst_link *link, int fd, uint32_t 
     stream->fd = fd;
     stream->state = NC_AMST_STREAM_GREETING;
     stream->deadline_ns = nc_now_ns() + GREETING_NS;
+    atomic_store(&stream->lowat, NC_TCP_LOWAT_BYTES);
     if (nc_stream_keys(stream, err) != NC_ERR_OK) {
         stream->fd = -1; /* the caller closes it */
         nc_stream_free(stream);
@@ -242,6 +244,9 @@ int nc_amst_link_retire(struct nc_amst_link *link, uint32_t stream_id, struct nc
     if (stream != NULL) {
         atomic_store(&stream->retiring, true);
         nc_link_kick(stream);
+        /* Its part goes to the others, one of which may send now and did not before. */
+        nc_pace_share(link);
+        nc_link_wake(link, link->senders != 0 ? link->stream_count : 0);
     }
     (void)pthread_mutex_unlock(&link->lock);
     if (stream == NULL)
@@ -271,6 +276,9 @@ void nc_link_kick(struct nc_stream *stream)
 
 void nc_link_wake(struct nc_amst_link *link, unsigned count)
 {
+    /* Whoever is woken must not be one that is given nothing. */
+    if (count > 0 && link->senders != 0)
+        count = link->stream_count;
     while (count-- > 0 && link->idle_first != NULL) {
         struct nc_stream *stream = link->idle_first;
 
@@ -362,6 +370,7 @@ void nc_link_stream_gone(struct nc_stream *stream)
     }
     nc_flight_requeue(stream);
     nc_pipe_acknowledge_again(link);
+    nc_pace_share(link);
     nc_link_wake(link, link->stream_count);
     if (stream->channel != NULL) {
         /* Memory is unlocked, which takes its time; the others go on meanwhile. */

@@ -221,7 +221,7 @@ void nc_object_sort(struct nc_amst_link *link, struct nc_amst_object *object)
 {
     struct nc_amst_object **at = &link->outgoing;
 
-    while (*at != NULL && (*at)->priority <= object->priority)
+    while (*at != NULL && (*at)->class <= object->class)
         at = &(*at)->next;
     object->next = *at;
     *at = object;
@@ -306,7 +306,7 @@ int nc_amst_send(struct nc_amst_link *link, const struct nc_amst_source *source,
     object->generation = source->generation;
     object->fd = source->fd;
     object->source = source->memory;
-    object->priority = source->priority;
+    object->class = nc_class_of(source->priority);
     object->sparse = source->sparse != 0 && source->fd >= 0;
     object->stable = source->stable != 0;
     object->coding = source->coding;
@@ -380,7 +380,7 @@ void nc_amst_object_priority(struct nc_amst_object *object, uint32_t priority)
             at = &(*at)->next;
         if (*at == object) {
             *at = object->next;
-            object->priority = priority;
+            object->class = nc_class_of(priority);
             nc_object_sort(object->link, object);
         }
     }

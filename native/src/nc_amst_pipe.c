@@ -323,7 +323,7 @@ static int open_pipe(struct nc_amst_link *link, enum nc_object_role role, uint64
     object->number = number;
     object->fd = -1;
     object->chunk = chunk;
-    object->priority = priority;
+    object->class = nc_class_of(priority);
     object->users = 1; /* the watch; given back when it is closed */
     pipe->watch.kind = NC_WATCH_PIPE;
     pipe->watch.subject = object;

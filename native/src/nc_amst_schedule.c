@@ -12,6 +12,9 @@
  * copy costs more than it can win. */
 #define HEDGE_TIMES 2.0
 #define HEDGE_FLOOR_NS UINT64_C(20000000)
+/* What control may send while a rate holds the rest, until it no longer does: bulk pays for it, and
+ * control that is bulky itself keeps to the rate. */
+#define CONTROL_BORROWS (64u * 1024)
 /* What a frame without content takes of the window. */
 #define SMALL_CREDIT 64
 /* How quickly it is learnt what encoding saves of an object. */
@@ -44,6 +47,8 @@ static void settle(struct nc_stream *stream, struct nc_amst_object *object, int6
 
     nc_bucket_take(&object->bucket, bytes);
     nc_bucket_take(&stream->link->bucket, bytes);
+    stream->link->served[object->class] +=
+        (double)bytes / (double)stream->link->weights[object->class];
     (void)pthread_mutex_lock(&engine->lock);
     nc_bucket_take(&engine->bucket, bytes);
     (void)pthread_mutex_unlock(&engine->lock);
@@ -158,17 +163,17 @@ static bool pick_pipe(struct nc_stream *stream, struct nc_amst_object *object, u
     return true;
 }
 
-/* Behind all others of its priority, so that they take turns. */
+/* Behind all others of its class, so that they take turns. */
 static void rotate(struct nc_amst_link *link, struct nc_amst_object *object)
 {
     struct nc_amst_object **at = &link->outgoing;
 
-    if (object->next == NULL || object->next->priority != object->priority)
+    if (object->next == NULL || object->next->class != object->class)
         return;
     while (*at != object)
         at = &(*at)->next;
     *at = object->next;
-    while (*at != NULL && (*at)->priority == object->priority)
+    while (*at != NULL && (*at)->class == object->class)
         at = &(*at)->next;
     object->next = *at;
     *at = object;
@@ -227,24 +232,141 @@ static bool pick_hedge(struct nc_stream *stream, uint64_t now_ns, struct nc_work
 static uint64_t rate_wait(struct nc_amst_link *link, uint64_t now_ns)
 {
     struct nc_amst *engine = link->engine;
-    uint64_t link_wait = nc_bucket_wait(&link->bucket, now_ns);
+    uint64_t wait = nc_bucket_wait(&link->bucket, now_ns);
+    uint64_t pace_wait = nc_bucket_wait(&link->pace, now_ns);
     uint64_t engine_wait;
 
     (void)pthread_mutex_lock(&engine->lock);
     engine_wait = nc_bucket_wait(&engine->bucket, now_ns);
     (void)pthread_mutex_unlock(&engine->lock);
-    return link_wait > engine_wait ? link_wait : engine_wait;
+    wait = wait > pace_wait ? wait : pace_wait;
+    return wait > engine_wait ? wait : engine_wait;
+}
+
+/* What a stream learns while it looks for work. */
+struct search {
+    struct nc_stream *stream;
+    uint64_t now_ns;
+    struct nc_work *work;
+    uint64_t wake_ns; /* 0: when woken */
+    enum nc_idle why;
+};
+
+static void wait_until(struct search *search, uint64_t at_ns)
+{
+    if (search->wake_ns == 0 || at_ns < search->wake_ns)
+        search->wake_ns = at_ns;
+    search->why = NC_IDLE_LIMITED;
+}
+
+static bool pick_from(struct search *search, uint32_t class)
+{
+    struct nc_amst_link *link = search->stream->link;
+    struct nc_amst_object *object = link->outgoing;
+
+    while (object != NULL && object->class < class)
+        object = object->next;
+    for (; object != NULL && object->class == class; object = object->next) {
+        uint64_t wait;
+
+        if (object->paused || object->finished || object->aborted)
+            continue;
+        wait = nc_bucket_wait(&object->bucket, search->now_ns);
+        if (wait != 0) {
+            wait_until(search, search->now_ns + wait);
+            continue;
+        }
+        if (object->pipe != NULL
+                ? pick_pipe(search->stream, object, search->now_ns, search->work)
+                : pick_chunk(search->stream, object, search->now_ns, search->work)) {
+            rotate(link, object);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): the class that was served least,
+ * measured by its weight, comes first, and one that had nothing for a while does not catch up on
+ * it. Deficits by rounds would share the same, but in bursts as long as a round of the heaviest. */
+static bool pick_by_weight(struct search *search)
+{
+    struct nc_amst_link *link = search->stream->link;
+    uint32_t left = 0;
+
+    for (uint32_t class = NC_AMST_CLASS_CONTROL + 1; class < NC_AMST_CLASSES; class++) {
+        left |= 1u << class;
+        if ((link->backlogged >> class & 1) == 0 && link->served[class] < link->virtual_now)
+            link->served[class] = link->virtual_now;
+    }
+    while (left != 0) {
+        uint32_t first = NC_AMST_CLASSES;
+        double start;
+
+        for (uint32_t class = 0; class < NC_AMST_CLASSES; class++) {
+            if ((left >> class & 1) != 0 &&
+                (first == NC_AMST_CLASSES || link->served[class] < link->served[first]))
+                first = class;
+        }
+        start = link->served[first];
+        if (pick_from(search, first)) {
+            link->backlogged |= 1u << first;
+            link->virtual_now = start;
+            return true;
+        }
+        link->backlogged &= ~(1u << first);
+        left &= ~(1u << first);
+    }
+    return false;
+}
+
+/* Control waits for no debt that another class made. */
+static bool pick_control(struct search *search, bool held)
+{
+    struct nc_amst_link *link = search->stream->link;
+
+    if (!held)
+        link->borrowed = 0;
+    else if (link->borrowed >= CONTROL_BORROWS)
+        return false;
+    if (!pick_from(search, NC_AMST_CLASS_CONTROL))
+        return false;
+    if (held) /* of a pipe it is known later how much it was: what it may be at most */
+        link->borrowed += search->work->flight->bytes != 0 ? search->work->flight->bytes
+                                                           : search->work->object->chunk;
+    return true;
+}
+
+static enum nc_idle find_work(struct search *search)
+{
+    uint64_t held = rate_wait(search->stream->link, search->now_ns);
+
+    if (pick_control(search, held != 0))
+        return NC_IDLE_EMPTY;
+    if (held != 0) {
+        wait_until(search, search->now_ns + held);
+        return NC_IDLE_LIMITED;
+    }
+    if (!nc_pace_sends(search->stream))
+        return search->why;
+    if (pick_by_weight(search))
+        return NC_IDLE_EMPTY;
+    if (search->why == NC_IDLE_EMPTY)
+        (void)pick_hedge(search->stream, search->now_ns, search->work, &search->wake_ns);
+    return search->why;
 }
 
 enum nc_idle nc_schedule(struct nc_stream *stream, uint64_t now_ns, struct nc_work *ret_work,
                          uint64_t *ret_wake_ns)
 {
     struct nc_amst_link *link = stream->link;
-    enum nc_idle why = NC_IDLE_EMPTY;
-    uint64_t wait;
+    struct search search = {
+        .stream = stream, .now_ns = now_ns, .work = ret_work, .why = NC_IDLE_EMPTY};
+    enum nc_idle why;
 
     *ret_work = (struct nc_work){NC_WORK_NONE, NULL, NULL};
     *ret_wake_ns = 0;
+    nc_pace_charge(stream);
     if (atomic_load(&stream->retiring)) {
         if (stream->first_flight == NULL && !stream->said_bye)
             ret_work->kind = NC_WORK_BYE;
@@ -253,28 +375,7 @@ enum nc_idle nc_schedule(struct nc_stream *stream, uint64_t now_ns, struct nc_wo
     if (link->in_flight > 0 &&
         link->in_flight + link->options.max_chunk > link->options.send_window)
         return NC_IDLE_WINDOW;
-    wait = rate_wait(link, now_ns);
-    if (wait != 0) {
-        *ret_wake_ns = now_ns + wait;
-        return NC_IDLE_LIMITED;
-    }
-    for (struct nc_amst_object *object = link->outgoing; object != NULL; object = object->next) {
-        if (object->paused || object->finished || object->aborted)
-            continue;
-        wait = nc_bucket_wait(&object->bucket, now_ns);
-        if (wait != 0) {
-            if (*ret_wake_ns == 0 || now_ns + wait < *ret_wake_ns)
-                *ret_wake_ns = now_ns + wait;
-            why = NC_IDLE_LIMITED;
-            continue;
-        }
-        if (object->pipe != NULL ? pick_pipe(stream, object, now_ns, ret_work)
-                                 : pick_chunk(stream, object, now_ns, ret_work)) {
-            rotate(link, object);
-            return NC_IDLE_EMPTY;
-        }
-    }
-    if (why == NC_IDLE_EMPTY)
-        (void)pick_hedge(stream, now_ns, ret_work, ret_wake_ns);
+    why = find_work(&search);
+    *ret_wake_ns = search.wake_ns;
     return why;
 }

@@ -108,6 +108,7 @@ static void opened(struct nc_stream *stream)
     stream->deadline_ns = 0;
     (void)pthread_mutex_lock(&link->lock);
     stream->state = NC_AMST_STREAM_OPEN;
+    nc_pace_share(link);
     nc_notice_post(link->engine, &stream->notice, NC_AMST_STREAM_UP, NC_ERR_OK, 0);
     nc_pipe_acknowledge_again(link);
     (void)pthread_mutex_unlock(&link->lock);

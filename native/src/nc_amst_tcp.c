@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/inet_diag.h>
+#include <limits.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -14,9 +15,6 @@
 
 #include "nc_amst_internal.h"
 
-/* A stream asks for a piece when less than this is unsent: late enough that a slow one does not
- * hoard work, early enough that the kernel never runs dry before a thread comes round. */
-#define LOWAT_BYTES (256 * 1024)
 /* A peer that acknowledges nothing for this long is gone; with keepalive the same for an idle one.
  */
 #define DEAD_MS 10000
@@ -36,7 +34,7 @@ int nc_tcp_prepare(int fd, struct nc_err *err)
         return nc_err_set(err, NC_ERR_INVALID, errno, "the descriptor is no socket of ours");
     if (set(fd, IPPROTO_TCP, TCP_NODELAY, 1) != 0)
         return nc_err_set(err, NC_ERR_INVALID, errno, "the descriptor is no TCP socket");
-    if (set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, LOWAT_BYTES) != 0 ||
+    if (set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, NC_TCP_LOWAT_BYTES) != 0 ||
         set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, DEAD_MS) != 0 ||
         set(fd, SOL_SOCKET, SO_KEEPALIVE, 1) != 0 || set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 4) != 0 ||
         set(fd, IPPROTO_TCP, TCP_KEEPINTVL, 2) != 0 || set(fd, IPPROTO_TCP, TCP_KEEPCNT, 3) != 0)
@@ -48,7 +46,18 @@ bool nc_tcp_roomy(const struct nc_stream *stream)
 {
     int unsent = 0;
 
-    return ioctl(stream->fd, SIOCOUTQNSD, &unsent) != 0 || unsent < LOWAT_BYTES;
+    return ioctl(stream->fd, SIOCOUTQNSD, &unsent) != 0 ||
+           unsent < (int)atomic_load(&stream->lowat);
+}
+
+void nc_tcp_pace(int fd, uint64_t rate, uint32_t lowat)
+{
+    /* The kernel takes an unsigned long, and all its bits for none. */
+    unsigned long pace = rate == 0 || rate > ULONG_MAX ? ULONG_MAX : (unsigned long)rate;
+
+    /* A socket that is ending refuses; what it sends no longer matters. */
+    (void)setsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, &pace, sizeof pace);
+    (void)set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)lowat);
 }
 
 static int send_parts(struct nc_stream *stream)
@@ -252,6 +261,7 @@ static void describe(struct nc_stream *stream, struct nc_amst_stream_info *ret_i
     ret_info->delivered_ce = info.tcpi_delivered_ce;
     ret_info->ecn = (info.tcpi_options & TCPI_OPT_ECN) != 0;
     ret_info->app_limited = info.tcpi_delivery_rate_app_limited;
+    ret_info->acked_bytes = info.tcpi_bytes_acked;
     ret_info->delivery_rate = info.tcpi_delivery_rate;
     ret_info->pacing_rate = info.tcpi_pacing_rate;
     ret_info->busy_us = info.tcpi_busy_time;

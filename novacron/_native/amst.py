@@ -201,6 +201,27 @@ class LinkHandle:
     def limit(self, bytes_per_second: int) -> None:
         self._native.lib.nc_amst_link_limit(self._pointer, bytes_per_second)
 
+    def pace(self, bytes_per_second: int) -> None:
+        self._native.lib.nc_amst_link_pace(self._pointer, bytes_per_second)
+
+    def senders(self, most: int) -> None:
+        self._native.lib.nc_amst_link_senders(self._pointer, most)
+
+    def weight(self, priority: int, weight: int) -> None:
+        """Raises NativeInvalidError: no class with a weight, or no weight."""
+        error = self._native.new_error()
+        code = self._native.lib.nc_amst_link_weight(self._pointer, priority, weight, error)
+        self._native.check(code, error, "the weight cannot be set")
+
+    def congestion(self, stream_id: int, name: str) -> None:
+        """Raises as :func:`novacron._native.tcp.choose`, and NativeNotFoundError where there is no
+        such stream over TCP."""
+        error = self._native.new_error()
+        code = self._native.lib.nc_amst_link_congestion(
+            self._pointer, stream_id, name.encode("ascii"), error
+        )
+        self._native.check(code, error, f"stream {stream_id} cannot use {name!r}")
+
     def abort(self) -> None:
         self._native.lib.nc_amst_link_abort(self._pointer)
 
@@ -402,6 +423,7 @@ _STREAM_FIELDS = (
     "needless_retrans",
     "delivered",
     "delivered_ce",
+    "acked_bytes",
     "delivery_rate",
     "pacing_rate",
     "busy_us",

@@ -394,6 +394,28 @@ class HdeSettings(Section):
         le=64.0,
         description="CPU cores that encoding may use on this node; past it chunks are sent as they are. 0: as many as there are dwcp.amst.threads.",
     )
+    dedup: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Whether a receiver looks for what it holds in other files before a file is moved. auto: with nodes of other hosts. always: with all. never: not at all, and received files are not indexed.",
+    )
+    dedup_min_bytes: int = Field(
+        4 * 1024**2,
+        ge=256 * 1024,
+        description="Smaller files are neither indexed nor looked for, in bytes.",
+    )
+    index_max_bytes: int = Field(
+        256 * 1024**2,
+        ge=1024**2,
+        description="Disk space of the index of received blocks, in bytes; files that were of no use for longest are forgotten. 1 MiB is for about 1 GiB of files.",
+    )
+    tenant: str = Field(
+        "default",
+        min_length=1,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        json_schema_extra={"accepted": "letters, digits, dots, dashes and underscores"},
+        description="Tenant of transfers that name none, and of files without a mark of another one. What one tenant has is never made use of for another.",
+    )
     dictionary: str | None = Field(
         None,
         max_length=4096,
@@ -425,6 +447,38 @@ class DetectionSettings(Section):
     )
 
 
+class AcpWeights(Section):
+    """What the classes of traffic on one link get beside each other. Control has no weight: it comes
+    first."""
+
+    state: int = Field(
+        16, ge=1, le=1000, description="Weight of state synchronisation and urgent transfers."
+    )
+    migration: int = Field(
+        4, ge=1, le=1000, description="Weight of migrations and normal transfers."
+    )
+    bulk: int = Field(1, ge=1, le=1000, description="Weight of background transfers.")
+
+
+class AcpSettings(Section):
+    """Adaptive congestion prevention: what kind each path is, and how to send on it so that queues do
+    not build."""
+
+    dctcp: Literal["auto", "off"] = Field(
+        "off",
+        description="auto: DCTCP to nodes within the datacenter, where both agree on ECN. Only where the switches between them mark: no node can find that out.",
+    )
+    queue: Literal["on", "off"] = Field(
+        "on",
+        description="on: pace each link so that it builds no queue on its path. off: leave that to TCP congestion control.",
+    )
+    fairness: Literal["transfer", "flow", "greedy"] = Field(
+        "transfer",
+        description="What a link is beside flows that fill the queue whatever it does. transfer: one flow, however many streams it has. flow: as many as it has streams. greedy: it never yields to delay.",
+    )
+    weights: AcpWeights = AcpWeights.model_construct()
+
+
 class DwcpSettings(Section):
     """The distributed WAN communication protocol."""
 
@@ -434,6 +488,7 @@ class DwcpSettings(Section):
     )
     amst: AmstSettings = AmstSettings.model_construct()
     hde: HdeSettings = HdeSettings.model_construct()
+    acp: AcpSettings = AcpSettings.model_construct()
     detection: DetectionSettings = DetectionSettings.model_construct()
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import trio
 
-from novacron.config.schema import AmstSettings
+from novacron.config.schema import AcpSettings, AmstSettings
 from novacron.dwcp.amst import negotiation
 from novacron.dwcp.amst.address_book import AddressBook, data_host, dialled_at
 from novacron.dwcp.amst.congestion import Congestion, is_same_host
@@ -27,6 +27,7 @@ from novacron.dwcp.amst.errors import (
     PeerUnreachableError,
     no_link,
 )
+from novacron.dwcp.amst.link_entry import LinkEntry
 from novacron.dwcp.amst.messages import from_wire, pack, unpack
 from novacron.dwcp.amst.metrics import LINKS, LINKS_ENDED, LINKS_OPENED
 from novacron.dwcp.amst.native import NativeEngine, NativeLink
@@ -62,22 +63,6 @@ CLOSE_TIMEOUT: Final = 1.0
 """For telling it that a link is closed, which it would find out anyway."""
 
 
-class _Entry:
-    """A link and what keeps it."""
-
-    def __init__(
-        self, peer: str, boot_id: str, agreement: Agreement, keeper: Supervisor, *, asked: bool
-    ) -> None:
-        self.peer = peer
-        self.boot_id = boot_id
-        self.agreement = agreement
-        self.keeper = keeper
-        self.asked = asked
-        """By this node."""
-        self.opened_at = trio.current_time()
-        self.ended = trio.Event()
-
-
 class Links:
     """Made, started with :meth:`start` and ended with :meth:`aclose` by the component."""
 
@@ -96,9 +81,13 @@ class Links:
         codecs: tuple[str, ...] = ("raw",),
         open_v1: Callable[..., Any] | None = None,
         mode_of: Callable[[str], str] | None = None,
+        acp: AcpSettings | None = None,
     ) -> None:
-        """*mode* is the configured one: to leave something out takes an operator's word. *mode_of*
-        is that of the path to a peer as measured, for what may be wrong without harm."""
+        """Args:
+        acp: None: what links send is not paced.
+        mode: As configured: what a node leaves out because of its mode takes an operator's word.
+        mode_of: The mode of the path to a peer as it is now, for what may be wrong without harm.
+        """
         self._network = network
         self._settings = settings
         self._node_id = node_id
@@ -107,6 +96,7 @@ class Links:
         self._book = book
         self._rdma = rdma
         self._open_v1 = open_v1
+        self._acp = acp
         self._mode_of = mode_of or (lambda peer: mode)
         self._abilities = Abilities(
             versions=versions,
@@ -117,8 +107,8 @@ class Links:
             window_bytes=settings.window_bytes,
             codecs=codecs,
         )
-        self._by_peer: dict[str, _Entry] = {}
-        self._by_id: dict[bytes, _Entry] = {}
+        self._by_peer: dict[str, LinkEntry] = {}
+        self._by_id: dict[bytes, LinkEntry] = {}
         self._asking: dict[str, trio.Event] = {}
         self._opened = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
@@ -180,6 +170,12 @@ class Links:
         entry = self._by_id.get(link_id)
         return entry.keeper.link if entry is not None else None
 
+    def accept(self, fd: int, host: str, link_id: bytes, stream_id: int) -> None:
+        """A connection to the data listener that says it is that stream."""
+        entry = self._by_id.get(link_id)
+        if entry is not None and isinstance(entry.keeper, NativeSupervisor):
+            entry.keeper.accept(fd, host, stream_id)
+
     def __iter__(self) -> Iterator[Supervisor]:
         return (entry.keeper for entry in list(self._by_id.values()))
 
@@ -233,16 +229,16 @@ class Links:
 
     # Agreeing ----------------------------------------------------------------------------------
 
-    def _current(self, entry: _Entry, session: PeerSession) -> bool:
+    def _current(self, entry: LinkEntry, session: PeerSession) -> bool:
         """A link with an earlier run of the other node is none."""
         return session.peer is None or entry.boot_id == session.peer.boot_id
 
-    async def _ask(self, session: PeerSession) -> _Entry:
+    async def _ask(self, session: PeerSession) -> LinkEntry:
         peer = session.node_id
         self._check_room()
         done = self._asking[peer] = trio.Event()
         try:
-            asked = negotiation.ask(self._able())
+            asked = negotiation.ask(self._able(session))
             try:
                 body = await session.request("amst.link", pack(asked), within=ASK_TIMEOUT)
             except NetworkError as exc:
@@ -258,7 +254,7 @@ class Links:
             done.set()
         return entry
 
-    async def _their_link(self, session: PeerSession, refusal: NetworkError) -> _Entry | None:
+    async def _their_link(self, session: PeerSession, refusal: NetworkError) -> LinkEntry | None:
         """The link the other node asked for at the same time, where that is why it refused this
         node's ask. The refusal may be here before its own ask is."""
         if refusal.why != CONFLICT:
@@ -271,7 +267,7 @@ class Links:
                 await self._opened.park()
         return None
 
-    def _crosses(self, session: PeerSession, old: _Entry | None) -> bool:
+    def _crosses(self, session: PeerSession, old: LinkEntry | None) -> bool:
         """Whether the other node sent its ask when this one's was on the way or just answered. The
         node with the smaller id has its way, as with sessions."""
         peer = session.node_id
@@ -298,15 +294,20 @@ class Links:
             )
             await old.ended.wait()
         self._check_room()
-        answered = negotiation.answer(asked, self._able(), port=self._port)
+        answered = negotiation.answer(asked, self._able(session, asked.congestion), port=self._port)
         agreement = negotiation.agreed_by_answerer(asked, answered)
         await self._open(session, asked, answered, agreement, initiator=False)
         return pack(answered)
 
-    def _able(self) -> Abilities:
-        if self._rdma.usable:
-            return self._abilities._replace(movers=("rdma", "tcp"))
-        return self._abilities
+    def _able(self, session: PeerSession, asked: str | None = None) -> Abilities:
+        """*asked*: the congestion control that the other end uses, where it asked."""
+        peer, host = session.node_id, data_host(session)
+        able = self._abilities._replace(
+            congestion=self._congestion.classify(peer, host).congestion
+            if asked is None
+            else self._congestion.answer(asked, peer, host)[0]
+        )
+        return able._replace(movers=("rdma", "tcp")) if self._rdma.usable else able
 
     def _check_room(self) -> None:
         if len(self._by_id) >= self._settings.max_links:
@@ -324,7 +325,7 @@ class Links:
         agreement: Agreement,
         *,
         initiator: bool,
-    ) -> _Entry:
+    ) -> LinkEntry:
         assert self._nursery is not None
         peer = session.node_id
         host = data_host(session)
@@ -336,7 +337,7 @@ class Links:
                 peer, asked, answered, agreement, host, initiator=initiator
             )
         boot_id = session.peer.boot_id if session.peer is not None else ""
-        entry = _Entry(peer, boot_id, agreement, keeper, asked=initiator)
+        entry = LinkEntry(peer, boot_id, agreement, keeper, asked=initiator)
         old = self._by_peer.get(peer)
         if old is not None:
             old.keeper.end(_started_again())
@@ -402,6 +403,8 @@ class Links:
                 self._settings.streams_start, self._mode_of(peer), same_host=is_same_host(host)
             ),
             congestion=self._congestion,
+            acp=self._acp,
+            peer_congestion=agreement.congestion,
             dial_rdma=self._rdma_dialler(peer, link) if "rdma" in agreement.movers else None,
             rdma_why=self._rdma.why or "the other node has none",
         )
@@ -444,7 +447,7 @@ class Links:
 
     # Keeping -----------------------------------------------------------------------------------
 
-    async def _keep(self, entry: _Entry) -> None:
+    async def _keep(self, entry: LinkEntry) -> None:
         reason: DwcpError = LinkLostError("the link was closed")
         try:
             reason = await entry.keeper.run()
@@ -467,7 +470,7 @@ class Links:
         if entry is not None and not self._current(entry, session):
             entry.keeper.end(_started_again())
 
-    async def _tell_closed(self, entry: _Entry, why: str) -> None:
+    async def _tell_closed(self, entry: LinkEntry, why: str) -> None:
         session = self._network.session(entry.peer)
         if session is None or entry.keeper.heard_close:
             return

@@ -16,7 +16,12 @@ import trio
 
 from novacron.dwcp.amst.errors import StreamDeniedError
 from novacron.dwcp.amst.metrics import CONNECTIONS_REFUSED
-from novacron.dwcp.amst.wire import HELLO_BYTES, FrameError, link_id_of_hello
+from novacron.dwcp.amst.wire import (
+    HELLO_BYTES,
+    FrameError,
+    link_id_of_hello,
+    stream_id_of_hello,
+)
 from novacron.environment.machine import Machine
 from novacron.environment.ports import Listener, bind_error, listen, lookup_error
 from novacron.network.transport import join_address
@@ -43,8 +48,10 @@ class GreetedLink(Protocol):
 FindLink = Callable[[bytes], GreetedLink | None]
 ServeTls = Callable[[trio.socket.SocketType, Any], Awaitable[None]]
 """Takes over a connection whose first byte is a TLS handshake's, and its peer's address."""
-Prepare = Callable[[int, str], None]
+Prepare = Callable[[int, str], object]
 """Sets what a data connection from that host needs, by descriptor."""
+PrepareStream = Callable[[int, str, bytes, int], object]
+"""The same for a stream of a link, by its ids."""
 
 
 class _Places:
@@ -91,8 +98,16 @@ class DataListener:
         find_link: FindLink,
         serve_tls: ServeTls,
         prepare: Prepare,
+        prepare_stream: PrepareStream | None = None,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
+        """Args:
+        prepare_stream: Instead of *prepare*, once it is known which stream a connection is.
+        """
+
+        def prepare_link(fd: int, host: str, link_id: bytes, stream: int) -> object:
+            return prepare(fd, host)
+
         places = _Places()
         async with trio.open_nursery() as nursery:
             task_status.started()
@@ -113,8 +128,18 @@ class DataListener:
                     CONNECTIONS_REFUSED.inc("per_address")
                     continue
                 nursery.start_soon(
-                    _greet, connection, address, find_link, serve_tls, prepare, places
+                    _greet,
+                    connection,
+                    address,
+                    find_link,
+                    serve_tls,
+                    prepare,
+                    prepare_stream or prepare_link,
+                    places,
                 )
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def close(self) -> None:
         self._socket.close()
@@ -126,6 +151,7 @@ async def _greet(
     find_link: FindLink,
     serve_tls: ServeTls,
     prepare: Prepare,
+    prepare_stream: PrepareStream,
     places: _Places,
 ) -> None:
     refused = "greeting_timeout"
@@ -136,7 +162,7 @@ async def _greet(
                 taken, refused = connection, ""
                 prepare(taken.fileno(), address[0])
             else:
-                refused = await _join_link(connection, address, find_link, prepare)
+                refused = await _join_link(connection, address, find_link, prepare_stream)
     except OSError:
         refused = "lost"
     finally:
@@ -151,7 +177,7 @@ async def _greet(
 
 
 async def _join_link(
-    connection: trio.socket.SocketType, address: Any, find_link: FindLink, prepare: Prepare
+    connection: trio.socket.SocketType, address: Any, find_link: FindLink, prepare: PrepareStream
 ) -> str:
     """Why the connection is refused; empty when a link has it."""
     hello = b""
@@ -161,12 +187,13 @@ async def _join_link(
             return "lost"
         hello += data
     try:
-        link = find_link(link_id_of_hello(hello))
+        link_id, stream = link_id_of_hello(hello), stream_id_of_hello(hello)
+        link = find_link(link_id)
     except FrameError:
         return "not_a_greeting"
     if link is None:
         return "unknown_link"
-    prepare(connection.fileno(), address[0])
+    prepare(connection.fileno(), address[0], link_id, stream)
     try:
         link.add_accepted(socket.socket(fileno=connection.detach()), hello)
     except StreamDeniedError:

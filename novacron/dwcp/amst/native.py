@@ -18,6 +18,7 @@ from typing import Any, Final
 import trio
 
 from novacron._native.amst import Engine, Event, LinkHandle
+from novacron._native.ffi import NativeNotFoundError
 from novacron._native.rdma import Channel
 from novacron.dwcp.amst.errors import (
     LinkLostError,
@@ -226,6 +227,11 @@ class NativeLink:
         """Something is on its way, or was and is not closed."""
         return bool(self._objects)
 
+    @property
+    def sends(self) -> bool:
+        """This end has something to send that is not through."""
+        return any(moving.sends for moving in self._objects)
+
     # Streams -------------------------------------------------------------------------------
 
     def add_dialled(self, sock: socket.socket, stream_id: int) -> None:
@@ -375,6 +381,35 @@ class NativeLink:
     def limit(self, bytes_per_second: int) -> None:
         if not self._closing:
             self._handle.limit(bytes_per_second)
+
+    def pace(self, bytes_per_second: int) -> None:
+        """Spread what this end sends over its TCP streams, and over time; 0: do not."""
+        if not self._closing:
+            self._handle.pace(bytes_per_second)
+
+    def senders(self, most: int) -> None:
+        """Send content on at most so many of the streams; 0: on all."""
+        if not self._closing:
+            self._handle.senders(most)
+
+    def weigh(self, priority: int, weight: int) -> None:
+        """What the class 1, 2 or 3 gets beside the others, 1 to 1000."""
+        self._handle.weight(priority, weight)
+
+    def use_congestion(self, stream_id: int, name: str) -> str:
+        """Change it on a live stream; why that was not possible, or nothing. One that is gone already
+        is no failure."""
+        if self._closing:
+            return ""
+        try:
+            self._handle.congestion(stream_id, name)
+        except NativeError as exc:
+            gone = isinstance(exc, NativeNotFoundError) and not self._has(stream_id)
+            return "" if gone else exc.why or exc.what
+        return ""
+
+    def _has(self, stream_id: int) -> bool:
+        return any(stream.id == stream_id for stream in self.streams())
 
     def statistics(self) -> LinkStatistics:
         return LinkStatistics(self.counters(), self.streams())

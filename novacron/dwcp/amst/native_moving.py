@@ -64,6 +64,10 @@ class NativeMoving:
         self._coded = NOTHING
         self._kept: tuple[bytes, array[int]] | None = None
 
+    @property
+    def sends(self) -> bool:
+        return self._role == "sending" and not self._finished.is_set()
+
     async def wait(self) -> None:
         await self._finished.wait()
         if self._failure is not None:

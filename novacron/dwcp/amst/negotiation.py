@@ -79,6 +79,7 @@ class LinkAsk(Message):
         "window_bytes": integer(MIN_CHUNK_BYTES, MAX_WINDOW),
         "codecs": list_of(text(16), 16, 1),
         "movers": list_of(text(16), 16, 1),
+        "congestion": text(16),
     }
     versions: list[int]
     link: bytes
@@ -93,6 +94,8 @@ class LinkAsk(Message):
     """What may be under way to it."""
     codecs: list[str]
     movers: list[str]
+    congestion: str
+    """TCP congestion control that it uses on the connections it makes; empty: the kernel's own."""
 
 
 class LinkAnswer(Message):
@@ -108,6 +111,7 @@ class LinkAnswer(Message):
         "codecs": list_of(text(16), 16, 1),
         "movers": list_of(text(16), 16, 1),
         "port": integer(1, 65535),
+        "congestion": text(16),
         "why": text(512),
     }
     version: int
@@ -120,6 +124,8 @@ class LinkAnswer(Message):
     movers: list[str]
     port: int
     """Of the answering node's data listener."""
+    congestion: str
+    """What it means to use on the connections it accepts."""
     why: str
     """What is less than was asked for, and why; empty where nothing is."""
 
@@ -157,6 +163,8 @@ class Abilities(Record):
     window_bytes: int
     movers: tuple[str, ...] = ("tcp",)
     codecs: tuple[str, ...] = ("raw",)
+    congestion: str = ""
+    """Of TCP, on this link."""
 
 
 class Agreement(Record):
@@ -171,6 +179,8 @@ class Agreement(Record):
     receive_window: int
     movers: tuple[str, ...]
     codecs: tuple[str, ...]
+    congestion: str
+    """What the other end uses."""
     why: str
 
 
@@ -187,6 +197,7 @@ def ask(abilities: Abilities) -> LinkAsk:
         window_bytes=abilities.window_bytes,
         codecs=list(abilities.codecs),
         movers=list(abilities.movers),
+        congestion=abilities.congestion,
     )
 
 
@@ -220,6 +231,7 @@ def answer(asked: LinkAsk, abilities: Abilities, *, port: int) -> LinkAnswer:
         codecs=codecs,
         movers=movers,
         port=port,
+        congestion=abilities.congestion,
         why="; ".join(_reductions(asked, abilities, version, encryption)),
     )
 
@@ -273,15 +285,17 @@ def agreed_by_asker(asked: LinkAsk, answered: LinkAnswer) -> Agreement:
         fault = "it chose a mover that was not offered"
     if fault:
         raise LinkRefusedError("the other node's answer does not fit what was asked", why=fault)
-    return _agreement(asked, answered, answered.window_bytes, asked.window_bytes)
+    return _agreement(
+        asked, answered, answered.window_bytes, asked.window_bytes, answered.congestion
+    )
 
 
 def agreed_by_answerer(asked: LinkAsk, answered: LinkAnswer) -> Agreement:
-    return _agreement(asked, answered, asked.window_bytes, answered.window_bytes)
+    return _agreement(asked, answered, asked.window_bytes, answered.window_bytes, asked.congestion)
 
 
 def _agreement(
-    asked: LinkAsk, answered: LinkAnswer, send_window: int, receive_window: int
+    asked: LinkAsk, answered: LinkAnswer, send_window: int, receive_window: int, congestion: str
 ) -> Agreement:
     return Agreement(
         link_id=asked.link,
@@ -293,6 +307,7 @@ def _agreement(
         receive_window=max(receive_window, answered.chunk_bytes),
         movers=tuple(answered.movers),
         codecs=tuple(answered.codecs),
+        congestion=congestion,
         why=answered.why,
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from novacron._native import hde
-from novacron.config.schema import AmstSettings, HdeSettings
+from novacron.config.schema import AcpSettings, AmstSettings, HdeSettings
 from novacron.data_directory import DataDirectory
 from novacron.dwcp.amst.address_book import AddressBook
 from novacron.dwcp.amst.bodies import Bodies
@@ -22,7 +22,10 @@ from novacron.dwcp.amst.rdma import Rdma
 from novacron.dwcp.amst.supervision import Supervisor
 from novacron.dwcp.amst.transfers import Transfers
 from novacron.dwcp.hde import choice
+from novacron.dwcp.hde.blocks.cutting import find_cut
+from novacron.dwcp.hde.blocks.library import BlockLibrary
 from novacron.dwcp.hde.messages import MessageCodec
+from novacron.environment.path import PathMeasure
 from novacron.network import Network
 from novacron.record import Record
 from novacron.security import Security
@@ -50,8 +53,10 @@ class Amst:
         directory: DataDirectory,
         settings: AmstSettings,
         encoding: HdeSettings,
+        acp: AcpSettings,
         mode: str,
         mode_of: Callable[[str], str],
+        path: Callable[[str], PathMeasure | None],
         listen_address: str,
         threads: int,
         wanted: Wanted,
@@ -62,6 +67,7 @@ class Amst:
         self._directory = directory
         self._settings = settings
         self._encoding = encoding
+        self._acp = acp
         self._mode = mode
         self._mode_of = mode_of
         self._listen_address = listen_address
@@ -69,7 +75,9 @@ class Amst:
         self._wanted = wanted
         self._engine: NativeEngine | None = None
         self._listener: DataListener | None = None
-        self._congestion = Congestion(settings.congestion)
+        self._congestion = Congestion(
+            settings.congestion, dctcp=acp.dctcp, path=path, mode_of=mode_of
+        )
         self._rdma = Rdma(
             wanted=settings.rdma == "auto" and not wanted.v1_only, device=settings.rdma_device
         )
@@ -113,6 +121,8 @@ class Amst:
             self._listen_address, self._settings.port, again=again
         )
         self.address, self.port = listener.address, listener.port
+        if self._engine is not None:
+            self._congestion.listen(listener.fileno())
         self._nursery = nursery
         links = self._links = Links(
             self._network,
@@ -127,8 +137,11 @@ class Amst:
             codecs=self._codecs(),
             open_v1=self._keep_v1,
             mode_of=self._mode_of,
+            acp=self._acp,
         )
         await links.start(nursery, listener.port)
+        cut, why = find_cut()
+        blocks = BlockLibrary(self._directory.root / "dwcp" / "blocks", self._encoding, cut, why)
         self._transfers = Transfers(
             self._network,
             links,
@@ -141,6 +154,7 @@ class Amst:
                 if self._encoding.keep_messages
                 else None,
             ),
+            blocks=blocks,
         )
         await nursery.start(self._serve, listener)
         await self._transfers.start(nursery)
@@ -185,6 +199,7 @@ class Amst:
                 find_link=self._find_native,
                 serve_tls=self._accept_v1,
                 prepare=self._congestion.apply,
+                prepare_stream=self.links.accept,
                 task_status=task_status,
             )
         finally:
@@ -226,5 +241,8 @@ class Amst:
                 "why": self._rdma.why,
             },
             "congestion": congestion._asdict() if congestion is not None else None,
+            "blocks": self._transfers.blocks.statistics()
+            if self._transfers is not None and self._transfers.blocks is not None
+            else None,
             "links": self._links.statistics() if self._links is not None else [],
         }

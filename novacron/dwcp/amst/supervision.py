@@ -9,8 +9,10 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from novacron.config.schema import AmstSettings
-from novacron.dwcp.amst.congestion import Congestion
+from novacron.config.schema import AcpSettings, AmstSettings
+from novacron.dwcp.acp.classes.core import DCTCP, NEAR_US, SAME_HOST, PathClass
+from novacron.dwcp.acp.steering import UNKNOWN_RTT, Steering
+from novacron.dwcp.amst.congestion import Choice, Congestion
 from novacron.dwcp.amst.errors import LinkLostError
 from novacron.dwcp.amst.metrics import (
     BAD_FRAMES,
@@ -38,6 +40,12 @@ STABLE: Final = 5.0
 """Seconds a connection has to last for the next one to be dialled without much of a pause."""
 SHORTEST_INTERVAL: Final = 0.25
 INTERVAL_ROUND_TRIPS: Final = 4
+MOST_CHOICES: Final = 512
+"""Twice the streams of a link: some greet and are refused, which nobody hears of."""
+WIDE: Final = 2
+"""So many times the datacenter's round trip leave no doubt that the path is none."""
+FALLBACK: Final = "cubic"
+"""Instead of DCTCP, on a live connection."""
 SETTING_UP: Final = "it is being set up"
 NOT_SET_UP: Final = "the other node, which asked for the link, has not set it up"
 
@@ -91,10 +99,14 @@ class NativeSupervisor:
         max_streams: int,
         start: int,
         congestion: Congestion,
+        acp: AcpSettings | None = None,
+        peer_congestion: str = "",
         dial_rdma: Callable[[int], Awaitable[None]] | None = None,
         rdma_why: str = "not agreed on",
     ) -> None:
         """Args:
+        acp: None: what is sent is not paced.
+        peer_congestion: What the other end said it uses.
         dial_rdma: Where RDMA was agreed on.
         rdma_why: Why it was not, otherwise.
         """
@@ -105,6 +117,12 @@ class NativeSupervisor:
         self._initiator = initiator
         self._settings = settings
         self._congestion = congestion
+        self._peer_congestion = peer_congestion
+        self._choices: dict[int, Choice] = {}
+        """Of the streams over TCP, by id."""
+        settled = acp or AcpSettings(queue="off")
+        off = "it is on the same host" if self._path().name == SAME_HOST else ""
+        self._steering = Steering(link, settled, off=off)
         self._dial_rdma = dial_rdma
         self._rdma_stream: int | None = None
         if dial_rdma is not None:
@@ -155,6 +173,7 @@ class NativeSupervisor:
             nursery.start_soon(self._watch_streams)
             nursery.start_soon(self._watch_life)
             nursery.start_soon(self._control)
+            nursery.start_soon(self._steer)
             if self._initiator:
                 nursery.start_soon(self._dial_missing)
                 if self._dial_rdma is not None:
@@ -186,9 +205,58 @@ class NativeSupervisor:
                 "got": "off" if self.rdma_why else "on",
                 "why": self.rdma_why,
             },
+            "path": self._path()._asdict(),
+            "congestion": {"other_end": self._peer_congestion, **self._summary()},
+            "queue": self._steering.statistics(),
             "counters": self.link.counters()._asdict(),
-            "streams": [stream._asdict() for stream in self.link.streams()],
+            "streams": [self._described(stream) for stream in self.link.streams()],
         }
+
+    def _described(self, stream: StreamStatistics) -> dict[str, Any]:
+        """What a stream uses is read back now: it may be another one than at first."""
+        choice = self._choices.get(stream.id)
+        return {
+            **stream._asdict(),
+            "congestion_wanted": choice.wanted if choice is not None else "",
+            "congestion_why": choice.why if choice is not None else "",
+        }
+
+    def _summary(self) -> dict[str, str]:
+        """Of the newest stream; others may differ where the path was found to be another one."""
+        wanted, why = self._path().congestion, ""
+        if self._choices:
+            choice = self._choices[max(self._choices)]
+            wanted, why = choice.wanted, choice.why
+        used = sorted({s.congestion for s in self.link.streams() if s.congestion})
+        return {"wanted": wanted, "got": ", ".join(used), "why": why}
+
+    # What kind of path it is -------------------------------------------------------------------
+
+    def _path(self) -> PathClass:
+        return self._congestion.classify(self._link.peer, self._host)
+
+    def accept(self, fd: int, host: str, stream_id: int) -> None:
+        """A connection that the initiator made, before the link has it."""
+        choice = self._congestion.accept(fd, host, self._link.peer, self._peer_congestion)
+        self._choices[stream_id] = choice
+        while len(self._choices) > MOST_CHOICES:
+            del self._choices[min(self._choices)]
+
+    async def _steer(self) -> None:
+        while True:
+            pause = self._steering.observe()
+            await trio.sleep(pause)
+
+    def _leave_dctcp(self, streams: list[StreamStatistics]) -> None:
+        """A route may change in the life of a connection, and lead over a wide-area hop now."""
+        for stream in streams:
+            choice = self._choices.get(stream.id)
+            far = WIDE * NEAR_US <= stream.min_rtt_us < UNKNOWN_RTT
+            if choice is None or stream.congestion != DCTCP or choice.why or not far:
+                continue
+            why = f"no dctcp over a wide-area hop: the round trip is {stream.min_rtt_us / 1000:.3g} ms"
+            self._choices[stream.id] = choice._replace(got=FALLBACK, why=why)
+            self.link.use_congestion(stream.id, FALLBACK)
 
     # Connections -------------------------------------------------------------------------------
 
@@ -232,6 +300,7 @@ class NativeSupervisor:
             else:
                 since = self._open.pop(event.stream_id, None)
                 self._retiring.discard(event.stream_id)
+                self._choices.pop(event.stream_id, None)
                 if event.kind == "lost":
                     STREAMS_LOST.inc()
                 if rdma:  # TCP takes over, and that at once
@@ -290,9 +359,10 @@ class NativeSupervisor:
         failure = "no connection in time"
         try:
             with trio.move_on_after(DIAL_TIMEOUT):
-                connection = await self._connect()
+                connection, choice = await self._connect()
                 stream_id = self._next_id
                 self._next_id += 1
+                self._choices[stream_id] = choice
                 self.link.add_dialled(connection, stream_id)
                 self._greeting.add(stream_id)
                 failure = ""
@@ -306,17 +376,19 @@ class NativeSupervisor:
             self._fail(failure)
         self._wake.set()
 
-    async def _connect(self) -> socket.socket:
+    async def _connect(self) -> tuple[socket.socket, Choice]:
         found = await trio.socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         family, kind, protocol, _, address = found[0]
         connection = trio.socket.socket(family, kind, protocol)
         try:
-            self._congestion.apply(connection.fileno(), str(address[0]))
+            peer = self._link.peer
+            choice = self._congestion.apply(connection.fileno(), str(address[0]), peer)
             await connection.connect(address)
+            choice = self._congestion.confirm(connection.fileno(), choice, peer)
         except BaseException:
             connection.close()
             raise
-        return socket.socket(fileno=connection.detach())
+        return socket.socket(fileno=connection.detach()), choice
 
     def _retire(self, count: int) -> None:
         """Those that carried least since they were opened go first."""
@@ -361,6 +433,7 @@ class NativeSupervisor:
                 INTERVAL_ROUND_TRIPS * (median(round_trips)) / 1e6,
             )
             await trio.sleep(pause)
+            self._leave_dctcp(streams)
             after, now = self.link.counters(), trio.current_time()
             if self._initiator and self._open and self.link.mover == "tcp":
                 target = self._controller.observe(
@@ -395,6 +468,7 @@ class NativeSupervisor:
             window_share=known * (after.window_ns - before.window_ns) / stream_ns,
             smoothed_rtt=median([s.rtt_us for s in measured]) / 1e6,
             least_rtt=min(s.min_rtt_us for s in measured) / 1e6 if measured else 0.0,
+            paced=sent >= received and self._steering.binding,
         )
 
     def _count(self) -> None:

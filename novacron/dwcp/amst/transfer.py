@@ -11,7 +11,8 @@ import trio
 
 from novacron.dwcp.amst.errors import TransferCancelledError
 from novacron.dwcp.amst.rates import Meter, eta_seconds
-from novacron.dwcp.amst.transport import Link, Moving, Progress
+from novacron.dwcp.amst.transport import Link, Moving, Progress, Traffic
+from novacron.dwcp.hde.blocks.metrics import DEDUPLICATED
 from novacron.dwcp.hde.report import NOTHING, CodingReport
 from novacron.errors import NovaCronError
 from novacron.observe import Counter, Gauge
@@ -32,6 +33,12 @@ STATES: Final = Gauge(
 ENDED: Final = frozenset({"done", "failed", "cancelled"})
 MAX_ERRORS: Final = 20
 PRIORITIES: Final = ("urgent", "normal", "background")
+CLASSES: Final = {
+    "urgent": Traffic.STATE,
+    "normal": Traffic.MIGRATION,
+    "background": Traffic.BULK,
+}
+"""Of traffic, by priority. None is control: however urgent, files must not hold up what steers."""
 
 
 class SendRequest(Record):
@@ -58,6 +65,12 @@ class SendRequest(Record):
     """*paths* may be outside of the directories this node allows."""
     codec: str = ""
     """``auto``, ``off``, ``lz4``, ``zstd`` or ``zstd:LEVEL``; empty: as ``dwcp.hde`` says."""
+    tenant: str = ""
+    """Whose files these are: what another tenant has at the receiver is never made use of, nor told
+    of. Empty: ``dwcp.hde.tenant``."""
+    dedup: str = ""
+    """Whether the receiver looks for what it holds in other files: ``auto``, ``always``, ``never``.
+    Empty: ``dwcp.hde.dedup``."""
 
 
 class ReceiveRequest(Record):
@@ -75,6 +88,8 @@ class ReceiveRequest(Record):
     recursive: bool = True
     anywhere: bool = False
     """*path* may be outside of the directories this node allows: its caller answers for that."""
+    tenant: str = ""
+    dedup: str = ""
 
 
 class TransferError(Record):
@@ -131,6 +146,8 @@ class TransferView(Record):
     coding: CodingReport = NOTHING
     """How the content was encoded; at the receiver, decoded. Of all attempts; what was sent again is
     in it as often."""
+    bytes_deduplicated: int = 0
+    """What the receiver held in other files, and so was not moved."""
 
 
 class _Wire:
@@ -202,6 +219,9 @@ class Transfer(ABC):
         # Of the last link, also when it is left: what a transfer went over is asked afterwards too.
         self._mover, self._protocol, self._encrypted = "", 0, False
         self._done = self._moved = self._zero = self._resent = 0
+        self._found = self._parts = 0
+        self._found_before = 0
+        """In an earlier life of the node."""
         self._wire_bytes = 0.0
         self._wire: _Wire | None = None
         self._counted = 0
@@ -291,7 +311,7 @@ class Transfer(ABC):
             files_done=self.files_done,
             bytes_total=max(self.bytes_total, done),
             bytes_done=done,
-            bytes_moved=progress.moved_bytes,
+            bytes_moved=self.moved_bytes,
             bytes_zero=progress.zero_bytes,
             bytes_resent=progress.resent_bytes,
             wire_bytes=int(self._wire_bytes),
@@ -310,6 +330,7 @@ class Transfer(ABC):
             files_skipped=self.files_skipped,
             skipped=list(self.skipped),
             coding=self.coding(),
+            bytes_deduplicated=self._found,
         )
 
     # For those that run it -------------------------------------------------------------------
@@ -336,12 +357,12 @@ class Transfer(ABC):
         found = self.progress()
         self._rate.note(now, found.moved_bytes)
         self._advance.note(now, found.moved_bytes + found.zero_bytes)
-        if found.moved_bytes > self._counted:
+        moved = self.moved_bytes
+        if moved > self._counted:
             TRANSFER_BYTES.inc(
-                "sent" if self.role == "sender" else "received",
-                by=found.moved_bytes - self._counted,
+                "sent" if self.role == "sender" else "received", by=moved - self._counted
             )
-            self._counted = found.moved_bytes
+            self._counted = moved
         if self._wire is not None:
             self._wire_bytes += self._wire.note(found.moved_bytes, self.role)
             self._wire_rate.note(now, int(self._wire_bytes))
@@ -375,6 +396,10 @@ class Transfer(ABC):
             "" if error is None else remedy_of(error),
         )
         TRANSFERS.inc(self.role, state)
+        DEDUPLICATED.inc(
+            "sent" if self.role == "sender" else "received",
+            by=max(0, self._found - self._found_before),
+        )
         self._over.set()
 
     def close_before(self, error: NovaCronError | None) -> None:
@@ -418,6 +443,21 @@ class Transfer(ABC):
         self._zero += found.zero_bytes
         self._resent += found.resent_bytes
         self._coded = self._coded.plus(moving.coding())
+
+    def count_found(self, size: int) -> None:
+        """So many bytes were held in other files; less than 0 where that came to nothing."""
+        self._found += size
+
+    def count_parts(self, size: int) -> None:
+        """An object moved, and so many bytes of its chunks were at the receiver: the rest of those
+        chunks crossed the link, not all of them, as those say that move chunks."""
+        self._parts += size
+        self.count_found(size)
+
+    @property
+    def moved_bytes(self) -> int:
+        """Content that crossed a link."""
+        return max(0, self.progress().moved_bytes - self._parts)
 
     def count_file(self, size: int) -> None:
         """A file, or a directory (0 bytes), is finished."""

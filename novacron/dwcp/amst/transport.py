@@ -15,6 +15,7 @@ Example, sending a file over a link on which the other end called ``receive_obje
 
 from __future__ import annotations
 
+import enum
 from array import array
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
@@ -25,6 +26,17 @@ from novacron.record import Record
 
 MIN_CHUNK_BYTES = 64 * 1024
 MAX_CHUNK_BYTES = 4 * 1024 * 1024
+
+
+class Traffic(enum.IntEnum):
+    """What something is sent for; the ``priority`` of objects and byte streams. What is of class
+    CONTROL comes strictly first, and may borrow from rate limits what they would make it wait for;
+    the others share what is left by ``dwcp.acp.weights``, over bytes of content."""
+
+    CONTROL = 0
+    STATE = 1
+    MIGRATION = 2
+    BULK = 3
 
 
 class Coding(Record):
@@ -148,6 +160,8 @@ class StreamStatistics(Record):
     delivered_ce: int = 0
     ecn: bool = False
     app_limited: bool = False
+    acked_bytes: int = 0
+    """By the other side's kernel, of everything sent on it."""
     delivery_rate: int = 0
     pacing_rate: int = 0
     busy_us: int = 0
@@ -218,7 +232,8 @@ class Moving(Protocol):
         ...
 
     def prioritise(self, priority: int) -> None:
-        """0 is served first; those of one priority share."""
+        """The class of what it is sent for: 0 control, served strictly first; 1 state, 2 migration
+        and 3 bulk, which share by ``dwcp.acp.weights``; those of one class take turns."""
         ...
 
     def bitmap(self) -> bytes:

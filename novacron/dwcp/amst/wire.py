@@ -499,3 +499,9 @@ def link_id_of_hello(hello: Data) -> bytes:
     if frame.type != FrameType.HELLO:
         raise _refused(f"a connection that begins with a frame of type {frame.type}")
     return data[HEADER_BYTES : HEADER_BYTES + LINK_ID_BYTES]
+
+
+def stream_id_of_hello(hello: Data) -> int:
+    """The stream that a new connection is, as far as that can be told before the link proves it.
+    Raises FrameError: it is no header."""
+    return _read_header(bytes(hello)[:HEADER_BYTES], None, MAX_CHUNK_BYTES).stream

@@ -223,10 +223,12 @@ def test_every_field_of_both_messages_has_its_part_in_the_secret() -> None:
         "window_bytes": 65536,
         "codecs": ["other"],
         "movers": ["rdma"],
+        "congestion": "reno",
     }
     other_answer = {
         **{name: other_ask[name] for name in ("random", "encryption", "max_streams")},
         **{name: other_ask[name] for name in ("chunk_bytes", "window_bytes", "codecs", "movers")},
+        "congestion": other_ask["congestion"],
         "version": 1,
         "port": 1,
         "why": "other",

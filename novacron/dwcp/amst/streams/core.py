@@ -4,7 +4,7 @@ The only thing more streams are good for is goodput. So each change is a trial: 
 shows that it was worth it, and is taken back and remembered if it did not. More are tried first; where
 they bring nothing fewer are tried at once, because every stream takes its share of a queue that others
 wait in as well. When neither helps the number rests until the memory of that fades or the path changes.
-Where nothing could be gained anyway (the source, a rate limit or the receiver's window holds the link)
+Where nothing could be gained anyway (the source, a limit, the pace or the receiver's window holds the link)
 nothing is tried.
 """
 
@@ -63,6 +63,7 @@ OTHER_PATH: Final = 1.5
 about the old one is forgotten."""
 OTHER_NOISE: Final = 4
 """And by at least so many standard deviations."""
+PACE: Final = "pace"
 HISTORY: Final = 64
 
 
@@ -95,6 +96,8 @@ class Sample(Record):
     smoothed_rtt: float
     """Seconds, the median of the streams; 0 where it is not known."""
     least_rtt: float
+    paced: bool = False
+    """The queue controller held the link: the path is full, or left to others."""
 
 
 class Decision(Record):
@@ -166,7 +169,8 @@ class Controller:
         self.target = min(max(start, minimum), maximum)
         self.history: deque[Decision] = deque(maxlen=HISTORY)
         self.bound_by = ""
-        """What held the link in the last interval: ``source``, ``rate``, ``receiver`` or nothing."""
+        """What held the link in the last interval: ``source``, ``rate``, ``pace``,
+        ``receiver`` or nothing."""
         self._now = 0.0
         self._failed: dict[int, _Failure] = {}
         self._failures: dict[int, int] = {}
@@ -219,7 +223,8 @@ class Controller:
     def _plan(self, sample: Sample) -> None:
         measured = self._measured
         goodput = measured.goodput()
-        if measured.bound() or goodput <= 0:
+        bound = measured.bound()
+        if bound not in ("", PACE) or goodput <= 0:
             return
         if measured.rises(self._noise) and len(measured.rates) < MEASURE_LIMIT:
             return
@@ -228,7 +233,8 @@ class Controller:
             self._failed.clear()
             self._failures.clear()
             self._anchor = self._resting = 0.0
-        more = self._more(goodput)
+        # Where the pace holds the link one stream does what many do, and is one flow among others'.
+        more = self.target if bound == PACE else self._more(goodput)
         fewer = max(self.target // 2, self.minimum)
         if more > self.target:
             self._begin(Reason.GROW, more, goodput, goodput)
@@ -341,6 +347,8 @@ class Controller:
 
 
 def _bound(sample: Sample) -> str:
+    if sample.paced:
+        return PACE
     if sample.limited_share > BOUND_SHARE:
         return "rate"
     if sample.window_share > BOUND_SHARE:

@@ -1,0 +1,1 @@
+"""What kind of path leads to a node, and which congestion control suits it."""

@@ -1,0 +1,1 @@
+"""How fast a link may send so that no queue builds on its path."""
