@@ -17,7 +17,12 @@ from novacron.dwcp.amst.errors import (
 )
 from novacron.dwcp.amst.transport import Moving, Source, Target
 from novacron.errors import DwcpError
-from tests.contracts import check_link_coding, check_link_control, check_link_objects, check_link_pipes
+from tests.contracts import (
+    check_link_coding,
+    check_link_control,
+    check_link_objects,
+    check_link_pipes,
+)
 from tests.contracts.check_link_pipes import Pipes
 from tests.contracts.link_pair import (
     CHUNK,

@@ -91,6 +91,8 @@ FREE_AFTER: Final = 2.0
 """Seconds without a queue, and with less than the pace allows, until more streams may be of use."""
 CALM: Final = 1.0
 """Seconds without a queue after which nobody fills it any more."""
+SHORTEST: Final = 0.001
+"""Seconds of an interval that says anything."""
 WEIGHT: Final = 0.4
 """Of the newest interval in the rate that arrives."""
 LONGEST_START: Final = 3.0
@@ -213,7 +215,7 @@ class QueueController:
 
     def observe(self, sample: Sample) -> Verdict:
         self._now += sample.seconds
-        if self.state is State.OFF or sample.smoothed_rtt <= 0 or sample.seconds <= 0:
+        if self.state is State.OFF or sample.smoothed_rtt <= 0 or sample.seconds < SHORTEST:
             return self.verdict()
         self._measure(sample)
         match self.state:
