@@ -34,6 +34,8 @@ from which CUBIC would need half a minute to its share. Reno doubles it each rou
 start threshold, which BBR takes away when it begins; CUBIC would stop at the first sign of delay."""
 
 
+REGAIN_AGAIN: Final = 0.2
+REGAIN_ROUND_TRIPS: Final = 3
 NOTHING: Final = Verdict(0, 0, loss_based=False, regain=False, binding=False)
 
 
@@ -73,6 +75,8 @@ class Steering:
         self._applied = NOTHING
         self._before: dict[int, str] = {}
         """Congestion control of the streams that use another one now, by stream."""
+        self._regain_at = 0.0
+        """When regaining begins anew."""
         self.why_not = ""
         """Why a stream could not be made to yield to loss."""
         for traffic, weight in (
@@ -158,13 +162,20 @@ class Steering:
             verdict = verdict._replace(pace_bps=applied.pace_bps)
         if verdict.loss_based:
             self._yield_to_loss(streams, REGAINING if verdict.regain else (LOSS_BASED,))
+            if not verdict.regain:
+                self._regain_at = 0.0
         elif self._before:
             self._restore(streams)
         self._applied = verdict
 
     def _yield_to_loss(self, streams: Sequence[StreamStatistics], names: tuple[str, ...]) -> None:
+        now = trio.current_time()
+        # A loss ends the doubling: it begins anew.
+        again = names == REGAINING and now >= self._regain_at
+        if again:
+            self._regain_at = now + max(REGAIN_AGAIN, REGAIN_ROUND_TRIPS * self._controller.rtt)
         for stream in streams:
-            if stream.congestion in ("", names[-1]):
+            if stream.congestion == "" or (stream.congestion == names[-1] and not again):
                 continue
             if stream.id not in self._before:
                 self._before[stream.id] = stream.congestion

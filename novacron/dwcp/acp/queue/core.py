@@ -47,7 +47,8 @@ HEADROOM: Final = 1.5
 """The pace stays within so many times of what arrives, to be a bound at once when it is needed."""
 WINDOW: Final = 10.0
 """Seconds the least round trip is believed; a path changes about as often."""
-BELIEVED: Final = 6 * WINDOW
+BELIEVED: Final = 2 * WINDOW
+CONTESTED_BELIEVED: Final = 6 * WINDOW
 NEAR: Final = 1.3
 """As long the kernel's least round trip is believed although no smoothed one came so near to it: others
 may keep the queue from draining for a while, but the path may also be a longer one now."""
@@ -73,9 +74,9 @@ BEST_LASTS: Final = 20.0
 REGAINED: Final = 0.4
 """Of the best rate: beside one other flow half of it is a fair share, and what is seen is a round trip, in
 which the window doubles, behind."""
-LONGEST_REGAIN: Final = 1.0
+LONGEST_REGAIN: Final = 2.0
 """Seconds."""
-FIRST_PROBE: Final = 2.0
+FIRST_PROBE: Final = 4.0
 LAST_PROBE: Final = 15.0
 """Seconds between two looks whether others still fill the queue."""
 PROBE_SHARE: Final = 0.6
@@ -90,6 +91,8 @@ FREE_AFTER: Final = 2.0
 """Seconds without a queue, and with less than the pace allows, until more streams may be of use."""
 CALM: Final = 1.0
 """Seconds without a queue after which nobody fills it any more."""
+SHORTEST: Final = 0.001
+"""Seconds of an interval that says anything."""
 WEIGHT: Final = 0.4
 """Of the newest interval in the rate that arrives."""
 LONGEST_START: Final = 3.0
@@ -212,7 +215,7 @@ class QueueController:
 
     def observe(self, sample: Sample) -> Verdict:
         self._now += sample.seconds
-        if self.state is State.OFF or sample.smoothed_rtt <= 0 or sample.seconds <= 0:
+        if self.state is State.OFF or sample.smoothed_rtt <= 0 or sample.seconds < SHORTEST:
             return self.verdict()
         self._measure(sample)
         match self.state:
@@ -258,7 +261,8 @@ class QueueController:
         contested = self.state in (State.CONTEST, State.PROBE)
         self._shrinks = sample.smoothed_rtt < self.rtt
         self.rtt = sample.smoothed_rtt
-        self._least.take(self._now, sample.smoothed_rtt, sample.least_rtt)
+        believed = CONTESTED_BELIEVED if contested else BELIEVED
+        self._least.take(self._now, sample.smoothed_rtt, sample.least_rtt, believed)
         self._newest = sample.delivered_bytes / sample.seconds
         self._rate += WEIGHT * (self._newest - self._rate) if self._rate else self._newest
         if not contested:
@@ -321,8 +325,11 @@ class QueueController:
         error = self.target - self.queue
         change = max(error / (RESPONSE * self._step), -DEEPEST_CUT)
         if not self._is_empty():
-            # There is a queue: what arrives is what the path has for us.
-            self._share += WEIGHT * (self._newest - self._share)
+            # There is a queue: what arrives is what the path has for us, unless the queue shrinks
+            # because we sent less than we might, as BBR does for a fifth of a second every ten.
+            idle = self._newest < CONTESTED * self._pace_then() and self.queue <= self.target
+            if not (idle or (self._shrinks and self._newest < CONTESTED * self._pace_then())):
+                self._share += WEIGHT * (self._newest - self._share)
         elif self._binds():
             self._share = max(self._share, self._rate)
             waited = self._empty_for / self._step
@@ -330,7 +337,7 @@ class QueueController:
         else:
             # Something else holds the link; the pace keeps within reach.
             change = 0.0
-            self._share = max(min(self._share, HEADROOM * self._rate), LEAST_PACE)
+            self._share = max(min(self._share, HEADROOM * self._best), LEAST_PACE)
         self._pace = self._share * (1 + min(change, STEEPEST_GROWTH))
         self._paces.append((self._now, self._pace))
 
@@ -451,7 +458,7 @@ class _Least:
         smoothed = self._smoothed[0][1] if self._smoothed else 0.0
         return min(self._kernel, smoothed) if self._kernel else smoothed
 
-    def take(self, now: float, smoothed: float, kernel: float) -> None:
+    def take(self, now: float, smoothed: float, kernel: float, believed: float) -> None:
         """*kernel* is 0 where the kernel knows none."""
         while self._smoothed and self._smoothed[-1][1] >= smoothed:
             self._smoothed.pop()
@@ -461,7 +468,7 @@ class _Least:
             self._smoothed.popleft()
         if kernel <= 0 or smoothed <= kernel * NEAR:
             self._near_at = now
-        self._kernel = kernel if now - self._near_at <= BELIEVED else 0.0
+        self._kernel = kernel if now - self._near_at <= believed else 0.0
         if smoothed <= self.value * SAME:
             self.seen_at = now
 
