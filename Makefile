@@ -47,7 +47,7 @@ lab: packages develop ## Prepare the guest kernel of the tests (Debian; as root 
 test-lab: lab ## Boot the guest kernel and run tests/lab/guest in it. ARGS: make test-lab ARGS="-k rxe".
 	@exec $(BIN)/python -m tests.lab.machine $(ARGS)
 
-bench: packages develop ## Measure. ARGS: make bench ARGS="boot --json" (boot, parallel, stress).
+bench: packages develop ## Measure. ARGS: make bench ARGS="boot --json" (boot, hde, acp; all: --help).
 	@exec $(BIN)/python -m bench $(ARGS)
 
 lint: develop ## Check style, types and layers of Python, and the format of C.

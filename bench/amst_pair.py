@@ -75,15 +75,18 @@ class Transfer:
 
 
 class Worker:
-    """A process that runs :mod:`bench.amst_worker`; a context manager whose end is the process's."""
+    """A process that runs :mod:`bench.amst_worker`, or another *module* that is asked in the same
+    way; a context manager whose end is the process's."""
 
-    def __init__(self, name: str, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, prefix: Sequence[str] = (), module: str = "bench.amst_worker"
+    ) -> None:
         self.name = name
         self._said = b""
         # A file takes what a pipe nobody reads would make the subject wait for.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
         self._process = subprocess.Popen(
-            [*prefix, *python("-m", "bench.amst_worker")],
+            [*prefix, *python("-m", module)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -15,7 +15,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -334,9 +334,10 @@ async def _lines() -> Any:
                 yield json.loads(line)
 
 
-async def _serve() -> None:
+async def serve(kind: Callable[[trio.Nursery], object]) -> None:
+    """Make a worker of *kind* and do what is asked of it, until nothing more is."""
     async with trio.open_nursery() as nursery:
-        worker = Worker(nursery)
+        worker = kind(nursery)
         async for request in _lines():
             method = getattr(worker, request.pop("do"))
             sys.stdout.write(json.dumps(await method(**request)) + "\n")
@@ -346,7 +347,7 @@ async def _serve() -> None:
 
 
 def main(arguments: Sequence[str] = ()) -> None:
-    trio.run(_serve)
+    trio.run(serve, Worker)
 
 
 if __name__ == "__main__":

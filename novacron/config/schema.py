@@ -484,7 +484,7 @@ class DwcpSettings(Section):
 
     mode: Literal["auto", "datacenter", "internet", "hybrid"] = Field(
         "auto",
-        description="Network mode. Names the profile whose values replace the defaults; auto uses the defaults.",
+        description="Network mode. auto measures it and uses the defaults; any other is forced, and names the profile whose values replace the defaults.",
     )
     amst: AmstSettings = AmstSettings.model_construct()
     hde: HdeSettings = HdeSettings.model_construct()

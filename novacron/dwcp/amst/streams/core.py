@@ -63,6 +63,7 @@ OTHER_PATH: Final = 1.5
 about the old one is forgotten."""
 OTHER_NOISE: Final = 4
 """And by at least so many standard deviations."""
+PACE: Final = "pace"
 HISTORY: Final = 64
 
 
@@ -222,7 +223,8 @@ class Controller:
     def _plan(self, sample: Sample) -> None:
         measured = self._measured
         goodput = measured.goodput()
-        if measured.bound() or goodput <= 0:
+        bound = measured.bound()
+        if bound not in ("", PACE) or goodput <= 0:
             return
         if measured.rises(self._noise) and len(measured.rates) < MEASURE_LIMIT:
             return
@@ -231,7 +233,8 @@ class Controller:
             self._failed.clear()
             self._failures.clear()
             self._anchor = self._resting = 0.0
-        more = self._more(goodput)
+        # Where the pace holds the link one stream does what many do, and is one flow among others'.
+        more = self.target if bound == PACE else self._more(goodput)
         fewer = max(self.target // 2, self.minimum)
         if more > self.target:
             self._begin(Reason.GROW, more, goodput, goodput)
@@ -345,7 +348,7 @@ class Controller:
 
 def _bound(sample: Sample) -> str:
     if sample.paced:
-        return "pace"
+        return PACE
     if sample.limited_share > BOUND_SHARE:
         return "rate"
     if sample.window_share > BOUND_SHARE:
