@@ -12,6 +12,7 @@ import trio
 from novacron.dwcp.amst.errors import TransferCancelledError
 from novacron.dwcp.amst.rates import Meter, eta_seconds
 from novacron.dwcp.amst.transport import Link, Moving, Progress, Traffic
+from novacron.dwcp.amst.wire_share import WireShare
 from novacron.dwcp.hde.blocks.metrics import DEDUPLICATED
 from novacron.dwcp.hde.report import NOTHING, CodingReport
 from novacron.errors import NovaCronError
@@ -150,35 +151,6 @@ class TransferView(Record):
     """What the receiver held in other files, and so was not moved."""
 
 
-class _Wire:
-    """This transfer's share of what its link put on the wire."""
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self._counters = link.statistics().counters
-        self._moved: int | None = None
-
-    def note(self, moved: int, role: str) -> float:
-        """The share since the last call, in bytes; *moved* is what the transfer moved in all."""
-        before, now = self._counters, self.link.statistics().counters
-        own = moved - (self._moved if self._moved is not None else moved)
-        self._moved = moved
-        if now.sent_bytes < before.sent_bytes or now.received_bytes < before.received_bytes:
-            return 0.0  # the link is gone, and its counters with it
-        self._counters = now
-        if role == "sender":
-            wire, content = (
-                now.wire_sent_bytes - before.wire_sent_bytes,
-                now.sent_bytes - before.sent_bytes,
-            )
-        else:
-            wire, content = (
-                now.wire_received_bytes - before.wire_received_bytes,
-                now.received_bytes - before.received_bytes,
-            )
-        return wire * min(1.0, own / content) if content > 0 else float(own and wire)
-
-
 class Transfer(ABC):
     """Made by :class:`~novacron.dwcp.amst.transfers.Transfers`, which also runs it.
 
@@ -223,7 +195,7 @@ class Transfer(ABC):
         self._found_before = 0
         """In an earlier life of the node."""
         self._wire_bytes = 0.0
-        self._wire: _Wire | None = None
+        self._wire: WireShare | None = None
         self._counted = 0
         self._seen = 0
         self._active: dict[Moving, int] = {}
@@ -415,7 +387,7 @@ class Transfer(ABC):
     def use_link(self, link: Link) -> None:
         self.link = link
         self._mover, self._protocol, self._encrypted = link.mover, link.protocol, link.encrypted
-        self._wire = _Wire(link)
+        self._wire = WireShare(link)
         self._rate.forget()
         self._wire_rate.forget()
         self._advance.forget()
