@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+from novacron.api.answers import SCHEMAS
 from novacron.api.application import build, document
 from novacron.api.policy import POLICY, Rule
 from novacron.api.problems import STATUS
@@ -84,6 +85,37 @@ def _type(member: dict[str, Any]) -> str:
     return " or ".join(kinds) + pattern
 
 
+def _answers(schemas: dict[str, Any]) -> list[str]:
+    """Members whose names do not say it all."""
+    lines = []
+    for name in SCHEMAS:
+        lines += [
+            f"\n### {name}\n",
+            f"{schemas[name]['description']}\n",
+            "| member | type | meaning |\n|---|---|---|",
+        ]
+        for member, of in schemas[name]["properties"].items():
+            lines.append(f"| `{member}` | {_answered(of)} | {of['description']} |")
+            lines += [
+                f"| `{member}.{inner}` | {_answered(part)} | {part['description']} |"
+                for inner, part in of.get("properties", {}).items()
+            ]
+    return lines
+
+
+def _answered(of: dict[str, Any]) -> str:
+    if "allOf" in of:
+        return _linked(of["allOf"][0]["$ref"])
+    if of["type"] == "array":
+        return f"array of {_linked(of['items']['$ref'])}"
+    return of["type"] if isinstance(of["type"], str) else " or ".join(of["type"])
+
+
+def _linked(reference: str) -> str:
+    name = reference.rpartition("/")[2]
+    return f"[{name}](#{name.lower()})"
+
+
 def _text(kind: type) -> str:
     return " ".join((kind.__doc__ or "").split()).replace("``", "`")
 
@@ -113,6 +145,7 @@ def rendered() -> str:
                 "| member | type | needed | meaning |\n|---|---|---|---|",
                 *_body(made["components"]["schemas"][name]),
             ]
+    answers = _answers(made["components"]["schemas"])
     errors = [
         f"| {status} | {_text(kind)} | `{kind.code}` |"
         for kind, status in sorted(STATUS, key=lambda entry: entry[1])
@@ -122,6 +155,8 @@ def rendered() -> str:
             HEAD + "\n".join(lines),
             "\n## Parameters and bodies",
             *details,
+            "\n## Answers",
+            *answers,
             "\n## Errors\n",
             "Every error is a problem document (RFC 9457, `application/problem+json`) with the",
             "members `title`, `status`, `detail`, `instance` (the call, as in `X-Request-Id`), `code`",

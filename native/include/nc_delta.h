@@ -9,10 +9,10 @@
  * `zeros` is 0 in the first record alone, `count` never: so one sequence of bytes is one
  * difference, and what follows the last record, or leads past the end, is refused.
  *
- * The encoder looks at words of 8 bytes, from the start of the block: only a word that is equal ends
- * a run of literals (a record costs two bytes, and time), and the equal bytes at both ends of a run
- * are left away. A decoder takes any runs. No magic, no size, no checksum: the frame around it has
- * them.
+ * The encoder looks at words of 8 bytes, from the start of the block: only a word that is equal
+ * ends a run of literals (a record costs two bytes, and time), and the equal bytes at both ends of
+ * a run are left away. A decoder takes any runs. No magic, no size, no checksum: the frame around
+ * it has them.
  */
 #ifndef NC_DELTA_H
 #define NC_DELTA_H

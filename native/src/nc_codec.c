@@ -124,28 +124,28 @@ static int zstd_check(const uint8_t *coded, size_t coded_size, size_t size, stru
     if (declared == NC_CODEC_ZSTD_CONTENTSIZE_ERROR)
         return nc_err_set(err, NC_ERR_INTEGRITY, 0, "the header of a frame of zstd does not hold");
     if (declared == NC_CODEC_ZSTD_CONTENTSIZE_UNKNOWN)
-        return nc_err_set(err, NC_ERR_INTEGRITY, 0, "a frame of zstd does not declare its size");
+        return nc_err_set(err, NC_ERR_INTEGRITY, 0, "a chunk of zstd declares no size");
     if (declared != size)
         return nc_err_set(err, NC_ERR_INTEGRITY, 0,
-                          "a frame of zstd declares %llu bytes, %zu were agreed on", declared,
+                          "a chunk of zstd declares %llu bytes, %zu were agreed on", declared,
                           size);
     if ((coded[4] & 0x03) != 0)
-        return nc_err_set(err, NC_ERR_INTEGRITY, 0, "a frame of zstd asks for a dictionary");
+        return nc_err_set(err, NC_ERR_INTEGRITY, 0, "a chunk of zstd asks for a dictionary");
     if ((coded[4] & 0x20) == 0) {
         unsigned long long window = 1ULL << (WINDOW_LOG_MIN + (coded[5] >> 3));
 
         window += window / 8 * (coded[5] & 7);
         if (window > size)
             return nc_err_set(err, NC_ERR_INTEGRITY, 0,
-                              "a frame of zstd declares a window of %llu bytes for %zu", window,
+                              "a chunk of zstd declares a window of %llu bytes for %zu", window,
                               size);
     }
     frame = zstd.ZSTD_findFrameCompressedSize(coded, coded_size);
     if (zstd.ZSTD_isError(frame))
-        return nc_err_set(err, NC_ERR_INTEGRITY, 0, "a frame of zstd ends early: %s",
+        return nc_err_set(err, NC_ERR_INTEGRITY, 0, "a chunk of zstd ends early: %s",
                           zstd.ZSTD_getErrorName(frame));
     if (frame != coded_size)
-        return nc_err_set(err, NC_ERR_INTEGRITY, 0, "a frame of zstd has %zu bytes behind it",
+        return nc_err_set(err, NC_ERR_INTEGRITY, 0, "%zu bytes follow a chunk of zstd",
                           coded_size - frame);
     return NC_ERR_OK;
 }
@@ -174,11 +174,11 @@ static int zstd_decode(struct nc_codec *codec, const uint8_t *coded, size_t code
     if (zstd.ZSTD_isError(result)) {
         if (zstd.ZSTD_getErrorCode(result) == NC_CODEC_ZSTD_ERROR_MEMORY_ALLOCATION)
             return zstd_failed(result, "decode", coded_size, err);
-        return nc_err_set(err, NC_ERR_INTEGRITY, 0, "a frame of zstd does not hold: %s",
+        return nc_err_set(err, NC_ERR_INTEGRITY, 0, "a chunk of zstd cannot be decoded: %s",
                           zstd.ZSTD_getErrorName(result));
     }
     if (result != size)
-        return nc_err_set(err, NC_ERR_INTEGRITY, 0, "zstd gave %zu bytes, %zu were agreed on",
+        return nc_err_set(err, NC_ERR_INTEGRITY, 0, "a chunk of zstd has %zu bytes, not %zu",
                           result, size);
     return NC_ERR_OK;
 }
@@ -211,16 +211,16 @@ static int lz4_decode(const uint8_t *coded, size_t coded_size, uint8_t *ret_cont
 
     /* A block grows by one byte in 255: more than this is no block of so little content. */
     if (coded_size > size + size / 255 + 16)
-        return nc_err_set(err, NC_ERR_INTEGRITY, 0, "a block of lz4 of %zu bytes is none of %zu",
-                          coded_size, size);
+        return nc_err_set(err, NC_ERR_INTEGRITY, 0,
+                          "a chunk of lz4, of %zu bytes, is none of %zu bytes", coded_size, size);
     result = lz4.LZ4_decompress_safe((const char *)coded, (char *)ret_content, (int)coded_size,
                                      (int)size);
     if (result < 0)
         return nc_err_set(err, NC_ERR_INTEGRITY, 0,
-                          "a block of lz4 does not hold, or is none of %zu bytes", size);
+                          "a chunk of lz4 is damaged, or is none of %zu bytes", size);
     if ((size_t)result != size)
-        return nc_err_set(err, NC_ERR_INTEGRITY, 0,
-                          "a block of lz4 gave %d bytes, %zu were agreed on", result, size);
+        return nc_err_set(err, NC_ERR_INTEGRITY, 0, "a chunk of lz4 has %d bytes, not %zu", result,
+                          size);
     return NC_ERR_OK;
 }
 

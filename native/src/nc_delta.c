@@ -244,7 +244,7 @@ static int check(const uint8_t *delta, size_t delta_size, size_t size, struct nc
 
         if (!get_varint(&in, end, size - at, &zeros) || (zeros == 0 && !first))
             return nc_err_set(err, NC_ERR_INTEGRITY, 0,
-                              "a difference of %zu bytes breaks off, or leads past the end, %zu "
+                              "a difference of %zu bytes ends early, or leads past the end, %zu "
                               "bytes into the %zu it describes",
                               delta_size, at, size);
         at += zeros;

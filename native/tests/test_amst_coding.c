@@ -230,7 +230,8 @@ static void differences_are_not_believed(void)
     put32(coded + 4, UINT32_MAX);
     forge(all, NC_CODEC_ZSTD, NC_FRAME_DELTA, 3, coded, 8 + size, "declares 4294967295 bytes");
     put32(coded + 4, (uint32_t)size);
-    coded[8 + size - 1] ^= 1;
+    /* The first literal. */
+    coded[8 + 2] ^= 1;
     forge(all, NC_CODEC_RAW, NC_FRAME_DELTA, 3, coded, 8 + size, "another checksum");
     put32(coded + 4, (uint32_t)size - 1);
     forge(all, NC_CODEC_RAW, NC_FRAME_DELTA, 3, coded, 8 + size - 1, "ends early");

@@ -235,23 +235,23 @@ static void a_frame_of_zstd_that_lies_is_refused_before_it_costs_anything(struct
     struct nc_err err;
 
     CHECK(decode(codec, NC_CODEC_ZSTD, honest, sizeof honest, 100, &err) == NC_ERR_OK);
-    REFUSED(NC_CODEC_ZSTD, bomb, sizeof bomb, 100, "does not hold");
-    REFUSED(NC_CODEC_ZSTD, blocks, sizeof blocks, 100, "does not hold");
-    REFUSED(NC_CODEC_ZSTD, little, sizeof little, 100, "does not hold");
+    REFUSED(NC_CODEC_ZSTD, bomb, sizeof bomb, 100, "cannot be decoded");
+    REFUSED(NC_CODEC_ZSTD, blocks, sizeof blocks, 100, "cannot be decoded");
+    REFUSED(NC_CODEC_ZSTD, little, sizeof little, 100, "cannot be decoded");
     REFUSED(NC_CODEC_ZSTD, huge, sizeof huge, 100,
             "declares 1152921504606846976 bytes, 100 were agreed on");
     REFUSED(NC_CODEC_ZSTD, wide, sizeof wide, 256, "a window of 268435456 bytes for 256");
     REFUSED(NC_CODEC_ZSTD, narrow, sizeof narrow, 256, "a window of 2048 bytes for 256");
     REFUSED(NC_CODEC_ZSTD, dictionary, sizeof dictionary, 100, "dictionary");
-    REFUSED(NC_CODEC_ZSTD, silent, sizeof silent, 100, "does not declare its size");
+    REFUSED(NC_CODEC_ZSTD, silent, sizeof silent, 100, "declares no size");
     REFUSED(NC_CODEC_ZSTD, reserved, sizeof reserved, 100, "does not hold");
     REFUSED(NC_CODEC_ZSTD, skippable, sizeof skippable, 100, "no frame of zstd");
     REFUSED(NC_CODEC_ZSTD, endless, sizeof endless, 100, "no frame of zstd");
     memcpy(two, honest, sizeof honest);
     memcpy(two + sizeof honest, skippable, sizeof skippable);
-    REFUSED(NC_CODEC_ZSTD, two, sizeof two, 100, "10 bytes behind it");
+    REFUSED(NC_CODEC_ZSTD, two, sizeof two, 100, "10 bytes follow a chunk");
     memcpy(two + sizeof honest, honest, sizeof honest);
-    REFUSED(NC_CODEC_ZSTD, two, 2 * sizeof honest, 100, "10 bytes behind it");
+    REFUSED(NC_CODEC_ZSTD, two, 2 * sizeof honest, 100, "10 bytes follow a chunk");
     memcpy(two, skippable, sizeof skippable);
     REFUSED(NC_CODEC_ZSTD, two, sizeof two, 100, "no frame of zstd");
     CHECK(decode(codec, NC_CODEC_ZSTD, honest, sizeof honest, 100, &err) == NC_ERR_OK);
@@ -272,9 +272,9 @@ static void a_block_of_lz4_that_lies_is_refused(struct nc_codec *codec)
     REFUSED(NC_CODEC_LZ4, bomb, sizeof bomb, 100, "none of 100 bytes");
     REFUSED(NC_CODEC_LZ4, far, sizeof far, 100, "none of 100 bytes");
     REFUSED(NC_CODEC_LZ4, literals, sizeof literals, 100, "none of 100 bytes");
-    REFUSED(NC_CODEC_LZ4, nothing, sizeof nothing, 100, "gave 0 bytes");
+    REFUSED(NC_CODEC_LZ4, nothing, sizeof nothing, 100, "has 0 bytes, not 100");
     REFUSED(NC_CODEC_LZ4, much, sizeof much, 100, "is none of 100");
-    REFUSED(NC_CODEC_LZ4, nothing, 0, 100, "does not hold");
+    REFUSED(NC_CODEC_LZ4, nothing, 0, 100, "is damaged");
     /* What an offset of zero gives differs between versions: bytes, but never too many. */
     (void)decode(codec, NC_CODEC_LZ4, nowhere, sizeof nowhere, 100, &err);
     CHECK(decode(codec, NC_CODEC_LZ4, much, 102, 100, &err) == NC_ERR_OK);

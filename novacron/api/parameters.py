@@ -141,6 +141,15 @@ class TransferRequest(BaseModel):
         le=366 * 86400,
         description="Seconds after which it has failed if it is not done; null for never.",
     )
+    tenant: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="Whose files these are: what the receiver has of another tenant is never made use of. Null for dwcp.hde.tenant.",
+    )
+    dedup: Literal["auto", "always", "never"] | None = Field(
+        None,
+        description="Whether the receiver looks for what it holds in other files. Null for dwcp.hde.dedup.",
+    )
 
 
 class LimitRequest(BaseModel):

@@ -77,6 +77,8 @@ class TransferRoutes:
             "overwrite": wanted.overwrite,
             "on_change": wanted.on_change,
             "recursive": wanted.recursive,
+            "tenant": wanted.tenant or "",
+            "dedup": wanted.dedup or "",
         }
         # That the path reads as one inside is no more than a good answer early: what opens the
         # files follows no link, and so cannot be led outside afterwards.

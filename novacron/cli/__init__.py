@@ -23,6 +23,7 @@ COMMANDS = {
     "receive": "sending",
     "transfers": "transfers",
     "dwcp": "dwcp",
+    "hde": "hde",
     "mode": "mode",
     "config": "config",
     "token": "token",

@@ -89,7 +89,33 @@ def _headline(link: Mapping[str, Any], node_rdma: Mapping[str, Any]) -> str:
     # A node without RDMA said so above.
     if rdma.get("why") and rdma["why"] != node_rdma.get("why"):
         lines.append(f"  no RDMA: {cell(rdma['why'])}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_path_lines(link)])
+
+
+def _path_lines(link: Mapping[str, Any]) -> list[str]:
+    """What kind of path it is, and how it is sent on."""
+    lines = []
+    path = link.get("path") or {}
+    if path.get("name"):
+        lines.append(f"  path: {cell(path['name'])} ({cell(path.get('why'))})")
+    congestion = link.get("congestion") or {}
+    if congestion.get("wanted") or congestion.get("got"):
+        line = f"  congestion control: wanted {cell(congestion.get('wanted'))}, got {cell(congestion.get('got'))}"
+        if congestion.get("other_end"):
+            line += f", the other end {cell(congestion['other_end'])}"
+        lines.append(line + (f"; {cell(congestion['why'])}" if congestion.get("why") else ""))
+    queue = link.get("queue") or {}
+    if queue.get("state"):
+        line = f"  queue: {cell(queue['state'])}"
+        if queue.get("pace_bps"):
+            line += f", paced at {size(queue['pace_bps'])}/s"
+        if queue.get("least_rtt_us"):
+            line += (
+                f", round trip {queue.get('rtt_us', 0) / 1000:.1f} ms"
+                f" of at least {queue['least_rtt_us'] / 1000:.1f} ms"
+            )
+        lines.append(line + (f" ({cell(queue['why'])})" if queue.get("why") else ""))
+    return lines
 
 
 def _stream(stream: Mapping[str, Any]) -> list[Any]:

@@ -109,12 +109,13 @@ def summary(view: View) -> str:
     start = view["started_at"] or view["created_at"]
     took = max(0.0, (view["finished_at"] or start) - start)
     speed = f" ({size(view['bytes_done'] / took)}/s)" if took > 0 else ""
-    notes = [_wire(view)]
+    kept = view["bytes_done"] - view["bytes_moved"] - view["bytes_zero"]
+    notes = []
+    if kept > 0:
+        notes += [f"{size(kept)} were there already", f"{size(view['bytes_moved'])} moved"]
+    notes.append(_wire(view))
     if view["bytes_zero"]:
         notes.append(f"{size(view['bytes_zero'])} of holes")
-    kept = view["bytes_done"] - view["bytes_moved"] - view["bytes_zero"]
-    if kept > 0:
-        notes.append(f"{size(kept)} were there already")
     if view["bytes_resent"]:
         notes.append(f"{size(view['bytes_resent'])} sent twice")
     if view["files_skipped"]:

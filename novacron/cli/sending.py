@@ -56,6 +56,7 @@ def register(subparsers: Subparsers) -> None:
             ("novacron send disk.qcow2 node-2:images/", "into a directory there"),
             ("novacron send -r templates 7669:/srv/images/", "a directory, to a node by its id"),
             ("novacron send --limit 200Mbit --detach big.img node-2:big.img", "gently, and later"),
+            ("novacron send --overwrite disk.img node-2:disk.img", "a new version: what changed"),
             ("novacron send --codec off vault.img node-2:", "nothing about its content shows"),
             ("novacron send a.img b.img [2001:db8::2]:7401:in/", "two files, to an address"),
         ],
@@ -145,6 +146,18 @@ def _add(
         help="when a file changes while it is sent: fail, or send it anew (default: %(default)s)",
     )
     parser.add_argument(
+        "--dedup",
+        choices=("auto", "always", "never"),
+        help="whether what the receiver holds in other files is looked for, and not moved "
+        "(default: dwcp.hde.dedup)",
+    )
+    parser.add_argument(
+        "--tenant",
+        metavar="NAME",
+        help="whose files these are; nothing of another tenant is made use of (default: "
+        "dwcp.hde.tenant)",
+    )
+    parser.add_argument(
         "--detach", action="store_true", help="print the transfer's id and leave it to the node"
     )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -176,6 +189,8 @@ def _run(args: argparse.Namespace, request: dict[str, Any]) -> int:
         "priority": args.priority,
         "limit_bps": args.limit,
         "deadline_seconds": args.deadline,
+        "tenant": args.tenant,
+        "dedup": args.dedup,
     }
     screen = open_screen(sys.stderr, silent=args.json or args.quiet or args.detach)
     try:

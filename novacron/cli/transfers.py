@@ -180,13 +180,24 @@ def list_transfers(args: argparse.Namespace) -> int:
     return 0
 
 
+_SIZES = (
+    "bytes_total",
+    "bytes_done",
+    "bytes_moved",
+    "bytes_zero",
+    "bytes_deduplicated",
+    "bytes_resent",
+    "wire_bytes",
+)
+
+
 def show_transfer(args: argparse.Namespace) -> int:
     view = client_for(args).get(f"transfers/{_id(args.id)}")
     if args.json:
         print(as_json(view))
         return 0
     shown = dict(view)
-    for name in ("bytes_total", "bytes_done", "bytes_moved", "bytes_zero", "bytes_resent", "wire_bytes"):  # fmt: skip
+    for name in _SIZES:
         shown[name] = f"{shown[name]} ({size(shown[name])})"
     for name in ("created_at", "started_at", "finished_at", "deadline_at"):
         shown[name] = _clock(shown[name])

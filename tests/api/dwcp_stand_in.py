@@ -45,6 +45,7 @@ def transfer_view(id: str, **changes: Any) -> dict[str, Any]:
         "bytes_moved": 512 * 1024**2,
         "bytes_zero": 512 * 1024**2,
         "bytes_resent": 0,
+        "bytes_deduplicated": 0,
         "wire_bytes": 513 * 1024**2,
         "rate_bps": 256e6,
         "eta_seconds": 12.0,

@@ -60,6 +60,7 @@ ALLOWED_BLOCKING = {
     ("novacron/security/filelock.py", "time.sleep"): IN_A_WORKER,
     ("novacron/network/tcp_tls.py", "socket.getaddrinfo"): NUMERIC,
     ("novacron/cli/watching.py", "time.sleep"): "a command has no event loop",
+    ("novacron/cli/mode.py", "time.sleep"): "a command has no event loop",
 }
 
 

@@ -87,8 +87,8 @@ def test_the_summary_tells_what_was_moved_and_what_was_not() -> None:
         finished_at=1_700_000_016.5,
     )
     assert summary(done) == (
-        "sent 2 files, 4.0 GiB in 16 s (256 MiB/s); 513 MiB on the wire, 512 MiB of holes, "
-        "3.0 GiB were there already, 1.0 KiB sent twice, 2 skipped"
+        "sent 2 files, 4.0 GiB in 16 s (256 MiB/s); 3.0 GiB were there already, 512 MiB moved, "
+        "513 MiB on the wire, 512 MiB of holes, 1.0 KiB sent twice, 2 skipped"
     )
     received = transfer_view(
         ID,

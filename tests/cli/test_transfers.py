@@ -71,9 +71,9 @@ def test_one_is_shown_with_sizes_and_times_to_read(
 ) -> None:
     rest.by_path["/api/v1/transfers/ab54"] = (200, transfer_view(ONE))
     _, out, _ = run("transfers", "show", "AB54", *at(node))
-    assert "bytes_total:   4294967296 (4.0 GiB)" in out
-    assert "finished_at:   -" in out
-    assert "created_at:    2023-11-1" in out
+    assert "bytes_total:        4294967296 (4.0 GiB)" in out
+    assert "finished_at:        -" in out
+    assert "created_at:         2023-11-1" in out
     _, out, _ = run("transfers", "show", "ab54", "--json", *at(node))
     assert json.loads(out) == transfer_view(ONE)
 

@@ -106,6 +106,7 @@ class PathSampler:
 
     async def run(self) -> None:
         """Until cancelled. Nothing that goes wrong in it ends it: it only looks on."""
+        failing = False
         while True:
             try:
                 if self._paths or self._peers.sessions():
@@ -115,8 +116,11 @@ class PathSampler:
                         self._judge.review_modes()
                     await self._peers.wait_sessions_changed()
                     continue
+                failing = False
             except Exception:
-                logger.exception("a round of sampling the paths failed")
+                if not failing:  # the next round, a second later, most likely fails as this one
+                    logger.exception("a round of sampling the paths failed")
+                failing = True
             await trio.sleep(self._settings.interval)
 
     async def sample(self) -> None:

@@ -28,6 +28,15 @@ SAME_PACE: Final = 0.01
 UNKNOWN_RTT: Final = 0xFFFFFFFF
 """What the kernel says before it measured one."""
 LOSS_BASED: Final = "cubic"
+REGAINING: Final = ("reno", "bbr", "reno")
+"""What BBR leaves behind is a window for a path without a queue, a small one where others keep it full,
+from which CUBIC would need half a minute to its share. Reno doubles it each round trip up to the slow
+start threshold, which BBR takes away when it begins; CUBIC would stop at the first sign of delay."""
+
+
+REGAIN_AGAIN: Final = 0.2
+REGAIN_ROUND_TRIPS: Final = 3
+NOTHING: Final = Verdict(0, 0, loss_based=False, regain=False, binding=False)
 
 
 class Steered(Protocol):
@@ -63,9 +72,11 @@ class Steering:
         self._at = trio.current_time()
         self._sent_at = self._at
         self._acked: dict[int, int] = {}
-        self._applied = Verdict(0, 0, False, False)
+        self._applied = NOTHING
         self._before: dict[int, str] = {}
         """Congestion control of the streams that use another one now, by stream."""
+        self._regain_at = 0.0
+        """When regaining begins anew."""
         self.why_not = ""
         """Why a stream could not be made to yield to loss."""
         for traffic, weight in (
@@ -83,7 +94,7 @@ class Steering:
     def observe(self) -> float:
         now = trio.current_time()
         if self.off or self._link.mover != "tcp":
-            self._apply(Verdict(0, 0, False, False), ())
+            self._apply(NOTHING, ())
             return IDLE_INTERVAL
         if not self._link.sends:
             if self._acked and now - self._sent_at >= RESTS_AFTER:
@@ -150,16 +161,26 @@ class Steering:
         else:
             verdict = verdict._replace(pace_bps=applied.pace_bps)
         if verdict.loss_based:
-            self._yield_to_loss(streams)
+            self._yield_to_loss(streams, REGAINING if verdict.regain else (LOSS_BASED,))
+            if not verdict.regain:
+                self._regain_at = 0.0
         elif self._before:
             self._restore(streams)
         self._applied = verdict
 
-    def _yield_to_loss(self, streams: Sequence[StreamStatistics]) -> None:
+    def _yield_to_loss(self, streams: Sequence[StreamStatistics], names: tuple[str, ...]) -> None:
+        now = trio.current_time()
+        # A loss ends the doubling: it begins anew.
+        again = names == REGAINING and now >= self._regain_at
+        if again:
+            self._regain_at = now + max(REGAIN_AGAIN, REGAIN_ROUND_TRIPS * self._controller.rtt)
         for stream in streams:
-            if stream.congestion not in ("", LOSS_BASED) and stream.id not in self._before:
+            if stream.congestion == "" or (stream.congestion == names[-1] and not again):
+                continue
+            if stream.id not in self._before:
                 self._before[stream.id] = stream.congestion
-                self.why_not = self._link.use_congestion(stream.id, LOSS_BASED)
+            for name in names:
+                self.why_not = self._link.use_congestion(stream.id, name)
 
     def _restore(self, streams: Sequence[StreamStatistics]) -> None:
         here = {stream.id for stream in streams}

@@ -14,6 +14,13 @@ from typing import Any, Final
 import trio
 
 from novacron.dwcp.amst.asking import BusyError
+from novacron.dwcp.amst.block_messages import (
+    NO_SCHEME,
+    AskDedup,
+    Blocks,
+    BlocksHeld,
+    Dedup,
+)
 from novacron.dwcp.amst.bodies import DICTIONARIES, Bodies
 from novacron.dwcp.amst.byte_streams import ByteStreams
 from novacron.dwcp.amst.errors import LinkLostError, TransferRefusedError
@@ -72,6 +79,18 @@ class Answering:
                     message
                 ),
                 lambda trouble: EntriesTaken(trouble, []),
+            ),
+            "amst.dedup": self._answer(
+                AskDedup,
+                lambda peer, message: incoming(peer, message.transfer).reception.agree(message),
+                lambda trouble: Dedup(trouble, "never", NO_SCHEME),
+            ),
+            "amst.blocks": self._answer(
+                Blocks,
+                lambda peer, message: incoming(peer, message.transfer).reception.take_blocks(
+                    message
+                ),
+                lambda trouble: BlocksHeld(trouble, b""),
             ),
             "amst.have": self._answer(
                 AskHave,

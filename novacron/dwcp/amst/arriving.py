@@ -6,21 +6,30 @@ import contextlib
 import logging
 from array import array
 from bisect import bisect_right
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from novacron.dwcp.amst import runs
 from novacron.dwcp.amst.chunks import batches, sample, wrong_chunks
-from novacron.dwcp.amst.errors import IntegrityError, JournalError, LinkLostError
+from novacron.dwcp.amst.errors import (
+    IntegrityError,
+    JournalError,
+    LinkLostError,
+    TargetWriteError,
+)
 from novacron.dwcp.amst.journal import Journal, Subject, create_journal, open_journal
 from novacron.dwcp.amst.store import journal_index, journal_path
 from novacron.dwcp.amst.targets import PartFile
 from novacron.dwcp.amst.transfer_messages import Entry
-from novacron.dwcp.amst.transport import Have, Moving, chunk_count
+from novacron.dwcp.amst.transport import Base, Have, Moving, chunk_count
 from novacron.dwcp.amst.tree import root_of
 from novacron.errors import DwcpError, NovaCronError
+
+if TYPE_CHECKING:
+    from novacron.dwcp.amst.filling import Filling
 
 logger = logging.getLogger("novacron.dwcp.transfers")
 
@@ -47,6 +56,12 @@ class Arriving:
         )
         self.chunks = chunk_count(entry.size, entry.chunk_bytes)
         self.moving: Moving | None = None
+        self.found_bytes = 0
+        """Held in other files of this node, and counted as that."""
+        self.located = ""
+        """Where the finished file is."""
+        self.filling: Filling | None = None
+        """Blocks of it are looked for on this node before it is moved."""
         self.journal: Journal | None = None
         self.arrived = trio.Event()
         """Everything is written, or :attr:`failure` is set."""
@@ -113,15 +128,42 @@ class Arriving:
         def renew() -> Journal:
             journal.close()
             renewed = create_journal(self._journal_path, self.subject, bytes(bits), journal.leaves)
-            self.part.clear(bytes(bits), self.entry.chunk_bytes)
+            # No more than those: what lies between may be blocks that were found on this node.
+            self.part.clear_chunks(wrong, self.entry.chunk_bytes)
             return renewed
 
         self.journal = await trio.to_thread.run_sync(renew)
+
+    def record(self, bits: bytes, leaves: Callable[[int, int], array[int]]) -> None:
+        """In a thread, before it is moved: make *bits* durable, and put them on record.
+
+        Raises:
+          TargetWriteError: that did not work; what was on record still is.
+        """
+        try:
+            if self.journal is None:
+                self.journal = create_journal(self._journal_path, self.subject)
+            self.part.checkpoint(self.journal, bits, leaves)
+        except OSError as exc:
+            raise TargetWriteError(
+                f"the record of {self.path} cannot be kept",
+                why=exc.strerror or str(exc),
+                remedy="free space there",
+                key="system.data_dir",
+            ) from exc
 
     @property
     def held(self) -> int:
         """Chunks on record."""
         return runs.count_set(self.journal.bits) if self.journal is not None else 0
+
+    @property
+    def base(self) -> Base | None:
+        """What is in its place already, in chunks that are not held as a whole."""
+        if self.filling is None or not self.filling.parts_bytes:
+            return None
+        # Named after the object: both ends know its number.
+        return Base(self.entry.number, fd=self.part.descriptor)
 
     def have(self) -> Have | None:
         if self.journal is None or not self.held:
@@ -149,6 +191,8 @@ class Arriving:
 
     def interrupt(self) -> None:
         """Those who wait for its arrival are told that it will not come. :meth:`stop` is next."""
+        if self.filling is not None:
+            self.filling.interrupt()
         if self.arrived.is_set():
             return
         if self.failure is None:
@@ -212,6 +256,8 @@ class Arriving:
         Args:
           record: What came is to be found again. One chunk is sooner sent again than recorded.
         """
+        if self.filling is not None:
+            await self.filling.stop()
         moving = self.moving
         if moving is None:
             return
@@ -247,6 +293,8 @@ class Arriving:
           TargetExistsError, TargetWriteError: the part file and its journal are still there.
         """
         entry = self.entry
+        with contextlib.suppress(OSError):
+            self.located = self.part.locate()
         self.part.finish(entry.mode, entry.mtime_ns, overwrite=overwrite or self.overwrite_own)
         self.forget_journal()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Final, Protocol, TypeVar
 
 from novacron.dwcp.amst import errors
+from novacron.dwcp.amst.address_book import data_host
 from novacron.dwcp.amst.bodies import Bodies
+from novacron.dwcp.amst.congestion import is_same_host
 from novacron.dwcp.amst.errors import (
     PeerUnreachableError,
     TransferRefusedError,
@@ -98,6 +100,23 @@ class Asking:
         except NetworkError as exc:
             raise PeerUnreachableError(f"node {peer} does not answer", why=str(exc)) from exc
         return unpack(answer, await self._bodies.decode(answered))
+
+    async def ask_newer(
+        self, peer: str, method: str, message: Message, answer: type[A]
+    ) -> A | None:
+        """As :meth:`ask`, for what not every version of a node knows: None where *peer* does not."""
+        try:
+            return await self.ask(peer, method, message, answer)
+        except PeerUnreachableError as exc:
+            cause = exc.__cause__
+            if isinstance(cause, RequestFailedError) and cause.status == STATUS_UNKNOWN_METHOD:
+                return None
+            raise
+
+    def on_this_host(self, peer: str) -> bool:
+        """Whether *peer* is a node of this host, going by its session."""
+        session = self._sessions.session(peer)
+        return session is not None and is_same_host(data_host(session))
 
 
 def _refusal(peer: str, exc: RequestFailedError) -> DwcpError:

@@ -10,15 +10,14 @@ from __future__ import annotations
 import itertools
 import logging
 from array import array
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from novacron.dwcp.amst import runs
 from novacron.dwcp.amst.asking import ASK_TIMEOUT, check, error_of
-from novacron.dwcp.amst.chunks import batches, wrong_chunks
+from novacron.dwcp.amst.comparing import compare_held
 from novacron.dwcp.amst.errors import (
     IntegrityError,
     LinkLostError,
@@ -32,24 +31,24 @@ from novacron.dwcp.amst.host import Room
 from novacron.dwcp.amst.naming import DISK_BPS, Names
 from novacron.dwcp.amst.rates import shares
 from novacron.dwcp.amst.sources import Entry, SourceFile, Sources
+from novacron.dwcp.amst.telling import tell_blocks
 from novacron.dwcp.amst.transfer import CLASSES, MAX_ERRORS, TransferError, remedy_of
 from novacron.dwcp.amst.transfer_messages import (
     MAX_ENTRIES,
-    MAX_RUNS_BYTES,
-    AskHave,
+    WANTED,
     Drop,
     Entries,
     EntriesTaken,
     EntryState,
-    HavePage,
     Outcome,
-    Start,
     Trouble,
 )
 from novacron.dwcp.amst.transfer_messages import Entry as Offer
-from novacron.dwcp.amst.transport import Have, Link, Moving, Source, chunk_count
+from novacron.dwcp.amst.transport import Base, Have, Link, Moving, Source, chunk_count
 from novacron.dwcp.amst.tree import ROOT_BYTES, root_of
+from novacron.dwcp.hde.blocks.core import Range
 from novacron.errors import NovaCronError
+from novacron.record import Record
 
 if TYPE_CHECKING:
     from novacron.dwcp.amst.sending import Outgoing
@@ -89,6 +88,20 @@ class _Object:
         self.entry = entry
         self.number = number
         self.moving: Moving | None = None
+        self.found_bytes = 0
+        """That the receiver held in other files."""
+
+
+class Held(Record):
+    """What the receiver has of a file before it is sent."""
+
+    have: Have | None
+    """Chunks."""
+    parts: Sequence[Range] = ()
+    """What it has of others, at their places: the base of what is sent of them."""
+
+
+NOTHING: Final = Held(None)
 
 
 class Attempt:
@@ -221,7 +234,7 @@ class Attempt:
             state = states.get(each.entry.position)
             if state is None:
                 raise MessageError("the receiver did not answer for an entry")
-            if state.state == "wanted":
+            if state.state in WANTED:
                 self._nursery.start_soon(self._guard, self._send_wanted, each, state)
             else:
                 self._settle(each, state)
@@ -292,13 +305,14 @@ class Attempt:
         weight = _weight(each.entry)
         self._objects.add(each)
         try:
-            held = state.held
             for restart in range(MAX_RESTARTS + 1):
                 try:
-                    await self._send(each, held)
+                    await self._send(each, state)
                     self._transfer.count_file(each.entry.size)
                     return
                 except SourceChangedError as exc:
+                    self._transfer.count_found(-each.found_bytes)
+                    each.found_bytes = 0
                     if self._transfer.record.on_change == "refuse" or restart == MAX_RESTARTS:
                         await self._drop(each, exc)
                         return
@@ -315,10 +329,10 @@ class Attempt:
                 again = (await self._ask_entries([each])).get(entry.position)
                 if again is None:
                     raise MessageError("the receiver did not answer for an entry")
-                if again.state != "wanted":
+                if again.state not in WANTED:
                     self._settle(each, again)
                     return
-                held = again.held
+                state = again
         except (SourceReadError, ObjectRefusedError, IntegrityError) as exc:
             if isinstance(exc, SourceReadError):
                 await self._drop(each, exc)
@@ -350,7 +364,7 @@ class Attempt:
         )
         self._give_up(each, exc)
 
-    async def _send(self, each: _Object, held: int) -> None:
+    async def _send(self, each: _Object, state: EntryState) -> None:
         """From where the receiver is to the file's name.
 
         Raises:
@@ -361,8 +375,8 @@ class Attempt:
         file = await trio.to_thread.run_sync(self._sources.open, entry)
         try:
             transfer.current = entry.path
-            have = await self._check_held(each, file) if held else None
-            leaves = await self._move(each, file, have) if entry.size else array("I")
+            held = await self._find_held(each, file, state)
+            leaves = await self._move(each, file, held) if entry.size else array("I")
             if len(leaves) <= _ROOT_CHUNKS:
                 root = root_of(entry.size, self._chunk_bytes, leaves)
             else:
@@ -374,7 +388,28 @@ class Attempt:
         trouble = await self._names.ask(each.entry, root)
         check(trouble, transfer.peer)
 
-    async def _move(self, each: _Object, file: SourceFile, have: Have | None) -> array[int]:
+    async def _find_held(self, each: _Object, file: SourceFile, state: EntryState) -> Held:
+        """What the receiver has of it, from before or from other files."""
+        entry, transfer = each.entry, self._transfer
+        if state.state == "wanted":
+            if not state.held:
+                return NOTHING
+            compared = await compare_held(transfer, entry, self._chunk_bytes, file)
+            return Held(compared.have)
+        if transfer.dedup == "never":
+            raise MessageError("the receiver asks for blocks, which was not agreed on")
+        told = await tell_blocks(
+            transfer, entry, self._chunk_bytes, file, patient=transfer.dedup == "always"
+        )
+        compared = await compare_held(transfer, entry, self._chunk_bytes, file, told.checksums)
+        if compared.have is not None:
+            each.found_bytes = told.tally.whole_bytes(compared.have.bits)
+            transfer.count_found(each.found_bytes)
+        if "delta" not in self._link.codecs:
+            return Held(compared.have)
+        return Held(compared.have, told.tally.ranges(compared.told))
+
+    async def _move(self, each: _Object, file: SourceFile, held: Held) -> array[int]:
         entry, transfer = each.entry, self._transfer
         if transfer.limit_bps and entry.size <= SMALL_BYTES:
             self.share()
@@ -383,10 +418,16 @@ class Attempt:
         moving = self._link.send_object(
             each.number,
             transfer.generation,
-            Source(entry.size, file.descriptor, sparse=entry.sparse, coding=transfer.coding_wanted),
+            Source(
+                entry.size,
+                file.descriptor,
+                sparse=entry.sparse,
+                coding=transfer.coding_wanted,
+                base=Base(each.number, held=held.parts) if held.parts else None,
+            ),
             chunk_bytes=self._chunk_bytes,
             priority=CLASSES[transfer.priority],
-            have=have,
+            have=held.have,
         )
         each.moving = moving
         transfer.attend(moving, entry.size)
@@ -396,6 +437,7 @@ class Attempt:
             if transfer.paused:
                 moving.pause(True)
             await moving.wait()
+            transfer.count_parts(sum(size for _, size in held.parts))
             return moving.leaves(0, chunk_count(entry.size, self._chunk_bytes))
         except ObjectRefusedError as exc:
             raise await self._true_reason(each, exc) from exc
@@ -419,57 +461,6 @@ class Attempt:
             return LinkLostError("the receiver lost the object", why=str(error))
         return error
 
-    # What the receiver has -------------------------------------------------------------------
-
-    async def _check_held(self, each: _Object, file: SourceFile) -> Have | None:
-        """Compare what the receiver has with the source, and have it expect the rest."""
-        entry, transfer = each.entry, self._transfer
-        chunks = chunk_count(entry.size, self._chunk_bytes)
-        bits = bytearray(runs.bitmap_bytes(chunks))
-        leaves = array("I", bytes(4)) * chunks
-        wrong: list[int] = []
-        first = 0
-        while True:
-            page = await self._host.asking.ask(
-                transfer.peer, "amst.have", AskHave(transfer.id, entry.position, first), HavePage
-            )
-            check(page.trouble, transfer.peer)
-            try:
-                found = list(runs.unpack_runs(page.runs, chunks))
-                runs.place_leaves(page.leaves, found, leaves)
-            except ValueError as exc:
-                raise MessageError("the receiver told of no set of chunks", why=str(exc)) from exc
-            for run in batches(found, self._chunk_bytes):
-                wrong += await trio.to_thread.run_sync(
-                    wrong_chunks,
-                    file.descriptor,
-                    entry.size,
-                    self._chunk_bytes,
-                    run,
-                    leaves,
-                    limiter=self._host.checks,
-                )
-            for start, count in found:
-                runs.set_run(bits, start, count)
-            if not first < page.next < chunks:
-                break
-            first = page.next
-        packed = runs.pack_runs(_runs_of_list(wrong))
-        drop_all = len(packed) > MAX_RUNS_BYTES
-        answer = await self._host.asking.ask(
-            transfer.peer,
-            "amst.start",
-            Start(transfer.id, entry.position, drop_all, b"" if drop_all else packed),
-            Outcome,
-            within=ASK_TIMEOUT + entry.size / DISK_BPS,
-        )
-        check(answer.trouble, transfer.peer)
-        if drop_all:
-            return None
-        for index in wrong:
-            runs.clear_run(bits, index, 1)
-        return Have(bytes(bits), leaves)
-
 
 def _weight(entry: Entry) -> int:
     return _LARGE_WEIGHT if entry.size > LARGE_BYTES else 1
@@ -477,17 +468,3 @@ def _weight(entry: Entry) -> int:
 
 def _take(walk: Iterator[Entry], count: int) -> list[Entry]:
     return list(islice(walk, count))
-
-
-def _runs_of_list(indices: list[int]) -> Iterator[runs.Run]:
-    """Of ascending numbers."""
-    first = count = 0
-    for index in indices:
-        if count and index == first + count:
-            count += 1
-            continue
-        if count:
-            yield first, count
-        first, count = index, 1
-    if count:
-        yield first, count

@@ -106,7 +106,10 @@ class Bodies:
 
     async def _load(self) -> None:
         async with self._loading:
-            await trio.to_thread.run_sync(self.codec.load)
+            if not self.codec.loaded:
+                await trio.to_thread.run_sync(self.codec.load)
+                for fault in self.codec.faults:
+                    logger.warning("%s", fault)
 
     # Agreeing --------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from novacron.dwcp.amst.errors import TransferLimitError
 from novacron.dwcp.amst.paths import Confinement
 from novacron.dwcp.amst.store import IncomingStore, OutgoingStore
 from novacron.dwcp.amst.transport import Coding
+from novacron.dwcp.hde.blocks.library import BlockLibrary
 
 RETRY: Final = RetryPolicy(delay=1.0, factor=2.0, max_delay=30.0, jitter=0.25)
 """Of what was interrupted. A quarter of jitter, so that the transfers of a node that was away do not
@@ -77,7 +78,10 @@ class Host:
         random: Callable[[], float],
         retry: RetryPolicy,
         coding: Coding,
+        blocks: BlockLibrary | None = None,
     ) -> None:
+        self.blocks = blocks
+        """None: nothing is deduplicated, and files belong to no tenant."""
         self.asking = asking
         self.links = links
         self.settings = settings

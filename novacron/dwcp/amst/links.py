@@ -399,7 +399,9 @@ class Links:
             initiator=initiator,
             settings=self._settings,
             max_streams=agreement.max_streams,
-            start=self._start_with(peer, host),
+            start=negotiation.first_streams(
+                self._settings.streams_start, self._mode_of(peer), same_host=is_same_host(host)
+            ),
             congestion=self._congestion,
             acp=self._acp,
             peer_congestion=agreement.congestion,
@@ -442,13 +444,6 @@ class Links:
             keeper.lose_rdma(str(exc))
             raise
         return answer
-
-    def _start_with(self, peer: str, host: str) -> int:
-        if self._settings.streams_start:
-            return self._settings.streams_start
-        if is_same_host(host):
-            return 1
-        return 4 if self._mode_of(peer) == negotiation.DATACENTER else 8
 
     # Keeping -----------------------------------------------------------------------------------
 

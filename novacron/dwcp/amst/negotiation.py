@@ -312,6 +312,15 @@ def _agreement(
     )
 
 
+def first_streams(wanted: int, mode: str, *, same_host: bool) -> int:
+    """How many connections a link starts with: *wanted*, or with 0 what suits the path's *mode*."""
+    if wanted:
+        return wanted
+    if same_host:
+        return 1
+    return 4 if mode == DATACENTER else 8
+
+
 def _encrypts(asks: bool, asker_mode: str, answers: bool, answerer_mode: str) -> bool:
     both_off = not asks and not answers
     return not (both_off and asker_mode == answerer_mode == DATACENTER)

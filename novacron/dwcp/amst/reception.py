@@ -19,6 +19,8 @@ import trio
 from novacron.dwcp.amst import runs, targets
 from novacron.dwcp.amst.arriving import Arriving
 from novacron.dwcp.amst.asking import error_of
+from novacron.dwcp.amst.block_messages import AskDedup, Blocks, BlocksHeld, Dedup
+from novacron.dwcp.amst.deduplication import Deduplication
 from novacron.dwcp.amst.errors import (
     IntegrityError,
     LinkLostError,
@@ -88,6 +90,7 @@ class Reception:
         self._directory = host.incoming.directory(record.id)
         self._objects: dict[int, Arriving] = {}
         self._directories: dict[str, tuple[int, int]] = {}
+        self._dedup = Deduplication(host)
         self._closed = False
         self._serving = 0
         self._served = trio.lowlevel.ParkingLot()
@@ -145,6 +148,16 @@ class Reception:
 
     # What comes ------------------------------------------------------------------------------
 
+    async def agree(self, message: AskDedup) -> Dedup:
+        record = self._record
+        async with self._serve():
+            # Of a pull, whose files come and how is for those to say who asked for them.
+            return await self._dedup.agree(message, tenant=record.tenant, policy=record.dedup)
+
+    async def take_blocks(self, message: Blocks) -> BlocksHeld:
+        async with self._serve():
+            return await self._dedup.take(self._find(message.entry), message)
+
     async def take_entries(self, message: Entries) -> EntriesTaken:
         async with self._serve():
             entries = message.entries
@@ -157,6 +170,7 @@ class Reception:
                 old = self._objects.get(entry.entry)
                 if old is not None:  # offered anew, since its source changed
                     await old.stop(record=False)
+                    self._transfer.count_found(-old.found_bytes)
                     self._release(old)
                     await trio.to_thread.run_sync(old.close)
             if len(self._objects) + len(entries) > MAX_OBJECTS:
@@ -247,6 +261,7 @@ class Reception:
         arriving = Arriving(entry, path, part, self._directory, self._transfer.id)
         arriving.overwrite_own = own
         arriving.forget_journal()
+        self._dedup.mark(arriving)
         return arriving
 
     def _check_change(self, path: str) -> None:
@@ -273,13 +288,15 @@ class Reception:
             if outcome.journal is not None:
                 await outcome.verify_held(self._host.checks)
                 self._check_open()
-            if not outcome.held:
+            blocks = await self._dedup.look(outcome, self.link)
+            self._check_open()
+            if not outcome.held and not blocks:
                 self._expect(outcome)
         except OSError as exc:
             raise TransferRefusedError(
                 f"the record of {outcome.path} cannot be used", why=exc.strerror or ""
             ) from exc
-        return EntryState(entry.entry, "wanted", outcome.held, None)
+        return EntryState(entry.entry, "blocks" if blocks else "wanted", outcome.held, None)
 
     def _expect(self, arriving: Arriving) -> None:
         """Raises LinkLostError."""
@@ -288,7 +305,7 @@ class Reception:
             arriving.moving = self.link.receive_object(
                 entry.number,
                 entry.generation,
-                Target(entry.size, arriving.part.descriptor, sparse=True),
+                Target(entry.size, arriving.part.descriptor, sparse=True, base=arriving.base),
                 chunk_bytes=entry.chunk_bytes,
                 have=arriving.have(),
             )
@@ -324,6 +341,10 @@ class Reception:
             arriving = self._find(message.entry)
             if arriving.moving is not None:
                 raise MessageError("a peer started an object twice")
+            filling = arriving.filling
+            if filling is not None:
+                await filling.stop()
+                self._check_open()
             try:
                 dropped = [
                     index
@@ -343,6 +364,9 @@ class Reception:
                     f"the record of {arriving.path} cannot be used", why=exc.strerror or ""
                 ) from exc
             self._check_open()
+            if filling is not None:
+                arriving.found_bytes = filling.found_in(arriving.have())
+                self._transfer.count_found(arriving.found_bytes)
             self._expect(arriving)
             return Outcome(None)
 
@@ -374,6 +398,7 @@ class Reception:
                 for arriving, failure in zip(whole, outcomes, strict=True):
                     self._release(arriving)
                     if failure is None:
+                        self._dedup.finish(arriving, self._transfer)
                         self._transfer.count_file(arriving.entry.size)
                         answers[arriving.entry.entry] = None
                     else:

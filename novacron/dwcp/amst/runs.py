@@ -122,7 +122,7 @@ def pack_runs(runs: Iterable[Run]) -> bytes:
     packed = bytearray()
     end = 0
     for first, count in runs:
-        packed += _number(first - end) + _number(count)
+        packed += pack_number(first - end) + pack_number(count)
         end = first + count
     return bytes(packed)
 
@@ -135,8 +135,8 @@ def unpack_runs(packed: Bits | memoryview, chunks: int) -> Iterator[Run]:
     """
     end, position, size = 0, 0, len(packed)
     while position < size:
-        gap, position = _read_number(packed, position)
-        count, position = _read_number(packed, position)
+        gap, position = read_number(packed, position)
+        count, position = read_number(packed, position)
         if not count or (end and not gap):
             raise ValueError("a run of chunks that is empty, or belongs to the one before")
         first, end = end + gap, end + gap + count
@@ -145,7 +145,7 @@ def unpack_runs(packed: Bits | memoryview, chunks: int) -> Iterator[Run]:
         yield first, count
 
 
-def _number(value: int) -> bytes:
+def pack_number(value: int) -> bytes:
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -154,7 +154,7 @@ def _number(value: int) -> bytes:
     return bytes(encoded)
 
 
-def _read_number(data: Bits | memoryview, position: int) -> tuple[int, int]:
+def read_number(data: Bits | memoryview, position: int) -> tuple[int, int]:
     value = 0
     for index in range(_MAX_NUMBER_BYTES):
         if position + index >= len(data):

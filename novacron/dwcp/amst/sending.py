@@ -23,6 +23,7 @@ from novacron.dwcp.amst.host import Host
 from novacron.dwcp.amst.rates import Bucket
 from novacron.dwcp.amst.sources import Sources
 from novacron.dwcp.amst.store import OutgoingRecord
+from novacron.dwcp.amst.telling import agree_on_dedup
 from novacron.dwcp.amst.transfer import PRIORITIES, Transfer
 from novacron.dwcp.amst.transfer_messages import Begin, Begun, End, Outcome, Pause, Trouble
 from novacron.dwcp.amst.transport import Link
@@ -61,6 +62,9 @@ class Outgoing(Transfer):
         self._coded = CodingReport.of_json(record.coding)
         self.coding_wanted = chosen(record.codec, host.coding)
         self.files_skipped = record.files_skipped
+        self._found = self._found_before = record.bytes_deduplicated
+        self.dedup = "never"
+        """Of the attempt: whether the receiver is told of blocks."""
         self.bucket = Bucket(float(record.limit_bps), 0.0)
         self.paused = record.paused
         self.generation = 0
@@ -185,6 +189,7 @@ class Outgoing(Transfer):
             )
             check(begun.trouble, self.peer)
             self.destination = begun.destination or record.path
+            self.dedup = await agree_on_dedup(self)
             self.use_link(link)
             self.change("paused" if self.paused else "moving")
             await self.save()
@@ -275,12 +280,13 @@ class Outgoing(Transfer):
             files_done=self.files_done,
             bytes_total=self.bytes_total,
             bytes_done=found.done_bytes,
-            bytes_moved=found.moved_bytes,
+            bytes_moved=self.moved_bytes,
             bytes_zero=found.zero_bytes,
             bytes_resent=found.resent_bytes,
             wire_bytes=int(self._wire_bytes),
             files_skipped=self.files_skipped,
             coding=self.coding().as_json(),
+            bytes_deduplicated=self._found,
         )
         record = self.record
         try:

@@ -22,6 +22,8 @@ from novacron.dwcp.amst.rdma import Rdma
 from novacron.dwcp.amst.supervision import Supervisor
 from novacron.dwcp.amst.transfers import Transfers
 from novacron.dwcp.hde import choice
+from novacron.dwcp.hde.blocks.cutting import find_cut
+from novacron.dwcp.hde.blocks.library import BlockLibrary
 from novacron.dwcp.hde.messages import MessageCodec
 from novacron.environment.path import PathMeasure
 from novacron.network import Network
@@ -138,6 +140,8 @@ class Amst:
             acp=self._acp,
         )
         await links.start(nursery, listener.port)
+        cut, why = find_cut()
+        blocks = BlockLibrary(self._directory.root / "dwcp" / "blocks", self._encoding, cut, why)
         self._transfers = Transfers(
             self._network,
             links,
@@ -150,6 +154,7 @@ class Amst:
                 if self._encoding.keep_messages
                 else None,
             ),
+            blocks=blocks,
         )
         await nursery.start(self._serve, listener)
         await self._transfers.start(nursery)
@@ -236,5 +241,8 @@ class Amst:
                 "why": self._rdma.why,
             },
             "congestion": congestion._asdict() if congestion is not None else None,
+            "blocks": self._transfers.blocks.statistics()
+            if self._transfers is not None and self._transfers.blocks is not None
+            else None,
             "links": self._links.statistics() if self._links is not None else [],
         }

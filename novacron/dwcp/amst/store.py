@@ -78,11 +78,16 @@ class OutgoingRecord(Record):
     """How it is to be encoded, see :mod:`~novacron.dwcp.hde.choice`."""
     coding: dict[str, Any] = {}  # noqa: RUF012  never changed
     """How it was, as :meth:`~novacron.dwcp.hde.report.CodingReport.as_json` says it."""
+    tenant: str = ""
+    """Whose files these are; empty: the node's default."""
+    dedup: str = ""
+    """``auto``, ``always``, ``never``; empty: as the node is configured."""
+    bytes_deduplicated: int = 0
 
     @property
     def same(self) -> tuple[object, ...]:
         """Equal for requests that ask for the same thing."""
-        return (self.peer, tuple(self.paths), self.path, self.pulled)
+        return (self.peer, tuple(self.paths), self.path, self.pulled, self.tenant)
 
 
 class IncomingRecord(Record):
@@ -114,11 +119,14 @@ class IncomingRecord(Record):
     finished_at: float | None = None
     files_total: int = 0
     bytes_total: int = 0
+    tenant: str = ""
+    """Of a pull, as is the next: of those that are sent here the sender says."""
+    dedup: str = ""
 
     @property
     def same(self) -> tuple[object, ...]:
         """Equal for requests that ask for the same thing."""
-        return (self.peer, tuple(self.paths), self.path)
+        return (self.peer, tuple(self.paths), self.path, self.tenant)
 
 
 R = TypeVar("R", OutgoingRecord, IncomingRecord)

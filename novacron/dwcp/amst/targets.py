@@ -25,7 +25,7 @@ import hashlib
 import os
 import stat
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, Self
 
@@ -106,6 +106,41 @@ class PartFile:
                 end = min(self.size, (first + count) * chunk_bytes)
                 for begin, size in _data(self.descriptor, first * chunk_bytes, end):
                     _write_zeros(self.descriptor, begin, size)
+
+    def clear_chunks(self, chunks: Iterable[int], chunk_bytes: int) -> None:
+        """Make these read as zero again."""
+        with _writing(self.path):
+            for index in chunks:
+                begin = index * chunk_bytes
+                for start, size in _data(
+                    self.descriptor, begin, min(self.size, begin + chunk_bytes)
+                ):
+                    _write_zeros(self.descriptor, start, size)
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """What was found on this node and need not arrive."""
+        with _writing(self.path):
+            while data:
+                count = os.pwrite(self.descriptor, data, offset)
+                data, offset = data[count:], offset + count
+
+    def locate(self) -> str:
+        """The destination's path, absolute, without symbolic links; :attr:`path` is as an operator
+        may read it. Raises OSError: the directory is gone."""
+        return f"{os.readlink(f'/proc/self/fd/{self._directory}').rstrip('/')}/{self._name}"
+
+    def open_old(self) -> int | None:
+        """A descriptor of the file that has the destination's name now, for reading; None: there is
+        none that could be read. Whoever asked closes it."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self._name, flags, dir_fd=self._directory)
+        except OSError:
+            return None
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        return None
 
     def finish(self, mode: int, mtime_ns: int, *, overwrite: bool) -> None:
         """Give the whole file its mode, time and name, durably. Then :meth:`close`.

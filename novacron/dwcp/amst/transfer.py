@@ -12,6 +12,8 @@ import trio
 from novacron.dwcp.amst.errors import TransferCancelledError
 from novacron.dwcp.amst.rates import Meter, eta_seconds
 from novacron.dwcp.amst.transport import Link, Moving, Progress, Traffic
+from novacron.dwcp.amst.wire_share import WireShare
+from novacron.dwcp.hde.blocks.metrics import DEDUPLICATED
 from novacron.dwcp.hde.report import NOTHING, CodingReport
 from novacron.errors import NovaCronError
 from novacron.observe import Counter, Gauge
@@ -64,6 +66,12 @@ class SendRequest(Record):
     """*paths* may be outside of the directories this node allows."""
     codec: str = ""
     """``auto``, ``off``, ``lz4``, ``zstd`` or ``zstd:LEVEL``; empty: as ``dwcp.hde`` says."""
+    tenant: str = ""
+    """Whose files these are: what another tenant has at the receiver is never made use of, nor told
+    of. Empty: ``dwcp.hde.tenant``."""
+    dedup: str = ""
+    """Whether the receiver looks for what it holds in other files: ``auto``, ``always``, ``never``.
+    Empty: ``dwcp.hde.dedup``."""
 
 
 class ReceiveRequest(Record):
@@ -81,6 +89,8 @@ class ReceiveRequest(Record):
     recursive: bool = True
     anywhere: bool = False
     """*path* may be outside of the directories this node allows: its caller answers for that."""
+    tenant: str = ""
+    dedup: str = ""
 
 
 class TransferError(Record):
@@ -137,35 +147,8 @@ class TransferView(Record):
     coding: CodingReport = NOTHING
     """How the content was encoded; at the receiver, decoded. Of all attempts; what was sent again is
     in it as often."""
-
-
-class _Wire:
-    """This transfer's share of what its link put on the wire."""
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self._counters = link.statistics().counters
-        self._moved: int | None = None
-
-    def note(self, moved: int, role: str) -> float:
-        """The share since the last call, in bytes; *moved* is what the transfer moved in all."""
-        before, now = self._counters, self.link.statistics().counters
-        own = moved - (self._moved if self._moved is not None else moved)
-        self._moved = moved
-        if now.sent_bytes < before.sent_bytes or now.received_bytes < before.received_bytes:
-            return 0.0  # the link is gone, and its counters with it
-        self._counters = now
-        if role == "sender":
-            wire, content = (
-                now.wire_sent_bytes - before.wire_sent_bytes,
-                now.sent_bytes - before.sent_bytes,
-            )
-        else:
-            wire, content = (
-                now.wire_received_bytes - before.wire_received_bytes,
-                now.received_bytes - before.received_bytes,
-            )
-        return wire * min(1.0, own / content) if content > 0 else float(own and wire)
+    bytes_deduplicated: int = 0
+    """What the receiver held in other files, and so was not moved."""
 
 
 class Transfer(ABC):
@@ -208,8 +191,11 @@ class Transfer(ABC):
         # Of the last link, also when it is left: what a transfer went over is asked afterwards too.
         self._mover, self._protocol, self._encrypted = "", 0, False
         self._done = self._moved = self._zero = self._resent = 0
+        self._found = self._parts = 0
+        self._found_before = 0
+        """In an earlier life of the node."""
         self._wire_bytes = 0.0
-        self._wire: _Wire | None = None
+        self._wire: WireShare | None = None
         self._counted = 0
         self._seen = 0
         self._active: dict[Moving, int] = {}
@@ -297,7 +283,7 @@ class Transfer(ABC):
             files_done=self.files_done,
             bytes_total=max(self.bytes_total, done),
             bytes_done=done,
-            bytes_moved=progress.moved_bytes,
+            bytes_moved=self.moved_bytes,
             bytes_zero=progress.zero_bytes,
             bytes_resent=progress.resent_bytes,
             wire_bytes=int(self._wire_bytes),
@@ -316,6 +302,7 @@ class Transfer(ABC):
             files_skipped=self.files_skipped,
             skipped=list(self.skipped),
             coding=self.coding(),
+            bytes_deduplicated=self._found,
         )
 
     # For those that run it -------------------------------------------------------------------
@@ -342,12 +329,12 @@ class Transfer(ABC):
         found = self.progress()
         self._rate.note(now, found.moved_bytes)
         self._advance.note(now, found.moved_bytes + found.zero_bytes)
-        if found.moved_bytes > self._counted:
+        moved = self.moved_bytes
+        if moved > self._counted:
             TRANSFER_BYTES.inc(
-                "sent" if self.role == "sender" else "received",
-                by=found.moved_bytes - self._counted,
+                "sent" if self.role == "sender" else "received", by=moved - self._counted
             )
-            self._counted = found.moved_bytes
+            self._counted = moved
         if self._wire is not None:
             self._wire_bytes += self._wire.note(found.moved_bytes, self.role)
             self._wire_rate.note(now, int(self._wire_bytes))
@@ -381,6 +368,10 @@ class Transfer(ABC):
             "" if error is None else remedy_of(error),
         )
         TRANSFERS.inc(self.role, state)
+        DEDUPLICATED.inc(
+            "sent" if self.role == "sender" else "received",
+            by=max(0, self._found - self._found_before),
+        )
         self._over.set()
 
     def close_before(self, error: NovaCronError | None) -> None:
@@ -396,7 +387,7 @@ class Transfer(ABC):
     def use_link(self, link: Link) -> None:
         self.link = link
         self._mover, self._protocol, self._encrypted = link.mover, link.protocol, link.encrypted
-        self._wire = _Wire(link)
+        self._wire = WireShare(link)
         self._rate.forget()
         self._wire_rate.forget()
         self._advance.forget()
@@ -424,6 +415,21 @@ class Transfer(ABC):
         self._zero += found.zero_bytes
         self._resent += found.resent_bytes
         self._coded = self._coded.plus(moving.coding())
+
+    def count_found(self, size: int) -> None:
+        """So many bytes were held in other files; less than 0 where that came to nothing."""
+        self._found += size
+
+    def count_parts(self, size: int) -> None:
+        """An object moved, and so many bytes of its chunks were at the receiver: the rest of those
+        chunks crossed the link, not all of them, as those say that move chunks."""
+        self._parts += size
+        self.count_found(size)
+
+    @property
+    def moved_bytes(self) -> int:
+        """Content that crossed a link."""
+        return max(0, self.progress().moved_bytes - self._parts)
 
     def count_file(self, size: int) -> None:
         """A file, or a directory (0 bytes), is finished."""

@@ -32,6 +32,8 @@ MAX_PATHS: Final = 64
 HAVE_CHUNKS: Final = 65536
 """Chunks that one answer to ``amst.have`` tells of: their checksums are 256 KiB."""
 MAX_RUNS_BYTES: Final = 192 * 1024
+WANTED: Final = ("wanted", "blocks")
+"""States of an entry that is to be sent."""
 _CHUNK_STEP: Final = 4096
 
 M = TypeVar("M", bound=Message)
@@ -218,11 +220,13 @@ class Entries(Message):
 
 class EntryState(Message):
     """``wanted``: the object is expected now, or after :class:`Start` where ``held`` (chunks) is
-    not 0. ``done``: it is there. ``refused``: with the trouble."""
+    not 0. ``blocks``: as wanted, and always after :class:`Start`; before that the sender may tell its
+    blocks (:mod:`~novacron.dwcp.amst.block_messages`), if it has said that it can. ``done``: it is
+    there. ``refused``: with the trouble."""
 
     checks: ClassVar[Mapping[str, Check]] = {
         "entry": _index,
-        "state": one_of("wanted", "done", "refused"),
+        "state": one_of(*WANTED, "done", "refused"),
         "held": _size,
         "trouble": _trouble,
     }

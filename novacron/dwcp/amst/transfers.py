@@ -68,6 +68,8 @@ from novacron.dwcp.amst.transfer_messages import (
 )
 from novacron.dwcp.amst.transport import PLAIN, Coding
 from novacron.dwcp.hde import choice
+from novacron.dwcp.hde.blocks.core import POLICIES, fault_of_tenant
+from novacron.dwcp.hde.blocks.library import BlockLibrary
 from novacron.errors import NetworkError
 
 logger = logging.getLogger("novacron.dwcp.transfers")
@@ -90,6 +92,7 @@ class Transfers:
       bodies: How messages are; the package's dictionary alone unless given.
       random: In [0, 1); spreads retries.
       retry: When an interrupted transfer tries again.
+      blocks: What received files hold; run and closed by this. None: nothing is deduplicated.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class Transfers:
         bodies: Bodies | None = None,
         random: Callable[[], float] = _random.random,
         retry: RetryPolicy = RETRY,
+        blocks: BlockLibrary | None = None,
     ) -> None:
         self._network = network
         self._settings = settings
@@ -120,6 +124,7 @@ class Transfers:
             random,
             retry,
             coding,
+            blocks,
         )
         self._roster = Roster(self._host, settings.max_transfers)
         self._streams = ByteStreams(self._host)
@@ -159,6 +164,8 @@ class Transfers:
         for method, handler in self._answering.methods().items():
             self._network.register_handler(method, handler)
         self._host.start(self._sweep)
+        if self._host.blocks is not None:
+            self._host.start(self._host.blocks.run)
 
     def _load(self) -> tuple[list[OutgoingRecord], list[IncomingRecord]]:
         if self._own_directory is not None:
@@ -193,6 +200,8 @@ class Transfers:
         scope.cancel()
         with trio.CancelScope(shield=True):
             await self._stopped.wait()
+            if self._host.blocks is not None:
+                await trio.to_thread.run_sync(self._host.blocks.close)
         for transfer in self._roster:
             if isinstance(transfer, Outgoing) and not transfer.ended:
                 await transfer.save()
@@ -210,7 +219,7 @@ class Transfers:
             raise SourceInvalidError(
                 f"cannot send {len(request.paths)} paths", remedy=f"name one to {MAX_PATHS}"
             )
-        _check_request(request.priority, request.on_change, request.path)
+        _check_request(request)
         fault = choice.fault_of(request.codec)
         if fault:
             raise SourceInvalidError(f"cannot encode with {request.codec[:32]!r}", why=fault)
@@ -231,6 +240,8 @@ class Transfers:
             confined=not request.anywhere,
             codec=request.codec,
             deadline_at=now + request.deadline_seconds if request.deadline_seconds else None,
+            tenant=self._tenant(request.tenant),
+            dedup=request.dedup,
         )
         return await self._roster.launch_new(record)
 
@@ -245,7 +256,7 @@ class Transfers:
             raise SourceInvalidError(
                 f"cannot receive {len(request.paths)} paths", remedy=f"name one to {MAX_PATHS}"
             )
-        _check_request(request.priority, request.on_change, request.path)
+        _check_request(request)
         peer = await self._resolve_node(request.node)
         root = ""
         path = request.path
@@ -269,6 +280,8 @@ class Transfers:
             recursive=request.recursive,
             limit_bps=request.limit_bps,
             deadline_at=now + request.deadline_seconds if request.deadline_seconds else None,
+            tenant=self._tenant(request.tenant),
+            dedup=request.dedup,
         )
         known = False
         for found in self.transfers():
@@ -285,6 +298,14 @@ class Transfers:
         self._roster.add(pulled)
         self._host.start(pulled.run)
         return pulled
+
+    def _tenant(self, name: str) -> str:
+        return name or (self._host.blocks.settings.tenant if self._host.blocks is not None else "")
+
+    @property
+    def blocks(self) -> BlockLibrary | None:
+        """What received files hold."""
+        return self._host.blocks
 
     def _open_and_close(self, path: str) -> None:
         self._host.confinement.open_target(path, into=False).close()
@@ -387,7 +408,15 @@ class Transfers:
             await trio.sleep(_SWEEP_EVERY)
 
 
-def _check_request(priority: str, on_change: str, path: str) -> None:
+def _check_request(request: SendRequest | ReceiveRequest) -> None:
+    priority, on_change, path = request.priority, request.on_change, request.path
+    if request.tenant and (fault := fault_of_tenant(request.tenant)):
+        raise SourceInvalidError("that is no name of a tenant", why=fault)
+    if request.dedup and request.dedup not in POLICIES:
+        raise SourceInvalidError(
+            f"no way to deduplicate {request.dedup!r}",
+            remedy=f"choose one of {', '.join(POLICIES)}",
+        )
     if priority not in PRIORITIES:
         raise SourceInvalidError(
             f"no priority {priority!r}", remedy=f"choose one of {', '.join(PRIORITIES)}"

@@ -9,7 +9,6 @@ are. These messages hold file names, sizes and hashes.
 
 from __future__ import annotations
 
-import logging
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,8 +25,6 @@ from novacron.errors import NovaCronError
 
 if TYPE_CHECKING:
     import zstandard
-
-logger = logging.getLogger("novacron.dwcp.hde")
 
 MARK: Final = 0xC1
 """First byte of an encoded message. The one byte that msgpack never begins with, nor holds."""
@@ -78,17 +75,20 @@ class MessageCodec:
         self._pairs: dict[int, _Pair] = {}
         self._module: Any = None
         self.loaded = False
+        """Whether all that can be used is held."""
 
     def load(self) -> None:
         """Read the dictionaries. Blocks on the disk, and imports zstandard, so call it in a thread;
-        harmless when repeated. What cannot be used is logged and done without."""
-        if self.loaded:
-            return
-        self.loaded = True
+        harmless when repeated. What cannot be used is done without; :attr:`faults` say why."""
+        if not self.loaded:
+            self._read()
+            self.loaded = True
+
+    def _read(self) -> None:
         try:
             import zstandard
         except ImportError as exc:
-            self._note(
+            self.faults.append(
                 DictionaryError(
                     "messages are not encoded",
                     why=f"the package zstandard cannot be imported: {exc}",
@@ -104,7 +104,7 @@ class MessageCodec:
             try:
                 self.add(read_dictionary(path, key=key))
             except DictionaryError as exc:
-                self._note(exc)
+                self.faults.append(exc)
 
     def add(self, found: Dictionary) -> None:
         """Hold *found* as well. After :meth:`load`.
@@ -121,9 +121,12 @@ class MessageCodec:
                 f"cannot use the dictionary {found.path} for messages", why=str(exc)
             ) from exc
 
-    def _note(self, fault: NovaCronError) -> None:
-        self.faults.append(fault)
-        logger.warning("%s", fault)
+    @property
+    def library(self) -> str:
+        """Version of zstd that messages are encoded with; empty where there is none."""
+        if self._module is None:
+            return ""
+        return ".".join(map(str, self._module.ZSTD_VERSION))
 
     @property
     def dictionaries(self) -> Sequence[Dictionary]:

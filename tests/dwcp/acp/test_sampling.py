@@ -340,7 +340,7 @@ async def test_a_round_that_fails_is_logged_and_the_next_one_goes_on(
     peers.sessions = sessions  # type: ignore[method-assign]
     async with running(sampler):
         await trio.sleep(1.5)
-        assert "a round of sampling the paths failed" in caplog.text
+        assert caplog.text.count("a round of sampling the paths failed") == 1
         broken[0] = False
         await trio.sleep(2)
         assert sampler.measure("a") is not None

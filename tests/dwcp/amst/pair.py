@@ -12,9 +12,11 @@ from typing import Any
 import trio
 
 from novacron.boot.retry import RetryPolicy
-from novacron.config.schema import AmstSettings
+from novacron.config.schema import AmstSettings, HdeSettings
 from novacron.dwcp.amst.memory import Faults, MemoryLink, MemoryWire
 from novacron.dwcp.amst.transfers import SendRequest, Transfer, Transfers
+from novacron.dwcp.hde.blocks.cutting import find_cut
+from novacron.dwcp.hde.blocks.library import BlockLibrary
 from tests.network.authority import Certificates
 from tests.network.conftest import Node, until
 
@@ -71,11 +73,19 @@ class OneSide:
 class Side:
     """A node: its network lives on, its transfers may die and come back."""
 
-    def __init__(self, node: Node, data: Path, wires: Wires, **settings: Any) -> None:
+    def __init__(
+        self,
+        node: Node,
+        data: Path,
+        wires: Wires,
+        hde: HdeSettings | None = None,
+        **settings: Any,
+    ) -> None:
         self.node = node
         self.data = data
         self.files = data / "transfers"
         self.settings = AmstSettings(chunk_bytes=CHUNK, **settings)
+        self.hde = hde
         self._wires = wires
         self._scope = trio.CancelScope()
         self._gone = trio.Event()
@@ -94,6 +104,7 @@ class Side:
             self.settings,
             random=lambda: 0.5,
             retry=RetryPolicy(delay=0.02, max_delay=0.2),
+            blocks=self._library(),
         )
         try:
             with self._scope:
@@ -105,6 +116,16 @@ class Side:
             for method in list(self.node.network._handlers):
                 self.node.network.remove_handler(method)
             self._gone.set()
+
+    def _library(self) -> BlockLibrary | None:
+        if self.hde is None:
+            return None
+        return BlockLibrary(self.data / "dwcp" / "blocks", self.hde, *find_cut())
+
+    async def wait_indexed(self) -> None:
+        library = self.transfers.blocks
+        assert library is not None
+        await until(lambda: library.statistics()["files_waiting"] == 0, within=30)
 
     async def die(self) -> None:
         """Without a word, as by kill -9."""

@@ -137,6 +137,7 @@ class Side:
                 find_link=self._find_native,
                 serve_tls=v1.accept,
                 prepare=congestion.apply,
+                prepare_stream=self.links.accept,
                 task_status=task_status,
             )
 

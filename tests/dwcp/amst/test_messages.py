@@ -118,6 +118,7 @@ ASKS = st.builds(
     window_bytes=sizes(MIN_CHUNK_BYTES, MAX_WINDOW),
     codecs=st.lists(st.text(max_size=4), min_size=1, max_size=16),
     movers=st.lists(st.text(max_size=4), min_size=1, max_size=16),
+    congestion=st.text("abcdefghijklmnopqrstuvwxyz0123456789_-", max_size=15),
 )
 RDMA_ASKS = st.builds(
     RdmaAsk,

@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from novacron.dwcp.amst import targets
+from novacron.dwcp.amst.bodies import Bodies
 from novacron.dwcp.amst.errors import (
     MessageError,
     NoSpaceError,
@@ -467,10 +468,12 @@ class ByHand:
         self.id = os.urandom(16)
         self.link = nodes.wires.link_of(nodes.a.id)
         self._session = nodes.a.node.network.session(nodes.b.id)
+        self._bodies = Bodies()
 
     async def ask(self, method: str, message: Any, answer: type[Any]) -> Any:
         assert self._session is not None
-        return unpack(answer, await self._session.request(method, pack(message), within=10))
+        body = await self._session.request(method, pack(message), within=10)
+        return unpack(answer, await self._bodies.decode(body))
 
     async def begin(self, path: str) -> Begun:
         message = Begin(self.id, self.link.link_id, path, False, False, "refuse", 1, None)

@@ -15,6 +15,7 @@ from novacron.dwcp.amst.store import (
     OutgoingRecord,
     OutgoingStore,
 )
+from novacron.dwcp.hde.report import Coded, CodingReport, StageSeconds
 
 ID = "0123456789abcdef" * 2
 
@@ -184,3 +185,37 @@ def test_a_line_that_is_nonsense_is_skipped(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     assert ledger.opened == {"a": "00"}
     assert ledger.finished == {}
+
+
+REPORT = CodingReport(zstd=Coded(2, 200, 50), cpu_seconds=StageSeconds(encode=0.5))
+
+
+def test_how_a_transfer_was_encoded_is_kept(tmp_path: Path) -> None:
+    store = OutgoingStore(tmp_path)
+    store.save(outgoing(1)._replace(codec="zstd:-3", coding=REPORT.as_json()))
+    (loaded,) = store.load()
+    assert loaded.codec == "zstd:-3"
+    assert CodingReport.of_json(loaded.coding) == REPORT
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("codec", "gzip"), ("coding", {"zstd": 1}), ("coding", 3)]
+)
+def test_a_record_with_an_account_that_is_none_is_set_aside(
+    name: str, value: object, tmp_path: Path
+) -> None:
+    store = OutgoingStore(tmp_path)
+    store.save(outgoing(1)._replace(**{name: value}))
+    assert store.load() == []
+    assert [path.suffix for path in tmp_path.iterdir()] == [".unreadable"]
+
+
+def test_a_record_of_a_version_without_codecs_is_taken(tmp_path: Path) -> None:
+    store = OutgoingStore(tmp_path)
+    store.save(outgoing(1))
+    (path,) = tmp_path.iterdir()
+    document = json.loads(path.read_text())
+    del document["codec"], document["coding"]
+    path.write_text(json.dumps(document))
+    (loaded,) = store.load()
+    assert (loaded.codec, loaded.coding) == ("", {})

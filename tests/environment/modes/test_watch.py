@@ -247,7 +247,7 @@ def test_the_code_of_modes_is_not_imported_before_somebody_asks() -> None:
         "import sys\n"
         "from novacron.node import component_classes\n"
         "component_classes()\n"
-        "print(*(m for m in sys.modules if 'environment.modes' in m or 'dwcp.acp' in m))"
+        "print(*(m for m in sys.modules if 'environment.modes' in m or 'acp.sampling' in m or 'acp.window' in m))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True

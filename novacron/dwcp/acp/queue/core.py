@@ -47,7 +47,8 @@ HEADROOM: Final = 1.5
 """The pace stays within so many times of what arrives, to be a bound at once when it is needed."""
 WINDOW: Final = 10.0
 """Seconds the least round trip is believed; a path changes about as often."""
-BELIEVED: Final = 6 * WINDOW
+BELIEVED: Final = 2 * WINDOW
+CONTESTED_BELIEVED: Final = 6 * WINDOW
 NEAR: Final = 1.3
 """As long the kernel's least round trip is believed although no smoothed one came so near to it: others
 may keep the queue from draining for a while, but the path may also be a longer one now."""
@@ -68,7 +69,14 @@ YIELDED: Final = 0.8
 """Share of that rate which must have been sent before: otherwise it is the path that carries less."""
 STAYS: Final = 0.7
 """Of the queue; one that shrinks more is draining already."""
-FIRST_PROBE: Final = 2.0
+BEST_LASTS: Final = 20.0
+"""Seconds in which the best rate is forgotten."""
+REGAINED: Final = 0.4
+"""Of the best rate: beside one other flow half of it is a fair share, and what is seen is a round trip, in
+which the window doubles, behind."""
+LONGEST_REGAIN: Final = 2.0
+"""Seconds."""
+FIRST_PROBE: Final = 4.0
 LAST_PROBE: Final = 15.0
 """Seconds between two looks whether others still fill the queue."""
 PROBE_SHARE: Final = 0.6
@@ -79,8 +87,12 @@ LONGEST_PROBE: Final = 1.0
 ALONE: Final = 0.75
 """Share of what the queue has to lose in a probe where nobody else fills it. Beside one other flow with an
 equal rate it loses half of it."""
+FREE_AFTER: Final = 2.0
+"""Seconds without a queue, and with less than the pace allows, until more streams may be of use."""
 CALM: Final = 1.0
 """Seconds without a queue after which nobody fills it any more."""
+SHORTEST: Final = 0.001
+"""Seconds of an interval that says anything."""
 WEIGHT: Final = 0.4
 """Of the newest interval in the rate that arrives."""
 LONGEST_START: Final = 3.0
@@ -124,6 +136,9 @@ class Verdict(Record):
     """Streams to send on; 0: all."""
     loss_based: bool
     """Use a congestion control that yields to loss alone."""
+    regain: bool
+    """First one that doubles its window each round trip until something is lost: what was yielded
+    before others were noticed is taken back."""
     binding: bool
     """The pace, or the yielding to others, holds the link: more streams would be of no use."""
 
@@ -153,6 +168,8 @@ class QueueController:
         """Seconds of queueing delay."""
         self._now = 0.0
         self._least = _Least()
+        self._shrinks = False
+        """The queue did, in the last interval."""
         self._step = 0.0
         """Seconds in which what was changed can be seen."""
         self._newest = 0.0
@@ -169,11 +186,16 @@ class QueueController:
         self._empty_for = 0.0
         """Seconds without a queue."""
         self._began = 0.0
+        self._free_for = 0.0
+        """Seconds that something other than the pace or the path's rate held the link."""
         self._until = 0.0
         """Of a state that ends by itself."""
         self._episode: _Episode | None = None
         self._probe_every = FIRST_PROBE
         self._probe_at = 0.0
+        self._best = 0.0
+        """The best rate of the last while, in bytes a second."""
+        self._regain_until = 0.0
         self._left_at = -inf
         """When others did not fill the queue any more. Where they do again soon after, as beside a flow
         that empties a short queue each time it loses something, the next look waits long."""
@@ -193,7 +215,7 @@ class QueueController:
 
     def observe(self, sample: Sample) -> Verdict:
         self._now += sample.seconds
-        if self.state is State.OFF or sample.smoothed_rtt <= 0 or sample.seconds <= 0:
+        if self.state is State.OFF or sample.smoothed_rtt <= 0 or sample.seconds < SHORTEST:
             return self.verdict()
         self._measure(sample)
         match self.state:
@@ -217,9 +239,10 @@ class QueueController:
             pace_bps=max(int(self._pace), LEAST_PACE) if paced else 0,
             senders=1 if alone else 0,
             loss_based=alone,
+            regain=alone and self._regain_until > self._now,
             binding=contested
             or self.state is State.SLOW
-            or (self.state is State.HOLD and self._binds()),
+            or (self.state is State.HOLD and self._free_for < FREE_AFTER),
         )
 
     def rest(self) -> None:
@@ -235,10 +258,15 @@ class QueueController:
     # What the path shows -----------------------------------------------------------------------
 
     def _measure(self, sample: Sample) -> None:
+        contested = self.state in (State.CONTEST, State.PROBE)
+        self._shrinks = sample.smoothed_rtt < self.rtt
         self.rtt = sample.smoothed_rtt
-        self._least.take(self._now, sample.smoothed_rtt, sample.least_rtt)
+        believed = CONTESTED_BELIEVED if contested else BELIEVED
+        self._least.take(self._now, sample.smoothed_rtt, sample.least_rtt, believed)
         self._newest = sample.delivered_bytes / sample.seconds
         self._rate += WEIGHT * (self._newest - self._rate) if self._rate else self._newest
+        if not contested:
+            self._best = max(self._rate, self._best * (1 - sample.seconds / BEST_LASTS))
         self.target = target_delay(self._rate, self._least.value)
         self._step = max(sample.seconds, self.rtt)
         if self.queue > self.target:
@@ -283,6 +311,8 @@ class QueueController:
         self._enter(State.HOLD, f"the least round trip is {_ms(self._least.value)}")
 
     def _hold(self, seconds: float) -> None:
+        free = self._is_empty() and not self._binds()
+        self._free_for = self._free_for + seconds if free else 0.0
         if self._contested():
             return
         if self._now - self._least.seen_at >= WINDOW:
@@ -295,8 +325,11 @@ class QueueController:
         error = self.target - self.queue
         change = max(error / (RESPONSE * self._step), -DEEPEST_CUT)
         if not self._is_empty():
-            # There is a queue: what arrives is what the path has for us.
-            self._share += WEIGHT * (self._newest - self._share)
+            # There is a queue: what arrives is what the path has for us, unless the queue shrinks
+            # because we sent less than we might, as BBR does for a fifth of a second every ten.
+            idle = self._newest < CONTESTED * self._pace_then() and self.queue <= self.target
+            if not (idle or (self._shrinks and self._newest < CONTESTED * self._pace_then())):
+                self._share += WEIGHT * (self._newest - self._share)
         elif self._binds():
             self._share = max(self._share, self._rate)
             waited = self._empty_for / self._step
@@ -304,7 +337,7 @@ class QueueController:
         else:
             # Something else holds the link; the pace keeps within reach.
             change = 0.0
-            self._share = max(min(self._share, HEADROOM * self._rate), LEAST_PACE)
+            self._share = max(min(self._share, HEADROOM * self._best), LEAST_PACE)
         self._pace = self._share * (1 + min(change, STEEPEST_GROWTH))
         self._paces.append((self._now, self._pace))
 
@@ -314,25 +347,26 @@ class QueueController:
             self._episode = None
             return False
         if self._episode is None:
-            self._episode = _Episode(self._now, self._newest)
+            self._episode = _Episode(self._rate)
         episode = self._episode
-        if self._newest > ALONE_GETS * self._pace_then():
-            # More arrives than is sent: the queue shrinks, and is ours.
-            episode.since, episode.rate = self._now, self._newest
-        if self._now - episode.since < 3 * self._step:
-            # Alone on a path that became slower, this is what it still carries.
-            episode.rate = min(episode.rate, self._newest)
-            episode.queue = max(episode.queue, self.queue)
-            return False
-        if (
+        episode.queue = max(episode.queue, self.queue)
+        if self._shrinks and self._newest > ALONE_GETS * self._pace_then():
+            # More arrives than is sent: the queue shrinks and is ours, and this is the path's rate.
+            episode.rate, episode.followed_at = self._newest, inf
+        elif (
             self._rate >= CONTESTED * episode.rate
             or self._pace_then() > YIELDED * episode.rate
             or self.queue < STAYS * episode.queue
         ):
+            episode.followed_at = inf
+        else:
+            episode.followed_at = min(episode.followed_at, self._now)
+        if self._now - episode.followed_at < 2 * self._step:
             return False
         again = self._now - self._left_at < 2 * LAST_PROBE
         self._probe_every = LAST_PROBE if again else FIRST_PROBE
         self._probe_at = self._now + self._probe_every
+        self._regain_until = self._now + LONGEST_REGAIN
         self._episode = None
         self._enter(
             State.CONTEST,
@@ -349,6 +383,8 @@ class QueueController:
         return self._paces[0][1] if self._paces else inf
 
     def _contest(self) -> None:
+        if self._newest >= REGAINED * self._best:
+            self._regain_until = 0.0
         if self._empty_for >= CALM:
             self._share = self._rate
             self._leave("there was no queue for a while")
@@ -390,12 +426,15 @@ class QueueController:
 
 
 class _Episode:
-    """A queue above the target, since when."""
+    """A queue above the target."""
 
-    def __init__(self, since: float, rate: float) -> None:
-        self.since = since
+    def __init__(self, rate: float) -> None:
         self.rate = rate
+        """What arrived at its beginning."""
         self.queue = 0.0
+        """The longest."""
+        self.followed_at = inf
+        """Since when what arrives follows what is sent."""
 
 
 class _Least:
@@ -419,7 +458,7 @@ class _Least:
         smoothed = self._smoothed[0][1] if self._smoothed else 0.0
         return min(self._kernel, smoothed) if self._kernel else smoothed
 
-    def take(self, now: float, smoothed: float, kernel: float) -> None:
+    def take(self, now: float, smoothed: float, kernel: float, believed: float) -> None:
         """*kernel* is 0 where the kernel knows none."""
         while self._smoothed and self._smoothed[-1][1] >= smoothed:
             self._smoothed.pop()
@@ -429,7 +468,7 @@ class _Least:
             self._smoothed.popleft()
         if kernel <= 0 or smoothed <= kernel * NEAR:
             self._near_at = now
-        self._kernel = kernel if now - self._near_at <= BELIEVED else 0.0
+        self._kernel = kernel if now - self._near_at <= believed else 0.0
         if smoothed <= self.value * SAME:
             self.seen_at = now
 

@@ -28,6 +28,15 @@ class Window:
         self._since = 0.0
         self._lost_at = -1.0
 
+    def use(self, streams: int) -> None:
+        self._origin *= streams / self.streams
+        self.streams = streams
+
+    def begin(self, now: float, *, slow_start: bool) -> None:
+        """Another congestion control, with the window as it is."""
+        self.slow_start = slow_start
+        self._origin, self._since = self.size, now
+
     def acknowledged(self, now: float, size: float, limited: bool, rtt: float) -> None:
         if not limited:
             return
