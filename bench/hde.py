@@ -68,10 +68,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 say(f"\n{name}, {kind.name} ")
                 try:
                     data = maker.make(name, wanted)
+                    cells.append(cell(ends, data, Path(directory) / "target", args.rounds))
                 except BenchError as exc:
                     left_out.append({"data": name, "link": kind.name, "why": str(exc)})
                     continue
-                cells.append(cell(ends, data, Path(directory) / "target", args.rounds))
                 maker.discard(data)
     say("\n")
     if not cells:

@@ -10,6 +10,7 @@ import itertools
 import os
 import random
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +82,7 @@ class DataMaker:
             raise BenchError(f"there is no data set {name!r}: {', '.join(NAMES)}")
         if size % MIB or size < len(PHASES) * MIB:
             raise BenchError(f"data sets are whole MiB, at least {len(PHASES)}, not {size} bytes")
-        folder = self._directory / f"{name}-{size}"
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._directory))
         try:
             return self._made(name, size, folder)
         except BaseException:
