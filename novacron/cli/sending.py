@@ -189,8 +189,11 @@ def _run(args: argparse.Namespace, request: dict[str, Any]) -> int:
         "priority": args.priority,
         "limit_bps": args.limit,
         "deadline_seconds": args.deadline,
-        "tenant": args.tenant,
-        "dedup": args.dedup,
+    }
+    request |= {
+        name: value
+        for name, value in (("tenant", args.tenant), ("dedup", args.dedup))
+        if value is not None
     }
     screen = open_screen(sys.stderr, silent=args.json or args.quiet or args.detach)
     try:
