@@ -198,9 +198,12 @@ class QueueController:
         self._best = 0.0
         """The best rate of the last while, in bytes a second."""
         self._regain_until = 0.0
+        self._regain_from = 0.0
+        """What arrives until then was sent on all streams."""
         self._left_at = -inf
         """When others did not fill the queue any more. Where they do again soon after, as beside a flow
         that empties a short queue each time it loses something, the next look waits long."""
+        self._left_rate = 0.0
         self._look_at = 0.0
         self._look: tuple[float, float] | None = None
         """When a probe began to show, and the queue then."""
@@ -350,7 +353,9 @@ class QueueController:
             self._episode = None
             return False
         if self._episode is None:
-            self._episode = _Episode(self._rate)
+            # Beside a flow that empties the queue with each loss, several short ones count as one.
+            before = self._left_rate if self._now - self._left_at < 2 * LAST_PROBE else 0.0
+            self._episode = _Episode(max(self._rate, before))
         episode = self._episode
         episode.queue = max(episode.queue, self.queue)
         if self._shrinks and self._newest > ALONE_GETS * self._pace_then():
@@ -370,6 +375,7 @@ class QueueController:
         self._probe_every = LAST_PROBE if again else FIRST_PROBE
         self._probe_at = self._now + self._probe_every
         self._regain_until = self._now + LONGEST_REGAIN
+        self._regain_from = self._now + 3 * self._step
         self._episode = None
         self._enter(
             State.CONTEST,
@@ -386,7 +392,7 @@ class QueueController:
         return self._paces[0][1] if self._paces else inf
 
     def _contest(self) -> None:
-        if self._newest >= REGAINED * self._best:
+        if self._now >= self._regain_from and self._newest >= REGAINED * self._best:
             self._regain_until = 0.0
         if self._empty_for >= CALM:
             self._share = self._rate
@@ -420,7 +426,7 @@ class QueueController:
         self._rate = self._pace = self._share
         self._empty_for = 0.0
         self._episode = None
-        self._left_at = self._now
+        self._left_at, self._left_rate = self._now, self._share
         self._enter(State.HOLD, f"{why}: nobody else fills it")
 
     def _enter(self, state: State, why: str) -> None:
