@@ -20,6 +20,13 @@ from collections import deque
 from math import inf, log
 from typing import Final
 
+from novacron.dwcp.acp.queue.least import (
+    BELIEVED,
+    CONTESTED_BELIEVED,
+    LONGEST_DRAIN,
+    WINDOW,
+    Least,
+)
 from novacron.record import Record
 
 LEAST_TARGET: Final = 0.15
@@ -47,21 +54,10 @@ BINDING: Final = 0.85
 """Share of the pace that arrives above which the pace is what holds the link."""
 HEADROOM: Final = 1.5
 """The pace stays within so many times of what arrives, to be a bound at once when it is needed."""
-WINDOW: Final = 10.0
-"""Seconds the least round trip is believed; a path changes about as often."""
-BELIEVED: Final = 2 * WINDOW
-CONTESTED_BELIEVED: Final = 6 * WINDOW
-NEAR: Final = 1.3
-"""As long the kernel's least round trip is believed although no smoothed one came so near to it: others
-may keep the queue from draining for a while, but the path may also be a longer one now."""
-SAME: Final = 1.05
-"""A round trip within this of the least one shows that it is still the path's."""
 SLOW_SHARE: Final = 0.25
 """Of the rate, for the slowdown after the start, when others may hold a queue that is taken for the
 path; and half of the rate for the later ones, which need only empty our own."""
 DRAIN_SHARE: Final = 0.5
-LONGEST_DRAIN: Final = 0.5
-"""Seconds."""
 CONTESTED: Final = 0.65
 """When so little arrives of what did at the beginning of a queue, because less was sent, and the queue is
 still there, then it is another sender's."""
@@ -169,7 +165,7 @@ class QueueController:
         self.target = 0.0
         """Seconds of queueing delay."""
         self._now = 0.0
-        self._least = _Least()
+        self._least = Least()
         self._shrinks = False
         """The queue did, in the last interval."""
         self._step = 0.0
@@ -444,50 +440,6 @@ class _Episode:
         """The longest."""
         self.followed_at = inf
         """Since when what arrives follows what is sent."""
-
-
-class _Least:
-    """The least round trip of the path.
-
-    The kernel's own is exact, and is believed as long as smoothed round trips come close to it at least
-    within some windows; after that the path is another one, and the least smoothed one counts.
-    """
-
-    def __init__(self) -> None:
-        self._smoothed: deque[tuple[float, float]] = deque()
-        """Times and round trips, both rising: only what can still become the least one."""
-        self._kernel = 0.0
-        self._near_at = 0.0
-        """When a round trip near the kernel's was seen last."""
-        self.seen_at = 0.0
-        """When a round trip as short as the least one was seen last."""
-
-    @property
-    def value(self) -> float:
-        smoothed = self._smoothed[0][1] if self._smoothed else 0.0
-        return min(self._kernel, smoothed) if self._kernel else smoothed
-
-    def take(self, now: float, smoothed: float, kernel: float, believed: float) -> None:
-        """*kernel* is 0 where the kernel knows none."""
-        while self._smoothed and self._smoothed[-1][1] >= smoothed:
-            self._smoothed.pop()
-        self._smoothed.append((now, smoothed))
-        # The margin is for the slowdown that is due when the window ends.
-        while self._smoothed[0][0] < now - WINDOW - 2 * LONGEST_DRAIN:
-            self._smoothed.popleft()
-        if kernel <= 0 or smoothed <= kernel * NEAR:
-            self._near_at = now
-        self._kernel = kernel if now - self._near_at <= believed else 0.0
-        if smoothed <= self.value * SAME:
-            self.seen_at = now
-
-    def touch(self, now: float) -> None:
-        """What there is was measured anew."""
-        self.seen_at = now
-
-    def forget(self) -> None:
-        self._smoothed.clear()
-        self._kernel = 0.0
 
 
 def target_delay(rate_bps: float, least_rtt: float) -> float:
