@@ -130,7 +130,7 @@ def _add(
         "--priority",
         choices=("urgent", "normal", "background"),
         default="normal",
-        help="who goes first on one link (default: %(default)s)",
+        help="its share of a link beside others, 16 to 4 to 1 (default: %(default)s)",
     )
     parser.add_argument(
         "--deadline",
