@@ -34,10 +34,11 @@ class Deduplication:
     async def agree(self, message: AskDedup, *, tenant: str, policy: str) -> Dedup:
         """Args:
         tenant, policy: Of whoever asked for the transfer at this node; empty: nobody did, and the
-          sender's are taken.
+          sender's are taken. So is what ``auto`` comes to, which it can tell.
         """
         library = self._library
-        policy = policy or message.policy
+        if policy not in ("always", "never"):
+            policy = message.policy
         if library is None:
             return Dedup(None, "never", NO_SCHEME)
         self._tenant = tenant or message.tenant

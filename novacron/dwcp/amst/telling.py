@@ -48,8 +48,9 @@ async def agree_on_dedup(transfer: Outgoing) -> str:
     library = host.blocks
     if library is None:
         return "never"
-    usable = library.cut is not None
     policy = record.dedup or library.settings.dedup
+    # Where this node's operator does not want it, one that pulls cannot have it either.
+    usable = library.cut is not None and policy != "never"
     if not usable or (policy == "auto" and host.asking.on_this_host(transfer.peer)):
         policy = "never"
     if policy == "never" and not record.pulled and record.tenant == library.settings.tenant:

@@ -16,6 +16,7 @@ from novacron.config.schema import HdeSettings
 from novacron.dwcp.amst import telling
 from novacron.dwcp.amst.block_messages import AskDedup, Blocks, BlocksHeld, Dedup
 from novacron.dwcp.amst.transfer import Transfer
+from novacron.dwcp.amst.transfers import ReceiveRequest
 from novacron.dwcp.hde.blocks.core import SCHEME
 from novacron.dwcp.hde.blocks.metrics import DEDUPLICATED
 from novacron.errors import NovaCronError
@@ -194,8 +195,6 @@ async def test_what_is_too_small_or_not_to_be_looked_for_moves_whole(
 async def test_whoever_has_a_file_sent_here_says_whose_it_is(
     tmp_path: Path, certificates: MakeCertificates, image: Path
 ) -> None:
-    from novacron.dwcp.amst.transfers import ReceiveRequest
-
     async with two(tmp_path, certificates) as nodes:
         kept = nodes.a.files / "kept.img"
         kept.write_bytes(image.read_bytes())
@@ -215,6 +214,61 @@ async def test_whoever_has_a_file_sent_here_says_whose_it_is(
         assert await receive("2.img", "other") == 0
         assert await receive("3.img", "acme", "never") == 0
         assert await receive("4.img", "acme") == SIZE
+
+
+async def test_whoever_sends_decides_whether_it_hashes_for_others(
+    tmp_path: Path, certificates: MakeCertificates, image: Path
+) -> None:
+    async with two(tmp_path, certificates) as nodes:
+        kept = nodes.a.files / "kept.img"
+        kept.write_bytes(image.read_bytes())
+        await sent(nodes, image)
+
+        async def receive(path: str, dedup: str) -> int:
+            transfer = await nodes.b.transfers.receive(
+                ReceiveRequest(node=nodes.a.id, paths=("kept.img",), path=path, dedup=dedup)
+            )
+            await transfer.wait()
+            return transfer.view().bytes_deduplicated
+
+        library = nodes.a.transfers.blocks
+        assert library is not None
+        for policy, wanted, found in (
+            ("never", "always", 0),
+            ("auto", "auto", 0),  # both are on this host
+            ("auto", "always", SIZE),
+            ("always", "auto", SIZE),
+            ("always", "never", 0),
+        ):
+            library.settings = HdeSettings(dedup=policy, dedup_min_bytes=256 * 1024)
+            assert await receive(f"{policy}-{wanted}.img", wanted) == found, (policy, wanted)
+
+
+async def test_between_hosts_it_is_looked_until_nothing_is_found_for_long(
+    tmp_path: Path, certificates: MakeCertificates, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "MAX_BLOCKS", 8)
+    monkeypatch.setattr(telling, "_GIVE_UP_BYTES", 2 * MIB)
+    new = tmp_path / "new.img"
+    new.write_bytes(os.urandom(SIZE))
+    async with two(tmp_path, certificates, dedup="auto") as nodes:
+        monkeypatch.setattr(nodes.a.transfers._host.asking, "on_this_host", lambda peer: False)
+        handler = nodes.b.node.network._handlers["amst.blocks"]
+        told = []
+
+        async def count(session: Any, body: bytes) -> bytes:
+            told.append(body)
+            return await handler(session, body)
+
+        nodes.b.node.network._handlers["amst.blocks"] = count
+        # There is nothing at the receiver to look at, and it is not asked.
+        assert (await sent(nodes, image)).view().bytes_moved == SIZE
+        assert told == []
+        assert (await sent(nodes, image, to="copy.img")).view().bytes_deduplicated == SIZE
+        all_pages = len(told)
+        told.clear()
+        assert (await sent(nodes, new)).view().bytes_moved == SIZE
+        assert 1 <= len(told) < all_pages / 2
 
 
 # Nodes of other versions ------------------------------------------------------------------------
