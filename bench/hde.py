@@ -68,15 +68,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         maker = DataMaker(Path(directory), args.seed, args.kernel)
         links = _Links(stack, left_out)
         for name in names:
+            made: dict[int, Dataset] = {}
             for kind, ends in links.open(kinds):
                 wanted = size or (kind.phases_size if name == "phases" else kind.size)
                 say(f"\n{name}, {kind.name} ")
                 try:
-                    data = maker.make(name, wanted)
-                    cells.append(cell(ends, data, Path(directory) / "target", args.rounds))
+                    if wanted not in made:
+                        made[wanted] = maker.make(name, wanted)
+                    target = Path(directory) / "target"
+                    cells.append(cell(ends, made[wanted], target, args.rounds))
                 except BenchError as exc:
                     left_out.append({"data": name, "link": kind.name, "why": str(exc)})
-                    continue
+            for data in made.values():
                 maker.discard(data)
     say("\n")
     if not cells:
