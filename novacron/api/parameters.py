@@ -127,7 +127,8 @@ class TransferRequest(BaseModel):
         "refuse", description="What to do about a file that changes while it is sent."
     )
     priority: Literal["urgent", "normal", "background"] = Field(
-        "normal", description="Urgent ones are served first, background ones last."
+        "normal",
+        description="Its share of a link beside others, by dwcp.acp.weights: 16, 4 or 1 unless set.",
     )
     limit_bps: int = Field(0, ge=0, lt=2**63, description="Bytes a second at most; 0 for no limit.")
     codec: str = Field(

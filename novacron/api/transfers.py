@@ -25,6 +25,7 @@ from novacron.api.services import Services
 from novacron.component import JsonObject
 from novacron.dwcp import Dwcp
 from novacron.dwcp.amst.transfer import ReceiveRequest, SendRequest, Transfer, view_as_dict
+from novacron.dwcp.hde import choice
 from novacron.security import Principal, Role
 
 MAX_PATH_BYTES = 4095
@@ -189,6 +190,9 @@ def _check(wanted: TransferRequest) -> None:
             faults.append((where, "it holds what no path can"))
         elif local and not path.startswith("/"):
             faults.append((where, "a path of this node is absolute"))
+    fault = choice.fault_of(wanted.codec)
+    if fault:
+        faults.append(("body.codec", fault))
     if wanted.codec and not sent:
         faults.append(("body.codec", "the node that sends decides how it encodes"))
     if faults:

@@ -57,7 +57,7 @@ def _library(node: StoredNode) -> BlockLibrary:
     from novacron.dwcp.hde.blocks.library import BlockLibrary
 
     directory = node.directory.root / "dwcp" / "blocks"
-    return BlockLibrary(directory, node.settings.dwcp.hde, None)
+    return BlockLibrary(directory, node.settings.dwcp.hde, None, sweep=False)
 
 
 def show_index(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from novacron.cli import block_index
 from novacron.cli.manual import Formatter, manual
 from novacron.cli.progress import size
 from novacron.cli.stored import Subparsers, add_action
@@ -22,8 +23,8 @@ def register(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "hde",
         help="what data and messages are encoded with",
-        description="Look at what this host encodes with, and train a dictionary for the messages that\n"
-        "nodes send each other about transfers.",
+        description="Look at what this host encodes with, train a dictionary for the messages that\n"
+        "nodes send each other about transfers, and look at what receivers need not be sent again.",
         formatter_class=Formatter,
         epilog=manual(
             examples=[
@@ -89,6 +90,7 @@ def register(subparsers: Subparsers) -> None:
         help="of the dictionary at most, 1024 to 262144 (default: 8192)",
     )
     train.set_defaults(run=train_dictionary)
+    block_index.register(actions)
 
 
 def show_encoding(args: argparse.Namespace) -> int:

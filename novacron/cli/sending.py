@@ -130,7 +130,7 @@ def _add(
         "--priority",
         choices=("urgent", "normal", "background"),
         default="normal",
-        help="who goes first on one link (default: %(default)s)",
+        help="its share of a link beside others, 16 to 4 to 1 (default: %(default)s)",
     )
     parser.add_argument(
         "--deadline",
@@ -169,10 +169,7 @@ def _add(
 def send(args: argparse.Namespace) -> int:
     node, path = split_target(args.target)
     paths = [local_path(one) for one in args.paths]
-    request = {"direction": "send", "node": node, "paths": paths, "path": path}
-    if args.codec:
-        request["codec"] = args.codec
-    return _run(args, request)
+    return _run(args, {"direction": "send", "node": node, "paths": paths, "path": path})
 
 
 def receive(args: argparse.Namespace) -> int:
@@ -189,9 +186,10 @@ def _run(args: argparse.Namespace, request: dict[str, Any]) -> int:
         "priority": args.priority,
         "limit_bps": args.limit,
         "deadline_seconds": args.deadline,
-        "tenant": args.tenant,
-        "dedup": args.dedup,
     }
+    # What is left to the node's configuration is not said.
+    chosen = {name: getattr(args, name, None) for name in ("codec", "tenant", "dedup")}
+    request |= {name: value for name, value in chosen.items() if value is not None}
     screen = open_screen(sys.stderr, silent=args.json or args.quiet or args.detach)
     try:
         return _run_on(screen, args, request)

@@ -82,7 +82,7 @@ class AmstSettings(Section):
         "auto",
         pattern=r"^[a-z0-9_-]{1,15}$",
         json_schema_extra={"accepted": "auto, or the name of one the kernel offers, such as bbr"},
-        description="TCP congestion control of data streams. auto: cubic on the same host, else bbr where this process may use it, else the kernel's own.",
+        description="TCP congestion control of data streams. auto: by the path, cubic on the same host and in the datacenter (dctcp there with dwcp.acp.dctcp), else bbr; cubic where this process may not use that.",
     )
 
 

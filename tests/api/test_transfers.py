@@ -71,7 +71,10 @@ async def test_everything_a_request_says_reaches_the_transfer(node: Node, inside
         for direction in ("send", "receive"):
             body = request(direction=direction, path="/in/", **said)
             assert (await client.post("/api/v1/transfers", json=body)).status_code == 201
-    send, receive = requests(node)
+        body = request(**said, codec="zstd:-3")
+        assert (await client.post("/api/v1/transfers", json=body)).status_code == 201
+    send, receive, coded = requests(node)
+    assert coded.codec == "zstd:-3"
     assert send == SendRequest("node-2:7401", ("/srv/a",), "/in/", **said, anywhere=True)
     assert receive == ReceiveRequest("node-2:7401", ("/srv/a",), "/in/", **said, anywhere=True)
 
@@ -127,6 +130,9 @@ async def test_one_path_outside_refuses_the_whole_transfer(node: Node, inside: P
         ({"deadline_seconds": 0}, "body.deadline_seconds"),
         ({"overwrite": 1}, "body.overwrite"),
         ({"on_change": "ignore"}, "body.on_change"),
+        ({"codec": "gzip"}, "body.codec"),
+        ({"codec": "zstd:20"}, "body.codec"),
+        ({"codec": "off", "direction": "receive", "paths": ["a"], "path": "/b"}, "body.codec"),
         ({"colour": "red"}, "body.colour"),
     ],
 )

@@ -90,6 +90,7 @@ def test_sending_starts_a_transfer_follows_it_and_sums_it_up(
 def test_every_option_reaches_the_node(run: Run, node: DataDirectory, rest: Answers) -> None:
     starting(rest, (200, DONE))
     options = "-r --limit 10M --priority urgent --deadline 2h --overwrite --on-change restart"
+    options += " --codec zstd:-3 --tenant blue --dedup never"
     assert run("send", *options.split(), "/a", "n:b", "--quiet", *at(node)) == (0, "", "")
     [(_, request)] = rest.posted
     assert (
@@ -101,6 +102,9 @@ def test_every_option_reaches_the_node(run: Run, node: DataDirectory, rest: Answ
             "deadline_seconds": 7200.0,
             "overwrite": True,
             "on_change": "restart",
+            "codec": "zstd:-3",
+            "tenant": "blue",
+            "dedup": "never",
         }
         == request
     )

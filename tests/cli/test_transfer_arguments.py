@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from novacron.cli.transfer_arguments import (
     TransferArgumentError,
+    codec,
     local_path,
     rate,
     split_sources,
@@ -135,3 +136,14 @@ def test_a_rate_is_bytes_unless_it_says_bits(text: str, bytes_per_second: int) -
 def test_a_rate_that_is_none_is_refused_with_the_forms(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="800Mbit"):
         rate(text)
+
+
+@pytest.mark.parametrize("text", ["auto", "off", "lz4", "zstd", "zstd:-7", "zstd:19"])
+def test_a_codec_is_passed_on_as_it_was_written(text: str) -> None:
+    assert codec(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "gzip", "zstd:20", "zstd:-8", "lz4:1", "zstd:x", "off:3"])
+def test_a_codec_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=r"zstd:LEVEL from -7 to 19"):
+        codec(text)

@@ -81,6 +81,8 @@ class Deduplication:
         return True
 
     def _open_old(self, library: BlockLibrary, arriving: Arriving) -> int | None:
+        from novacron.dwcp.hde.blocks.index import Stamp
+
         old = arriving.part.open_old()
         if old is None:
             return None
@@ -91,7 +93,8 @@ class Deduplication:
             os.close(old)
             return None
         with library.index_of(self._tenant) as index:
-            indexed = index is not None and index.has_path(os.fsencode(path))
+            stamp = Stamp.of(os.fstat(old))
+            indexed = index is not None and index.knows(os.fsencode(path), stamp)
         if ownership.is_of(old, self._tenant, default=library.settings.tenant, indexed=indexed):
             return old
         os.close(old)

@@ -31,7 +31,7 @@ MIDDLE_BPS: Final = 10e6
 TARGET_SLOPE: Final = 0.12
 """What the target loses each time the rate is e times larger, in least round trips. Transfers that share
 a queue see the same one, and the larger one finds it too long: the steeper, the sooner are they equal."""
-TARGET_FLOOR: Final = 0.0005
+TARGET_FLOOR: Final = 0.0016
 """Seconds; less is a matter of the hosts' timers, not of the path's queue."""
 RESPONSE: Final = 3
 """Intervals, or round trips where they are longer, within which a queue is corrected. What is seen is up
@@ -39,6 +39,8 @@ to two of them old, which a quicker response would answer with oscillation."""
 DEEPEST_CUT: Final = 0.4
 """Of the rate, in one interval."""
 STEEPEST_GROWTH: Final = 0.25
+GENTLE_GROWTH: Final = 0.01
+"""Of the rate, in one interval, as long as the queue is below its target at all."""
 PATIENCE: Final = 5
 """Intervals, or round trips, without a queue after which the growth accelerates."""
 BINDING: Final = 0.85
@@ -324,16 +326,17 @@ class QueueController:
             return
         error = self.target - self.queue
         change = max(error / (RESPONSE * self._step), -DEEPEST_CUT)
-        if not self._is_empty():
+        if self._over:
             # There is a queue: what arrives is what the path has for us, unless the queue shrinks
             # because we sent less than we might, as BBR does for a fifth of a second every ten.
-            idle = self._newest < CONTESTED * self._pace_then() and self.queue <= self.target
-            if not (idle or (self._shrinks and self._newest < CONTESTED * self._pace_then())):
+            if not (self._shrinks and self._newest < CONTESTED * self._pace_then()):
                 self._share += WEIGHT * (self._newest - self._share)
         elif self._binds():
+            # Less arriving than before says nothing about the path as long as no queue comes of it: it
+            # may be a host that was busy for a moment, and a pace that followed would not come back.
             self._share = max(self._share, self._rate)
             waited = self._empty_for / self._step
-            change *= max(1.0, waited - PATIENCE)
+            change = max(change * max(1.0, waited - PATIENCE), GENTLE_GROWTH)
         else:
             # Something else holds the link; the pace keeps within reach.
             change = 0.0

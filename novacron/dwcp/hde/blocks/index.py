@@ -160,13 +160,16 @@ class BlockIndex:
             return cursor.lastrowid
 
     def add(self, file: int, blocks: Iterable[Block]) -> None:
-        """Some more blocks of it."""
+        """Some more blocks of it; none where it was forgotten in the meantime."""
         rows = [(_key(digest), file, offset, size) for offset, size, digest in blocks]
         with self._lock, self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?)", rows)
-            self._connection.execute(
+            known = self._connection.execute(
                 "UPDATE files SET blocks = blocks + ? WHERE id = ?", (len(rows), file)
             )
+            if known.rowcount:
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?)", rows
+                )
 
     def complete(self, file: int) -> None:
         """All of it is indexed, or as much as is to be."""
@@ -255,9 +258,13 @@ class BlockIndex:
             self._connection.close()
 
 
-def open_index(directory: Path, tenant: str) -> BlockIndex:
+def open_index(directory: Path, tenant: str, *, sweep: bool = True) -> BlockIndex:
     """The index of *tenant*, made where there is none. One that is damaged, or of another format or
     way of cutting, is replaced by an empty one.
+
+    Args:
+      sweep: Forget files of which a part was indexed; not for those who are not the node, which may
+        be at it.
 
     Raises:
       OSError: the directory cannot be used.
@@ -266,17 +273,17 @@ def open_index(directory: Path, tenant: str) -> BlockIndex:
     path = directory / file_name(tenant)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        return _open(path, tenant)
+        return _open(path, tenant, sweep)
     except (sqlite3.DatabaseError, ValueError) as exc:
         # Its subclasses are about locks, memory and the like, not about what is in the file.
         if isinstance(exc, sqlite3.Error) and type(exc) is not sqlite3.DatabaseError:
             raise
         logger.info("an index of blocks begins anew: %s", exc, extra={"path": str(path)})
         remove_index(path)
-        return _open(path, tenant)
+        return _open(path, tenant, sweep)
 
 
-def _open(path: Path, tenant: str) -> BlockIndex:
+def _open(path: Path, tenant: str, sweep: bool) -> BlockIndex:
     facts = {"format": str(FORMAT), "scheme": str(SCHEME.number), "tenant": tenant}
     connection = sqlite3.connect(
         path, timeout=_BUSY_SECONDS, isolation_level="DEFERRED", check_same_thread=False
@@ -293,15 +300,14 @@ def _open(path: Path, tenant: str) -> BlockIndex:
         found = dict(connection.execute("SELECT name, value FROM facts").fetchall())
         if found != facts:
             raise ValueError("another version wrote it")
-        with connection:
-            # What was being indexed when the node stopped.
-            for (file,) in connection.execute("SELECT id FROM files WHERE NOT whole").fetchall():
-                connection.execute("DELETE FROM blocks WHERE file = ?", (file,))
-                connection.execute("DELETE FROM files WHERE id = ?", (file,))
+        index = BlockIndex(path, connection)
+        if sweep:
+            parts = connection.execute("SELECT id FROM files WHERE NOT whole").fetchall()
+            index.forget([file for (file,) in parts])
     except BaseException:
         connection.close()
         raise
-    return BlockIndex(path, connection)
+    return index
 
 
 def remove_index(path: Path) -> None:

@@ -16,6 +16,7 @@ import trio
 
 from novacron.dwcp.hde.blocks.core import MAX_BLOCKS
 from novacron.dwcp.hde.blocks.cutting import Cut, blocks_of, take
+from novacron.dwcp.hde.blocks.errors import BlockIndexError
 from novacron.dwcp.hde.blocks.metrics import INDEX_BYTES, INDEXED
 
 if TYPE_CHECKING:
@@ -61,11 +62,19 @@ class BlockLibrary:
     Args:
       directory: Of the indexes; made when the first one is.
       cut: None: files cannot be cut on this node, and *why*.
+      sweep: Forget what was indexed in part. Not for others than the node.
     """
 
     def __init__(
-        self, directory: Path, settings: DedupSettings, cut: Cut | None, why: str = ""
+        self,
+        directory: Path,
+        settings: DedupSettings,
+        cut: Cut | None,
+        why: str = "",
+        *,
+        sweep: bool = True,
     ) -> None:
+        self._sweep = sweep
         self.settings = settings
         self.cut = cut
         self.why = why if cut is None else ""
@@ -131,7 +140,7 @@ class BlockLibrary:
                     if not make:
                         return None
                     self._make_room(name, remove_index)
-                index = open_index(self._directory, tenant)
+                index = open_index(self._directory, tenant, sweep=self._sweep)
             self._indexes[tenant] = index
             return index
 
@@ -233,7 +242,7 @@ class BlockLibrary:
         known = {index.path for index in self._indexes.values()}
         for path in self._directory.glob("*.sqlite"):
             if path not in known and (tenant := tenant_of(path)) is not None:
-                self._indexes[tenant] = open_index(self._directory, tenant)
+                self._indexes[tenant] = open_index(self._directory, tenant, sweep=self._sweep)
         return sum(index.size_bytes() for index in self._indexes.values())
 
     @property
@@ -244,15 +253,15 @@ class BlockLibrary:
     # For people ------------------------------------------------------------------------------
 
     def facts(self) -> list[IndexFacts]:
-        """In a thread: of every index."""
-        with self._lock:
+        """In a thread: of every index. Raises BlockIndexError."""
+        with _working(self._directory), self._lock:
             if self._directory.is_dir():
                 self._measure()
             return [index.facts() for index in self._indexes.values()]
 
     def clear(self, tenant: str | None) -> None:
-        """In a thread: forget everything of *tenant*, or of all."""
-        with self._lock:
+        """In a thread: forget everything of *tenant*, or of all. Raises BlockIndexError."""
+        with _working(self._directory), self._lock:
             if self._directory.is_dir():
                 self._measure()
             for name, index in self._indexes.items():
@@ -278,6 +287,20 @@ class BlockLibrary:
             for index in self._indexes.values():
                 index.close()
             self._indexes.clear()
+
+
+@contextmanager
+def _working(directory: Path) -> Iterator[None]:
+    import sqlite3
+
+    try:
+        yield
+    except (OSError, sqlite3.Error) as exc:
+        raise BlockIndexError(
+            f"the indexes of blocks in {directory} cannot be used",
+            why=str(exc),
+            remedy="stop the node and delete them; what is sent next moves whole",
+        ) from exc
 
 
 class _Indexing:

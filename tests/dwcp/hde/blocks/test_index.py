@@ -83,6 +83,8 @@ def test_what_is_forgotten_is_not_found(index: BlockIndex) -> None:
     assert [bool(p) for p in index.find([d for _, _, d in some(5)])] == [False] * 2 + [True] * 3
     index.forget([file])
     assert index.empty
+    index.add(file, some(5))  # by whoever was indexing it
+    assert index.empty
     assert not index.has_path(b"/a")
 
 
