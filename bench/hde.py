@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import zstd_adapt
+from bench import hde_micro, zstd_adapt
 from bench.amst_pair import SHARED_MEMORY, parse_size, threads
 from bench.harness import BenchError, interleaved, percentile, say
 from bench.hde_data import MIB, NAMES, DataMaker, Dataset
@@ -27,6 +27,8 @@ _TIMEOUT = 120.0
 _CELL_SECONDS = 6.0
 """What a cell may take beyond its least number of rounds, since short transfers vary the most."""
 _MOST_ROUNDS = 15
+_MOST_CELL_SECONDS = 45.0
+"""Nor may it take more than this for its least number: a busy machine would need an hour."""
 _FIXED_NAMES = tuple(way.name for way in FIXED)
 
 
@@ -42,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", help="bytes of each data set on each link, such as 64M (default: by link)"
     )
     parser.add_argument("--seed", type=int, default=1, help="of the data (default: 1)")
+    parser.add_argument(
+        "--no-micro", action="store_true", help="leave out what one core encodes, without a link"
+    )
     parser.add_argument(
         "--kernel", type=Path, help="to boot the guest whose memory is moved (default: .lab's)"
     )
@@ -63,25 +68,39 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         maker = DataMaker(Path(directory), args.seed, args.kernel)
         links = _Links(stack, left_out)
         for name in names:
+            made: dict[int, Dataset] = {}
             for kind, ends in links.open(kinds):
                 wanted = size or (kind.phases_size if name == "phases" else kind.size)
                 say(f"\n{name}, {kind.name} ")
                 try:
-                    data = maker.make(name, wanted)
-                    cells.append(cell(ends, data, Path(directory) / "target", args.rounds))
+                    if wanted not in made:
+                        made[wanted] = maker.make(name, wanted)
+                    target = Path(directory) / "target"
+                    cells.append(cell(ends, made[wanted], target, args.rounds))
                 except BenchError as exc:
                     left_out.append({"data": name, "link": kind.name, "why": str(exc)})
-                    continue
+            for data in made.values():
                 maker.discard(data)
     say("\n")
     if not cells:
         raise BenchError("nothing could be measured: " + "; ".join(one["why"] for one in left_out))
     return {"cells": cells, **summary(cells), "left_out": left_out} | {
+        "micro": None if args.no_micro else _micro(left_out),
         "seed": args.seed,
         "threads": threads(),
         "peers": {"zstd": zstd_adapt.version()},
         "libraries": {codec: hde.version(codec) for codec in hde.available() if codec != "raw"},
     }
+
+
+def _micro(left_out: list[dict[str, str]]) -> dict[str, Any] | None:
+    """What one core encodes, without a link; None where that could not be measured."""
+    say("\none core ")
+    try:
+        return hde_micro.measure()
+    except BenchError as exc:
+        left_out.append({"data": "micro", "link": "none", "why": str(exc)})
+        return None
 
 
 def _names(words: str | None) -> tuple[str, ...]:
@@ -157,8 +176,9 @@ def rounds_of(kind: LinkKind, wanted: int | None, round_seconds: float) -> int:
     """How often a cell is measured whose first round took *round_seconds*."""
     if wanted is not None:
         return wanted
-    affordable = int(_CELL_SECONDS / max(round_seconds, 1e-3))
-    return max(kind.rounds, min(_MOST_ROUNDS, affordable))
+    seconds = max(round_seconds, 1e-3)
+    least = max(1, min(kind.rounds, int(_MOST_CELL_SECONDS / seconds)))
+    return max(least, min(_MOST_ROUNDS, int(_CELL_SECONDS / seconds)))
 
 
 def figures(data: Dataset, moved: dict[str, list[Moved]], errors: dict[str, str]) -> dict[str, Any]:
@@ -269,6 +289,8 @@ def as_text(result: dict[str, Any]) -> str:
     )
     for name, ratio in result["dirty_wire_to_zstd1_alone"].items():
         lines.append(f"{name}: {ratio:.3f} of the bytes that zstd 1 alone sends")
+    if result["micro"] is not None:
+        lines += ["", hde_micro.as_text(result["micro"])]
     for one in result["left_out"]:
         lines.append(f"left out: {one['data'] or 'everything'}, {one['link']}: {one['why']}")
     return "\n".join(lines)
