@@ -38,7 +38,7 @@ MIDDLE_BPS: Final = 10e6
 TARGET_SLOPE: Final = 0.12
 """What the target loses each time the rate is e times larger, in least round trips. Transfers that share
 a queue see the same one, and the larger one finds it too long: the steeper, the sooner are they equal."""
-TARGET_FLOOR: Final = 0.0016
+TARGET_FLOOR: Final = 0.001
 """Seconds; less is a matter of the hosts' timers, not of the path's queue."""
 RESPONSE: Final = 3
 """Intervals, or round trips where they are longer, within which a queue is corrected. What is seen is up

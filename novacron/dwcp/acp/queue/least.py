@@ -16,13 +16,18 @@ SAME: Final = 1.05
 """A round trip within this of the least one shows that it is still the path's."""
 LONGEST_DRAIN: Final = 0.5
 """Seconds."""
+MOST_NOISE: Final = 0.003
+"""Seconds that round trips may be longer than the kernel's least one without a queue: packets leave in
+bursts and hosts are busy, which on a short path is more than the path. A pace that yielded to that would
+never come back. A queue of less than 5 ms harms nobody (CoDel, RFC 8289, 4.4)."""
 
 
 class Least:
     """The least round trip of the path.
 
-    The kernel's own is exact, and is believed as long as smoothed round trips come close to it at least
-    within some windows; after that the path is another one, and the least smoothed one counts.
+    It is the least smoothed one of a window, in which the slowdowns show what is without a queue, but at
+    most a little more than the kernel's own. That is exact, and is believed as long as smoothed round trips
+    come close to it at least within some windows; after that the path is another one.
     """
 
     def __init__(self) -> None:
@@ -37,7 +42,7 @@ class Least:
     @property
     def value(self) -> float:
         smoothed = self._smoothed[0][1] if self._smoothed else 0.0
-        return min(self._kernel, smoothed) if self._kernel else smoothed
+        return min(self._kernel + MOST_NOISE, smoothed) if self._kernel else smoothed
 
     def take(self, now: float, smoothed: float, kernel: float, believed: float) -> None:
         """*kernel* is 0 where the kernel knows none."""
