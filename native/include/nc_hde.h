@@ -50,6 +50,7 @@ struct nc_hde_known {
     double ratio;     /* content for each byte on the wire */
     uint32_t count;   /* chunks it was measured on; 0: a guess */
     uint32_t age;     /* chunks of this class since */
+    bool trying;      /* a chunk is encoded with it for the first time */
 };
 
 /* What bytes cost, the later ones counting more. */

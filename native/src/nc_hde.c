@@ -29,9 +29,15 @@ static const struct {
     {{0.8, 3.4, 0.9}, 1.9}, {{4, 9, 3}, 2.1},      {{10, 22, 6}, 2.15},
 };
 
-/* What is not known of a link: a gigabit, where neither the cheapest nor the dearest rung is far
- * from right. */
-#define LINK_GUESS 0.125
+/* What is not known of a link: 400 Mbit/s, where neither the cheapest nor the dearest rung is far
+ * from right, and the one between them is soon found to be too slow on a faster one. */
+#define LINK_GUESS 0.05
+/* Bytes of a window that say something about a link: less may be what a token bucket on the path,
+ * or a queue, lets through before its rate begins. */
+#define EVIDENCE_BYTES 1e6
+/* Times what a link was believed to take that it is believed to take next, on the word of a burst.
+ */
+#define MOST_RAISE 4
 #define LEARN 0.25
 /* The last bytes that a cost is the mean of, about. */
 #define COST_BYTES 16e6
@@ -39,12 +45,16 @@ static const struct {
  * a share of its chunks that cannot cost more than 0.5 % of the time. */
 #define EXPLORE_EVERY 64
 #define EXPLORE_ABOVE 0.7
+/* What was never measured is a guess that may be wrong by more than that, and is tried only once.
+ */
+#define TRY_ABOVE 0.4
 /* Chunks after which what was measured is worth being measured again. */
 #define STALE 256
 /* A rung has to be this much better than the one in use. */
 #define BETTER 1.02
 #define FIRST_WINDOW_NS UINT64_C(5000000)
 #define WINDOW_NS UINT64_C(100000000)
+#define AGAIN_WINDOWS 2
 #define FIRST_HOLD_NS UINT64_C(1000000000)
 #define LAST_HOLD_NS UINT64_C(16000000000)
 /* A rung's share of a window above which the window says something about it. */
@@ -118,14 +128,53 @@ int nc_hde_class(size_t size, size_t coded)
     return class;
 }
 
+/* The measured rung of the class that is nearest; NC_HDE_RAW: there is none. */
+static int nearest_known(const struct nc_hde_chooser *chooser, int content_class, int rung)
+{
+    for (int step = 1; step < NC_HDE_RUNGS; step++) {
+        for (int sign = 1; sign >= -1; sign -= 2) {
+            int other = rung + sign * step;
+
+            if (other > NC_HDE_RAW && other < NC_HDE_RUNGS &&
+                chooser->known[content_class][other].count > 0)
+                return other;
+        }
+    }
+    return NC_HDE_RAW;
+}
+
+/* What was measured; or else the guess, corrected by how wrong it was for its neighbour. */
+static struct nc_hde_known believed(const struct nc_hde_chooser *chooser, int content_class,
+                                    int rung)
+{
+    struct nc_hde_known known = chooser->known[content_class][rung];
+    int neighbour;
+
+    if (known.count > 0 || rung == NC_HDE_RAW)
+        return known;
+    neighbour = nearest_known(chooser, content_class, rung);
+    if (neighbour == NC_HDE_RAW) {
+        known.encode_ns *= chooser->machine;
+    } else {
+        const struct nc_hde_known *other = &chooser->known[content_class][neighbour];
+        double gained = guessed_ratio(content_class, neighbour) - 1;
+
+        known.encode_ns *= other->encode_ns / guessed_ns(content_class, neighbour);
+        if (gained > 0)
+            known.ratio = 1 + (known.ratio - 1) * (other->ratio - 1) / gained;
+        if (known.ratio < 1)
+            known.ratio = 1;
+    }
+    return known;
+}
+
 double nc_hde_goodput(const struct nc_hde_chooser *chooser, int content_class, int rung)
 {
-    const struct nc_hde_known *known = &chooser->known[content_class][rung];
-    double encode_ns = known->encode_ns * (known->count == 0 ? chooser->machine : 1);
+    const struct nc_hde_known known = believed(chooser, content_class, rung);
     double encoders = chooser->truth[rung] * chooser->cores /
-                      (encode_ns + chooser->content.ns / chooser->content.bytes +
-                       chooser->wire.ns / chooser->wire.bytes / known->ratio);
-    double link = chooser->link * known->ratio;
+                      (known.encode_ns + chooser->content.ns / chooser->content.bytes +
+                       chooser->wire.ns / chooser->wire.bytes / known.ratio);
+    double link = chooser->link * known.ratio;
 
     return encoders < link ? encoders : link;
 }
@@ -142,9 +191,10 @@ static int worth_a_try(const struct nc_hde_chooser *chooser, int content_class, 
             rung += step;
         if (rung <= NC_HDE_RAW || rung >= NC_HDE_RUNGS)
             continue;
-        if ((chooser->known[content_class][rung].count == 0 ||
-             chooser->known[content_class][rung].age > STALE) &&
-            nc_hde_goodput(chooser, content_class, rung) > EXPLORE_ABOVE * goodput)
+        if (chooser->known[content_class][rung].count == 0
+                ? nc_hde_goodput(chooser, content_class, rung) > TRY_ABOVE * goodput
+                : chooser->known[content_class][rung].age > STALE &&
+                      nc_hde_goodput(chooser, content_class, rung) > EXPLORE_ABOVE * goodput)
             return rung;
     }
     return best;
@@ -156,12 +206,17 @@ int nc_hde_decide(struct nc_hde_chooser *chooser, int content_class, size_t size
     int before = chooser->best[content_class];
     int best = (chooser->allowed >> before & 1) != 0 ? before : NC_HDE_RAW;
     double most = nc_hde_goodput(chooser, content_class, best) * BETTER;
+    /* A rung that is not known is tried on one chunk before others follow, unless none is known:
+     * all streams choose before the first has an answer. */
+    bool measured = nearest_known(chooser, content_class, best) != NC_HDE_RAW ||
+                    chooser->known[content_class][best].count > 0;
     int rung;
 
     for (int other = 0; other < NC_HDE_RUNGS; other++) {
         double goodput = nc_hde_goodput(chooser, content_class, other);
 
-        if (other == best || (chooser->allowed >> other & 1) == 0 || goodput <= most)
+        if (other == best || (chooser->allowed >> other & 1) == 0 || goodput <= most ||
+            (chooser->known[content_class][other].trying && measured))
             continue;
         most = goodput;
         best = other;
@@ -179,6 +234,11 @@ int nc_hde_decide(struct nc_hde_chooser *chooser, int content_class, size_t size
     }
     for (int other = 0; other < NC_HDE_RUNGS; other++)
         chooser->known[content_class][other].age++;
+    if (rung != NC_HDE_RAW && chooser->known[content_class][rung].count == 0) {
+        chooser->known[content_class][rung].trying = true;
+        if (measured)
+            chooser->best[content_class] = (uint8_t)before; /* until it is known to be better */
+    }
     chooser->window_bytes[rung] += (double)size;
     chooser->window_predicted_ns += (double)size / nc_hde_goodput(chooser, content_class, rung);
     return rung;
@@ -207,6 +267,7 @@ void nc_hde_learn(struct nc_hde_chooser *chooser, int content_class, int rung, s
     known->ratio = towards(known->ratio, ratio, share);
     known->encode_ns = towards(known->encode_ns, ns, share);
     known->age = 0;
+    known->trying = false;
     if (known->count < UINT32_MAX)
         known->count++;
     chooser->machine =
@@ -282,14 +343,21 @@ void nc_hde_observe(struct nc_hde_chooser *chooser, const struct nc_hde_window *
             chooser->link = chooser->link_known ? towards(chooser->link, rate, 0.5) : rate;
             chooser->link_known = true;
         } else {
-            double seen = rate > window->burst ? rate : window->burst;
+            /* A burst may be what a token bucket on the path lets through: in steps, each of which
+             * the link is to bear out. */
+            double burst = within(window->burst, 0, MOST_RAISE * chooser->link);
+            double seen = rate > burst ? rate : burst;
 
-            if (rate > chooser->link)
+            if (rate > chooser->link && window->wire >= EVIDENCE_BYTES)
                 chooser->link = rate; /* this much got over, whatever was believed */
-            if (seen > 1.1 * chooser->link && window->now_ns >= chooser->hold_until_ns) {
+            if (seen > 1.1 * chooser->link && window->wire >= EVIDENCE_BYTES &&
+                window->now_ns >= chooser->hold_until_ns) {
                 chooser->link = chooser->raised_to = seen;
                 chooser->raised = true;
                 chooser->link_known = true;
+                /* Soon to be borne out, or to be raised further. */
+                chooser->windows =
+                    chooser->windows < AGAIN_WINDOWS ? chooser->windows : AGAIN_WINDOWS;
             }
             correct(chooser, window);
         }
