@@ -45,9 +45,9 @@ static const struct {
  * a share of its chunks that cannot cost more than 0.5 % of the time. */
 #define EXPLORE_EVERY 64
 #define EXPLORE_ABOVE 0.7
-/* What was never measured is a guess that may be wrong by more than that, and is tried only once.
- */
-#define TRY_ABOVE 0.4
+/* What was never measured is a guess, and tried once if it would be better were it this many times
+ * as fast as guessed. */
+#define TRY_TIMES 3
 /* Chunks after which what was measured is worth being measured again. */
 #define STALE 256
 /* A rung has to be this much better than the one in use. */
@@ -168,15 +168,22 @@ static struct nc_hde_known believed(const struct nc_hde_chooser *chooser, int co
     return known;
 }
 
-double nc_hde_goodput(const struct nc_hde_chooser *chooser, int content_class, int rung)
+/* With an encoder so many times as fast as believed. */
+static double goodput_at(const struct nc_hde_chooser *chooser, int content_class, int rung,
+                         double times)
 {
     const struct nc_hde_known known = believed(chooser, content_class, rung);
     double encoders = chooser->truth[rung] * chooser->cores /
-                      (known.encode_ns + chooser->content.ns / chooser->content.bytes +
+                      (known.encode_ns / times + chooser->content.ns / chooser->content.bytes +
                        chooser->wire.ns / chooser->wire.bytes / known.ratio);
     double link = chooser->link * known.ratio;
 
     return encoders < link ? encoders : link;
+}
+
+double nc_hde_goodput(const struct nc_hde_chooser *chooser, int content_class, int rung)
+{
+    return goodput_at(chooser, content_class, rung, 1);
 }
 
 /* A neighbour of the best on the ladder that is not known, or not any more, and may be as good. */
@@ -192,7 +199,7 @@ static int worth_a_try(const struct nc_hde_chooser *chooser, int content_class, 
         if (rung <= NC_HDE_RAW || rung >= NC_HDE_RUNGS)
             continue;
         if (chooser->known[content_class][rung].count == 0
-                ? nc_hde_goodput(chooser, content_class, rung) > TRY_ABOVE * goodput
+                ? goodput_at(chooser, content_class, rung, TRY_TIMES) > goodput * BETTER
                 : chooser->known[content_class][rung].age > STALE &&
                       nc_hde_goodput(chooser, content_class, rung) > EXPLORE_ABOVE * goodput)
             return rung;
