@@ -103,7 +103,7 @@ class HdeSettings(Section):
     )
     dedup: Literal["auto", "always", "never"] = Field(
         "auto",
-        description="Whether a receiver looks for what it holds in other files before a file is moved. auto: with nodes of other hosts. always: with all. never: not at all, and received files are not indexed.",
+        description="Whether a receiver looks for what it holds in other files before a file is moved. auto: with nodes of other hosts, and before files are overwritten. always: with all. never: not at all, and received files are not indexed.",
     )
     dedup_min_bytes: int = Field(
         4 * 1024**2,

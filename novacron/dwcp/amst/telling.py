@@ -51,7 +51,9 @@ async def agree_on_dedup(transfer: Outgoing) -> str:
     policy = record.dedup or library.settings.dedup
     # Where this node's operator does not want it, one that pulls cannot have it either.
     usable = library.cut is not None and policy != "never"
-    if not usable or (policy == "auto" and host.asking.on_this_host(transfer.peer)):
+    # Between nodes of one host memory is faster than hashing, unless a version of it is there.
+    near = host.asking.on_this_host(transfer.peer) and not record.overwrite
+    if not usable or (policy == "auto" and near):
         policy = "never"
     if policy == "never" and not record.pulled and record.tenant == library.settings.tenant:
         return "never"  # there is nothing to tell
