@@ -60,6 +60,11 @@ class Congestion:
         self._warned = ""
         self.last: Choice | None = None
 
+    def rate(self, peer: str) -> int:
+        """Bytes a second that a connection to *peer* was seen to deliver lately; 0: not known."""
+        found = self._path(peer)
+        return found.rate_bps if found is not None else 0
+
     def classify(self, peer: str, host: str) -> PathClass:
         """The path to *peer*, a node's id or nothing, at the address *host*."""
         return core.classify(self._path(peer), is_same_host(host), self._policy(peer))

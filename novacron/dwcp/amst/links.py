@@ -388,7 +388,7 @@ class Links:
                 send_window=agreement.send_window,
                 receive_window=agreement.receive_window,
                 codecs=agreement.codecs,
-                link_bps=SAME_HOST_BPS if is_same_host(host) else 0,
+                link_bps=SAME_HOST_BPS if is_same_host(host) else self._congestion.rate(peer),
             )
         finally:
             negotiation.wipe(secret)
