@@ -195,13 +195,13 @@ static int sample(struct nc_thread *thread, unsigned codecs, const uint8_t *cont
 }
 
 static void note_change(struct nc_amst_object *object, const struct nc_hde_chooser *chooser,
-                        int from, int to, int why, uint64_t now_ns)
+                        int content_class, int from, int to, int why, uint64_t now_ns)
 {
     struct nc_amst_coding_info *info = &object->coded;
     uint64_t last = info->change_count == 0
                         ? 0
                         : info->changes[(info->change_count - 1) % NC_AMST_CHANGES].at_ns;
-    const struct nc_hde_known *known = &chooser->known[object->content_class][to];
+    const struct nc_hde_known *known = &chooser->known[content_class][to];
 
     if (info->change_count > 1 && now_ns - last < CHANGES_APART_NS)
         return; /* content that varies: each chunk has its own */
@@ -210,7 +210,7 @@ static void note_change(struct nc_amst_object *object, const struct nc_hde_choos
         .from = from,
         .to = to,
         .why = why,
-        .content_class = object->content_class,
+        .content_class = content_class,
         .link_bps = (uint64_t)(chooser->link * 1e9),
         .encode_bps = known->encode_ns > 0 ? (uint64_t)(1e9 / known->encode_ns) : 0,
         .ratio = known->ratio,
@@ -226,9 +226,10 @@ static int least_class(const struct nc_amst_object *object)
     return least;
 }
 
-/* The rung for this chunk. */
+/* The rung for this chunk, and the class of its content: the object's may be another one by the
+ * time the chunk is encoded, since other threads take its chunks as well. */
 static int choose(struct nc_stream *stream, struct nc_amst_object *object, const uint8_t *content,
-                  size_t size, uint64_t now_ns)
+                  size_t size, uint64_t now_ns, int *ret_class)
 {
     struct nc_amst_link *link = stream->link;
     struct nc_hde_chooser *chooser = &link->chooser;
@@ -238,28 +239,26 @@ static int choose(struct nc_stream *stream, struct nc_amst_object *object, const
     bool affordable = budget_left(link->engine, now_ns);
     double expected_ns;
     bool look;
+    int class;
     int rung = NC_HDE_RAW;
 
+    *ret_class = 0;
     if (ladder == 1u << NC_HDE_RAW)
         return NC_HDE_RAW;
     (void)pthread_mutex_lock(&link->lock);
-    chooser->allowed = ladder;
+    class = least_class(object);
     expected_ns =
-        (double)size * chooser->cores /
-        nc_hde_goodput(chooser, object->content_class, chooser->best[object->content_class]);
+        (double)size * chooser->cores / nc_hde_goodput(chooser, class, chooser->best[class]);
     object->sample_credit_ns += SAMPLE_SHARE * expected_ns;
     look = object->sample_credit_ns >= object->sample_ns;
-    if (!look)
-        object->content_class = least_class(object);
     (void)pthread_mutex_unlock(&link->lock);
     if (look) {
         uint64_t cpu = nc_cpu_ns();
-        int class = sample(stream->thread, link->options.codecs, content, size,
-                           expected_ns < SAMPLE_SHORT_NS ? SAMPLE_SHORT_BYTES : SAMPLE_BYTES);
 
+        class = sample(stream->thread, link->options.codecs, content, size,
+                       expected_ns < SAMPLE_SHORT_NS ? SAMPLE_SHORT_BYTES : SAMPLE_BYTES);
         cpu = nc_cpu_ns() - cpu;
         (void)pthread_mutex_lock(&link->lock);
-        object->content_class = class;
         object->classes[object->samples++ % SAMPLE_LEAST_OF] = (uint8_t)class;
         object->sample_credit_ns = 0;
         object->sample_ns = (double)cpu;
@@ -269,38 +268,40 @@ static int choose(struct nc_stream *stream, struct nc_amst_object *object, const
     }
     (void)pthread_mutex_lock(&link->lock);
     if (affordable) {
-        rung = nc_hde_decide(chooser, object->content_class, size, &why);
+        chooser->allowed = ladder;
+        rung = nc_hde_decide(chooser, class, size, &why);
     } else {
         object->coded.budget_chunks++;
         why = NC_HDE_WHY_CPU;
     }
     /* What is tried for once is not a change. */
-    if (!affordable || rung == chooser->best[object->content_class]) {
+    if (!affordable || rung == chooser->best[class]) {
         if (object->rung != rung &&
             object->coded.chunks[0] + object->coded.chunks[1] + object->coded.chunks[2] > 0)
-            note_change(object, chooser, object->rung, rung, (int)why, now_ns);
+            note_change(object, chooser, class, object->rung, rung, (int)why, now_ns);
         else if (object->coded.change_count == 0)
-            note_change(object, chooser, rung, rung, NC_HDE_WHY_START, now_ns);
+            note_change(object, chooser, class, rung, rung, NC_HDE_WHY_START, now_ns);
         object->rung = rung;
     }
     (void)pthread_mutex_unlock(&link->lock);
+    *ret_class = class;
     return rung;
 }
 
-static void learn(struct nc_stream *stream, struct nc_amst_object *object, int rung, size_t size,
-                  size_t coded, uint64_t took_ns)
+static void learn(struct nc_stream *stream, struct nc_amst_object *object, int content_class,
+                  int rung, size_t size, size_t coded, uint64_t took_ns)
 {
     struct nc_hde_chooser *chooser = &stream->link->chooser;
     struct nc_hde_known *known;
     double ratio = (double)size / (double)coded;
 
     (void)pthread_mutex_lock(&stream->link->lock);
-    known = &chooser->known[object->content_class][rung];
+    known = &chooser->known[content_class][rung];
     if (known->count > 0 && (ratio < 0.7 * known->ratio || ratio > 1.5 * known->ratio))
         object->sample_credit_ns = object->sample_ns; /* not what was expected: look again */
     if (known->count > 0 && (double)took_ns > INTERRUPTED * known->encode_ns * (double)size)
         took_ns = (uint64_t)(INTERRUPTED * known->encode_ns * (double)size);
-    nc_hde_learn(chooser, object->content_class, rung, size, coded, (double)took_ns);
+    nc_hde_learn(chooser, content_class, rung, size, coded, (double)took_ns);
     (void)pthread_mutex_unlock(&stream->link->lock);
 }
 
@@ -314,6 +315,7 @@ static void take_codec(struct nc_stream *stream, struct nc_amst_object *object,
     size_t input_size = coded->data != NULL ? coded->size - head : size;
     bool adaptive = object->coding.policy == NC_AMST_CODING_ADAPTIVE;
     uint64_t began = nc_now_ns();
+    int class = 0;
     int rung = NC_HDE_RAW;
     int id = object->coding.codec;
     int level = object->coding.level;
@@ -324,7 +326,7 @@ static void take_codec(struct nc_stream *stream, struct nc_amst_object *object,
     if (input_size < CODEC_LEAST)
         return;
     if (adaptive) {
-        rung = choose(stream, object, input, input_size, began);
+        rung = choose(stream, object, input, input_size, began, &class);
         id = nc_hde_codec(rung);
         level = nc_hde_level(rung);
     }
@@ -340,7 +342,8 @@ static void take_codec(struct nc_stream *stream, struct nc_amst_object *object,
         out = 0;
     cpu = nc_cpu_ns() - cpu;
     if (adaptive)
-        learn(stream, object, rung, input_size, out > 0 ? out : input_size, nc_now_ns() - began);
+        learn(stream, object, class, rung, input_size, out > 0 ? out : input_size,
+              nc_now_ns() - began);
     budget_take(stream->link->engine, cpu);
     (void)pthread_mutex_lock(&stream->link->lock);
     nc_encode_charge(object, NC_AMST_STAGE_ENCODE, cpu);

@@ -120,8 +120,7 @@ struct nc_amst_object {
     const uint8_t *base;
     struct nc_amst_range *held;
     size_t held_count;
-    uint64_t *whole; /* sender, with a base: chunks whose difference was refused */
-    int content_class;
+    uint64_t *whole;    /* sender, with a base: chunks whose difference was refused */
     uint8_t classes[4]; /* of the last samples */
     uint32_t samples;
     double saved_share;      /* of its bytes, by encoding, lately */
