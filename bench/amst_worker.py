@@ -80,6 +80,33 @@ class Content:
             return own.read(1) == b""
 
 
+async def dial(
+    link: NativeLink, congestion: Congestion, host: str, port: int, streams: int
+) -> None:
+    """*streams* connections of *link*, proven at both ends when this returns.
+
+    Raises:
+      RuntimeError: one was lost.
+    """
+
+    async def dial_one(number: int) -> None:
+        connection = trio.socket.socket()
+        congestion.apply(connection.fileno(), host)
+        await connection.connect((host, port))
+        link.add_dialled(socket.socket(fileno=connection.detach()), number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(1, streams + 1):
+            nursery.start_soon(dial_one, number)
+    up = 0
+    async for event in link.stream_events:
+        if event.kind != "up":
+            raise RuntimeError(f"stream {event.stream_id} was lost: {event.reason}")
+        up += 1
+        if up == streams:
+            return
+
+
 class Worker:
     """Its methods are the requests; each returns what is to be answered."""
 
@@ -148,25 +175,10 @@ class Worker:
             if adaptive:
                 await self._supervise(host, port, streams)
             else:
-                async with trio.open_nursery() as nursery:
-                    for number in range(1, streams + 1):
-                        nursery.start_soon(self._dial, host, port, number)
-                up = 0
-                async for event in link.stream_events:
-                    if event.kind != "up":
-                        raise RuntimeError(f"stream {event.stream_id} was lost: {event.reason}")
-                    up += 1
-                    if up == streams:
-                        break
+                await dial(link, self._congestion, host, port, streams)
                 self._nursery.start_soon(self._drain, link)
         choice = self._congestion.last
         return {"congestion": "" if choice is None else choice.got}
-
-    async def _dial(self, host: str, port: int, number: int) -> None:
-        connection = trio.socket.socket()
-        self._congestion.apply(connection.fileno(), host)
-        await connection.connect((host, port))
-        self._native.add_dialled(socket.socket(fileno=connection.detach()), number)
 
     async def _supervise(self, host: str, port: int, start: int) -> None:
         supervisor = self._supervisor = NativeSupervisor(

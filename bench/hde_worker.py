@@ -6,7 +6,6 @@ start of a Python process, which takes longer than many transfers, is not in the
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import trio
 
 from bench.amst_pair import CHUNK_BYTES, WINDOW_BYTES
-from bench.amst_worker import cpu_seconds, serve
+from bench.amst_worker import cpu_seconds, dial, serve
 from novacron._native import hde
 from novacron.config.schema import HdeSettings
 from novacron.dwcp.amst.congestion import Congestion
@@ -95,27 +94,10 @@ class Worker:
         assert self._link is not None
         link = self._link
         with trio.fail_after(_PATIENCE):
-            async with trio.open_nursery() as nursery:
-                for number in range(1, streams + 1):
-                    nursery.start_soon(self._dial, link, port, number)
-            up = 0
-            async for event in link.stream_events:
-                if event.kind != "up":
-                    raise RuntimeError(f"stream {event.stream_id} was lost: {event.reason}")
-                up += 1
-                if up == streams:
-                    break
+            await dial(link, self._congestion, self._host, port, streams)
         self._nursery.start_soon(self._drain, link)
         choice = self._congestion.last
         return {"congestion": "" if choice is None else choice.got}
-
-    async def _dial(self, link: NativeLink, port: int, number: int) -> None:
-        connection = trio.socket.socket()
-        self._congestion.apply(connection.fileno(), self._host)
-        await connection.connect((self._host, port))
-        link.add_dialled(socket.socket(fileno=connection.detach()), number)
-
-    # Moving --------------------------------------------------------------------------------------
 
     async def expect(self, path: str, size: int, base: str | None) -> Answer:
         """The receiver's, before the sender's ``send``: into a new file, as a node receives one."""
