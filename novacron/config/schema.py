@@ -14,6 +14,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from novacron.config.cache import CacheSettings as CacheSettings
+from novacron.config.database import DatabaseSettings as DatabaseSettings
 from novacron.config.dwcp import AcpSettings as AcpSettings
 from novacron.config.dwcp import AcpWeights as AcpWeights
 from novacron.config.dwcp import AmstSettings as AmstSettings
@@ -21,7 +23,6 @@ from novacron.config.dwcp import DetectionSettings as DetectionSettings
 from novacron.config.dwcp import DwcpSettings as DwcpSettings
 from novacron.config.dwcp import HdeSettings as HdeSettings
 from novacron.config.section import (
-    REFERENCE,
     RELOADABLE,
     ComponentClass,
     Fraction,
@@ -30,6 +31,7 @@ from novacron.config.section import (
     Size,
 )
 from novacron.config.section import Section as Section
+from novacron.config.security import SecuritySettings as SecuritySettings
 
 
 class SystemSettings(Section):
@@ -170,86 +172,6 @@ class ResourcesSettings(Section):
     )
     probe_timeout: Seconds = Field(
         2.0, description="Seconds each environment probe may take before its fact is unknown."
-    )
-
-
-class SecuritySettings(Section):
-    """Keys, certificates, tokens, audit."""
-
-    master_key: str = Field(
-        "file:",
-        pattern=r"^(file:|env:.+|credential:.+)",
-        description="Reference to the master key: file:PATH (file: alone is secrets/master.key in the data directory, made at the first boot), env:NAME or credential:NAME (systemd). 32 bytes, base64.",
-        json_schema_extra=REFERENCE,
-    )
-    key_rotation_days: int = Field(
-        90,
-        ge=1,
-        le=3650,
-        description="Days after which a new data key is made. Old ones still open old data.",
-    )
-    certificate_days: int = Field(90, ge=1, le=825, description="Days a node certificate is valid.")
-    renew_before_days: int = Field(
-        30, ge=1, le=800, description="Days before its expiry that a certificate is renewed."
-    )
-    ca_days: int = Field(
-        3650, ge=30, le=36500, description="Days the node's own certificate authority is valid."
-    )
-    ca_certificate: str | None = Field(
-        None,
-        description="PEM file of an outside authority to trust instead of the node's own. Needs certificate and private_key.",
-    )
-    certificate: str | None = Field(
-        None, description="PEM file of this node's certificate, issued outside."
-    )
-    private_key: str | None = Field(
-        None,
-        pattern=r"^(file:.+|env:.+|credential:.+)",
-        description="Reference (file:, env:, credential:) to the private key of certificate.",
-        json_schema_extra=REFERENCE,
-    )
-    clock_tolerance: Seconds = Field(
-        300.0,
-        description="Seconds the clock may be behind the newest time this node has seen before the boot says that it was set back.",
-    )
-    audit_max_bytes: int = Field(
-        64 * 1024**2,
-        ge=65536,
-        description="Size at which the audit log is continued in a new file, in bytes.",
-    )
-    audit_on_failure: Literal["stop", "continue"] = Field(
-        "stop",
-        description="When the audit log cannot be written: stop refuses changing calls, continue allows them and says so.",
-    )
-
-
-class DatabaseSettings(Section):
-    """Where the node's durable state is kept."""
-
-    path: str | None = Field(
-        None, description="SQLite file. Unset: database/novacron.db in the data directory."
-    )
-    readers: int = Field(4, ge=1, le=64, description="Connections that may read at once.")
-    busy_timeout: Seconds = Field(
-        5.0, description="Seconds to wait for a lock another process holds."
-    )
-    query_timeout: Seconds = Field(
-        30.0, description="Seconds one statement may run before it is interrupted."
-    )
-    integrity_check: Literal["quick", "full", "off"] = Field(
-        "quick", description="Check of the file at boot."
-    )
-    backups: int = Field(
-        3, ge=0, le=100, description="Copies made before a migration that are kept."
-    )
-
-
-class CacheSettings(Section):
-    """The node's cache."""
-
-    max_bytes: int = Field(64 * 1024**2, ge=1024, description="Memory for cached values, in bytes.")
-    ttl: Seconds = Field(
-        300.0, description="Seconds an entry lives unless its writer says otherwise."
     )
 
 

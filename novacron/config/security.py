@@ -1,0 +1,57 @@
+"""The configuration keys of ``security``; see :mod:`novacron.config.schema` for how."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from novacron.config.section import REFERENCE, Seconds, Section
+
+
+class SecuritySettings(Section):
+    """Keys, certificates, tokens, audit."""
+
+    master_key: str = Field(
+        "file:",
+        pattern=r"^(file:|env:.+|credential:.+)",
+        description="Reference to the master key: file:PATH (file: alone is secrets/master.key in the data directory, made at the first boot), env:NAME or credential:NAME (systemd). 32 bytes, base64.",
+        json_schema_extra=REFERENCE,
+    )
+    key_rotation_days: int = Field(
+        90,
+        ge=1,
+        le=3650,
+        description="Days after which a new data key is made. Old ones still open old data.",
+    )
+    certificate_days: int = Field(90, ge=1, le=825, description="Days a node certificate is valid.")
+    renew_before_days: int = Field(
+        30, ge=1, le=800, description="Days before its expiry that a certificate is renewed."
+    )
+    ca_days: int = Field(
+        3650, ge=30, le=36500, description="Days the node's own certificate authority is valid."
+    )
+    ca_certificate: str | None = Field(
+        None,
+        description="PEM file of an outside authority to trust instead of the node's own. Needs certificate and private_key.",
+    )
+    certificate: str | None = Field(
+        None, description="PEM file of this node's certificate, issued outside."
+    )
+    private_key: str | None = Field(
+        None,
+        pattern=r"^(file:.+|env:.+|credential:.+)",
+        description="Reference (file:, env:, credential:) to the private key of certificate.",
+        json_schema_extra=REFERENCE,
+    )
+    clock_tolerance: Seconds = Field(
+        300.0,
+        description="Seconds the clock may be behind the newest time this node has seen before the boot says that it was set back.",
+    )
+    audit_max_bytes: int = Field(
+        64 * 1024**2,
+        ge=65536,
+        description="Size at which the audit log is continued in a new file, in bytes.",
+    )
+    audit_on_failure: Literal["stop", "continue"] = Field(
+        "stop",
+        description="When the audit log cannot be written: stop refuses changing calls, continue allows them and says so.",
+    )
