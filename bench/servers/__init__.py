@@ -1,0 +1,1 @@
+"""Real servers, started privately for a measurement or a test: a context manager each."""
