@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import threading
 import time
 from collections import Counter
@@ -30,14 +31,18 @@ class Outcome(NamedTuple):
 class Client:
     """One caller with a connection of its own for each call, as a script with curl is."""
 
-    def __init__(self, address: str, token: str = "") -> None:
+    def __init__(self, address: str, token: str = "", *, authority: Path | None = None) -> None:
+        """*authority*: PEM file to trust; with it calls are made over TLS."""
         host, _, port = address.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
         self._token = token
+        self._context = None
+        if authority is not None:
+            self._context = ssl.create_default_context(cafile=str(authority))
 
     def call(self, method: str, path: str, body: Any = None) -> Outcome:
         began = time.monotonic()
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=CALL_DEADLINE)
+        connection = self._connection()
         headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
         data = None
         if body is not None:
@@ -56,17 +61,24 @@ class Client:
             connection.close()
         return Outcome(path, status, time.monotonic() - began, document)
 
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._context is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=CALL_DEADLINE)
+        return http.client.HTTPSConnection(
+            self._host, self._port, timeout=CALL_DEADLINE, context=self._context
+        )
+
 
 def admin_token(data: Path) -> str:
     return (data / "secrets" / "admin.token").read_text().strip()
 
 
 class Load:
-    """Reads and writes on *address* until left. :attr:`acknowledged` are the ids of tokens whose
+    """Reads and writes through *client* until left. :attr:`acknowledged` are the ids of tokens whose
     creation was answered with 201."""
 
-    def __init__(self, address: str, token: str, *, writers: int = 2) -> None:
-        self._client = Client(address, token)
+    def __init__(self, client: Client, *, writers: int = 2) -> None:
+        self._client = client
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._outcomes: list[Outcome] = []

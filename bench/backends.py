@@ -1,9 +1,8 @@
-"""PostgreSQL and Redis, each behind a proxy, and nodes that use them, as processes."""
+"""PostgreSQL and Redis, each behind a proxy, and the configuration of a node that uses them."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 from pathlib import Path
 from types import TracebackType
@@ -12,14 +11,12 @@ from typing import Any, Self
 from bench.proxy import Proxy
 from bench.servers.postgresql import DATABASE, USER, PostgreSQL
 from bench.servers.redis import RedisServer
-from tests.faults.meter import Meter
-from tests.integration.node_process import ANY_HOST, NodeProcess
 
 MAX_STALENESS = 2.0
 """Seconds; what ``cache.redis.max_staleness`` is set to here."""
 
 
-class Site:
+class Backends:
     """The servers, as a context manager. Nodes that are to share the database are of one cluster:
     give them the same authority."""
 
@@ -96,24 +93,3 @@ class Site:
                 "health": {"interval": 1.0, "deep_interval": 2.0, "cache": 0.5},
             },
         }
-
-    def node(
-        self, name: str, *arguments: str, meter: Meter | None = None, **settings: Any
-    ) -> NodeProcess:
-        """A node in the directory *name*, started and not waited for. *settings* are sections that
-        go over :meth:`configuration`'s."""
-        directory = self.directory / name
-        directory.mkdir(exist_ok=True)
-        path = directory / "node.json"
-        path.write_text(json.dumps({**self.configuration(), **settings}))
-        module = (
-            ("novacron.boot",) if meter is None else ("tests.faults.metered_node", str(meter.path))
-        )
-        return NodeProcess(
-            directory / "data",
-            *ANY_HOST,
-            "--config",
-            str(path),
-            *arguments,
-            module=module,
-        )
