@@ -56,6 +56,9 @@ POLICY: dict[tuple[str, str], Rule] = {
     ("GET", "/api/v1/tokens"): Rule(Role.ADMIN),
     ("POST", "/api/v1/tokens"): Rule(Role.ADMIN, action="token.create"),
     ("DELETE", "/api/v1/tokens/{id}"): Rule(Role.ADMIN, action="token.revoke"),
+    # For join tokens alone, and all that they are for.
+    ("POST", "/api/v1/join"): Rule(Role.JOIN, action="node.join"),
+    ("POST", "/api/v1/certificate/renew"): Rule(Role.ADMIN, action="certificate.renew"),
     ("GET", "/api/v1/openapi.json"): Rule(Role.VIEWER),
 }
 
