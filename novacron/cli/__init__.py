@@ -26,6 +26,8 @@ COMMANDS = {
     "hde": "hde",
     "mode": "mode",
     "config": "config",
+    "join": "join",
+    "pki": "pki",
     "token": "token",
     "keys": "keys",
     "certificate": "certificate",

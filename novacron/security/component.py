@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 
@@ -44,9 +44,13 @@ from novacron.security.errors import (
     StorageFailedError,
     storage_failure,
 )
+from novacron.security.join_tokens import JoinTokens
 from novacron.security.keyring import Keyring
 from novacron.security.names import certificate_names
 from novacron.security.tokens import Tokens
+
+if TYPE_CHECKING:
+    from novacron.security.issuer import Issuer
 
 UPKEEP_INTERVAL = 3600.0
 """Seconds between looks at what has to be renewed. Windows are days wide; an hour keeps the record
@@ -94,6 +98,7 @@ class Security(ObservableComponent):
             now=now,
         )
         self.tokens = Tokens(directory, now=now)
+        self.join_tokens = JoinTokens(directory, now=now)
         self.audit = AuditLog(
             directory, settings.audit_max_bytes, settings.audit_on_failure, now=now
         )
@@ -126,6 +131,25 @@ class Security(ObservableComponent):
         self._upkeep_scope = trio.CancelScope()
         nursery.start_soon(self._record_boot, made, warnings)
         nursery.start_soon(self._upkeep, self.certificates.material.certificate)
+
+    def now(self) -> float:
+        """Seconds since the epoch, as everything here sees it."""
+        return self._now()
+
+    def issuer(self) -> Issuer:
+        """What issues and revokes, on the node that holds the authority's key; elsewhere each of its
+        methods says so."""
+        from novacron.security.issuer import Issuer
+
+        return Issuer(
+            self._directory,
+            self._settings,
+            self.keyring,
+            self.join_tokens,
+            self.certificates.revocations,
+            str(self._identity.node_id),
+            now=self._now,
+        )
 
     def _open(self, node_id: str) -> tuple[bool, list[str]]:
         """All disk work of a boot in one hop to a thread."""

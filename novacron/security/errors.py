@@ -83,6 +83,36 @@ class StorageFailedError(SecurityError, UnavailableError):
     code: ClassVar[str] = "security.storage"
 
 
+class JoinTokenError(SecurityError, DeniedError):
+    """A join token does not let its holder in, or not any more."""
+
+    code: ClassVar[str] = "security.join_token"
+
+
+class RequestRefusedError(SecurityError, InvalidError):
+    """A certificate request asks for what is not given."""
+
+    code: ClassVar[str] = "security.certificate_request"
+
+
+class JoinConflictError(SecurityError, ConflictError):
+    """A join meets what is there: another node of that id, or a life this node has had."""
+
+    code: ClassVar[str] = "security.join"
+
+
+class NotAuthorityError(SecurityError, ConflictError):
+    """Only the node that holds the authority's key can do this, and this node does not."""
+
+    code: ClassVar[str] = "security.not_authority"
+
+
+class RevocationListError(SecurityError, InvalidError):
+    """A revocation list that is not to be believed."""
+
+    code: ClassVar[str] = "security.revocation_list"
+
+
 _STORAGE_REMEDIES = {
     errno.ENOSPC: ("the disk is full", "free space on that file system"),
     errno.EDQUOT: ("the disk quota is used up", "free space or raise the quota"),

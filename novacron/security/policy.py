@@ -53,6 +53,9 @@ RULES: dict[str, Rule] = {
     "token.read": Rule(Role.ADMIN),
     "token.create": Rule(Role.ADMIN, changes=True),
     "token.revoke": Rule(Role.ADMIN, changes=True),
+    # For join tokens alone, and all that they are for.
+    "node.join": Rule(Role.JOIN, changes=True),
+    "certificate.renew": Rule(Role.ADMIN, changes=True),
     # What peers ask for. A transfer or a link is a change once, when it begins or is ended by the
     # peer; what is said in between belongs to it.
     "amst.link": Rule(None, node=True, changes=True),
