@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from novacron.data_directory import DataDirectory
-from novacron.database import integrity
+from novacron.database import integrity, schema
 from novacron.database.backup import backup_directory
 from novacron.database.connection import open_reader
 from novacron.database.copies.sqlite_tables import SqliteSnapshot, explain
-from novacron.database.schema import MIGRATIONS, SQLITE_SNAPSHOT, check_owner, read_state, revisions
+from novacron.database.schema import SQLITE_SNAPSHOT, check_owner, read_state, revisions
 from novacron.database.wal import find_log_damage
 from novacron.errors import DatabaseError
 from novacron.record import Record
@@ -39,7 +39,7 @@ def migrations_after(revision: str | None) -> list[Migration]:
     """What is to be run on a database of *revision*, oldest first; all of them for None."""
     names = {
         name[:4]: name[5:-3].replace("_", " ")
-        for name in os.listdir(MIGRATIONS / "versions")
+        for name in os.listdir(schema.MIGRATIONS / "versions")
         if name.endswith(".py") and name[:4].isdigit()
     }
     return [Migration(r, names[r]) for r in revisions() if revision is None or r > revision]

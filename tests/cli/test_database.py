@@ -16,6 +16,7 @@ from novacron.boot.lock import DataDirectoryLock
 from novacron.database.schema import revisions
 from novacron.units import NodeId
 from tests.cli.booted import Booted
+from tests.database.copies.support import add_migration
 from tests.database.support import change, open_and_close, rows
 from tests.security.stand_ins import NODE_ID, OTHER_ID
 
@@ -271,3 +272,23 @@ def test_nothing_is_migrated_where_nothing_is_pending(node: Booted) -> None:
     assert node.json("database", "migrate", "--dry-run") == {"pending": [], "migrated": False}
     assert "newest" in node.run("database", "migrate")
     assert "database.migrate" not in node.actions()
+
+
+def test_a_pending_migration_is_shown_and_run_with_a_copy_made_before(
+    node: Booted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = add_migration(tmp_path / "migrations", monkeypatch)
+    found = node.json("database", "status", fails=3)
+    assert found["state"] == "pending"
+    assert found["pending"] == [f"{second} one more"]
+    shown = node.run("database", "migrate", "--dry-run", fails=3)
+    assert f"{second} one more" in shown
+    assert rows(database(node), "SELECT name FROM sqlite_schema WHERE name = 'second'") == []
+    with running(node):
+        assert "while a node runs" in node.run("database", "migrate", fails=1)
+    done = node.json("database", "migrate")
+    assert done["to"] == second
+    assert rows(database(node), "SELECT id FROM second") == [(7,)]
+    assert rows(Path(done["backup"]), "SELECT count(*) FROM node_registration") == [(2,)]
+    assert node.json("database", "status")["state"] == "current"
+    assert "database.migrate" in node.actions()

@@ -3,14 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from novacron.database import schema
 from novacron.database.copies.reading import BackupFile
 from novacron.database.copies.sqlite_tables import SqliteSnapshot
 from novacron.database.copies.tables import Column, Owner, Row, Table
 from novacron.database.copies.writing import Backup, write_backup
+
+MIGRATION = '''"""Adds a table, a column, and a row."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{after}"
+down_revision = "{newest}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table("second", sa.Column("id", sa.Integer, primary_key=True))
+    op.add_column("node_registration", sa.Column("zone", sa.Text, nullable=True))
+    op.execute("INSERT INTO second (id) VALUES (7)")
+'''
+
+
+def add_migration(scripts: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Give the code one more migration, which no database has yet; its revision."""
+    shutil.copytree(schema.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    newest = schema.revisions()[-1]
+    after = f"{int(newest) + 1:04}"
+    text = MIGRATION.format(newest=newest, after=after)
+    (scripts / "versions" / f"{after}_one_more.py").write_text(text)
+    monkeypatch.setattr(schema, "MIGRATIONS", scripts)
+    return after
 
 
 def quiet(step: str, rows: int, total: int, size: int) -> None:
