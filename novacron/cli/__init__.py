@@ -32,6 +32,7 @@ COMMANDS = {
     "keys": "keys",
     "certificate": "certificate",
     "audit": "audit",
+    "database": "database",
 }
 """Command to the module of this package whose ``register(subparsers)`` adds it."""
 
