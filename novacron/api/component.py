@@ -37,6 +37,7 @@ from novacron.environment import Environment, Identity
 from novacron.http import HttpServer, Limits, listener_address, listener_port, open_listener
 from novacron.network import Network
 from novacron.security import Security
+from novacron.trust import Trust
 
 PROBE_TIMEOUT = 0.5
 """Seconds for the deep check's connection to ourselves; half of what the check may take."""
@@ -56,6 +57,7 @@ class Api(ReloadableComponent, ObservableComponent):
         database: Database,
         cache: Cache | None,
         network: Network | None,
+        trust: Trust | None,
         dwcp: Dwcp | None,
         environment: Environment,
         identity: Identity,
@@ -74,6 +76,7 @@ class Api(ReloadableComponent, ObservableComponent):
             database=database,
             cache=cache,
             network=network,
+            trust=trust,
             dwcp=dwcp,
             environment=environment,
             configuration=configuration,

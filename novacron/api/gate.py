@@ -13,7 +13,7 @@ import trio
 
 from novacron import observe
 from novacron.api.call import Call, Disconnected, lingering, replay
-from novacron.api.policy import POLICY, Rule, permits
+from novacron.api.policy import ACTIONS
 from novacron.api.problems import (
     BodyTooLargeError,
     DeadlineError,
@@ -31,6 +31,7 @@ from novacron.api.rate import Buckets, address_key
 from novacron.errors import DeniedError, NovaCronError
 from novacron.http.asgi import Receive, Scope, Send, find_header, respond_problem
 from novacron.security import Principal, Role, Security
+from novacron.security.policy import RULES, decide
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -98,19 +99,21 @@ class Gate:
             await self._record_denial(call, exc)
             raise
         self._count(call)
-        template, rule = self._route(call)
-        if not permits(rule, call.principal.role):
+        template, action = self._route(call)
+        decision = decide(call.principal, action)
+        if not decision.allowed:
             _denied.inc("forbidden")
             error = ForbiddenError(
-                f"{call.method} {template} is not allowed for the role {call.principal.role.value}",
-                remedy=f"use a token with the role {rule.role.value}",
+                f"{call.method} {template} is not allowed",
+                why=decision.why,
+                remedy=decision.remedy,
             )
             await self._record_denial(call, error)
             raise error
         body = await self._read_body(call, receive)
         call.scope["state"]["principal"] = call.principal
-        if rule.action:
-            await self._change(call, rule, replay(body, receive))
+        if RULES[action].changes:
+            await self._change(call, action, replay(body, receive))
         else:
             await self._app(call.scope, replay(body, receive), call.send)
 
@@ -126,6 +129,8 @@ class Gate:
                     why="the Authorization header is not of the scheme Bearer",
                     remedy="send Authorization: Bearer TOKEN",
                 )
+            if secret.startswith("ncj_"):
+                return self._authenticate_joining(secret.strip())
             principal = self._security.tokens.authenticate(secret.strip())
             if principal is None:
                 raise UnauthenticatedError(
@@ -152,6 +157,12 @@ class Gate:
             remedy="send Authorization: Bearer TOKEN; `novacron token create` makes one",
         )
 
+    def _authenticate_joining(self, secret: str) -> Principal:
+        try:
+            return self._security.join_tokens.authenticate(secret)
+        except DeniedError as exc:
+            raise UnauthenticatedError(exc.what, why=exc.why, remedy=exc.remedy) from exc
+
     def _count(self, call: Call) -> None:
         """Take from the caller's bucket.
 
@@ -176,7 +187,7 @@ class Gate:
 
     # --- Whether --------------------------------------------------------------------------------
 
-    def _route(self, call: Call) -> tuple[str, Rule]:
+    def _route(self, call: Call) -> tuple[str, str]:
         from starlette.routing import Match, Route
 
         allowed: set[str] = set()
@@ -185,7 +196,7 @@ class Gate:
                 continue
             match, _ = route.matches(call.scope)
             if match is Match.FULL:
-                return route.path, POLICY[call.method, route.path]
+                return route.path, ACTIONS[call.method, route.path]
             if match is Match.PARTIAL:
                 allowed |= route.methods or set()
         if allowed:
@@ -202,10 +213,10 @@ class Gate:
 
     # --- What is recorded -----------------------------------------------------------------------
 
-    async def _change(self, call: Call, rule: Rule, receive: Receive) -> None:
+    async def _change(self, call: Call, action: str, receive: Receive) -> None:
         # Before, so that no change is without a record; with audit_on_failure: stop this raises
         # and the change is not made.
-        await self._audit(call, rule.action, "started")
+        await self._audit(call, action, "started")
         outcome = "failure"
         try:
             await self._app(call.scope, receive, call.send)
@@ -214,7 +225,7 @@ class Gate:
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + OUTCOME_TIMEOUT):
                 try:
-                    await self._audit(call, rule.action, outcome)
+                    await self._audit(call, action, outcome)
                 except NovaCronError as exc:
                     # The change is made and its beginning recorded: refusing it now would be a lie.
                     log.error("the outcome of a call is not in the audit log: %s", exc)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TOKEN_REQUEST = "TokenRequest"
 TRANSFER_REQUEST = "TransferRequest"
 LIMIT_REQUEST = "LimitRequest"
+JOIN_REQUEST = "JoinRequest"
 
 _Body = TypeVar("_Body", bound=BaseModel)
 
@@ -161,6 +162,18 @@ class LimitRequest(BaseModel):
     limit_bps: int = Field(ge=0, lt=2**63, description="Bytes a second at most; 0 for no limit.")
 
 
+class JoinRequest(BaseModel):
+    """A node that wants to join."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+
+    csr: str = Field(
+        min_length=1,
+        max_length=16384,
+        description="A certificate request (PKCS #10, PEM) with the URI name urn:novacron:node:<id>, signed by the node's ECDSA key.",
+    )
+
+
 def read_body(model: type[_Body], body: bytes) -> _Body:
     """*body* as a *model*.
 
@@ -185,5 +198,6 @@ SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
     TOKEN_REQUEST: TokenRequest.model_json_schema,
     TRANSFER_REQUEST: TransferRequest.model_json_schema,
     LIMIT_REQUEST: LimitRequest.model_json_schema,
+    JOIN_REQUEST: JoinRequest.model_json_schema,
 }
 """Made when somebody asks for the OpenAPI document, not at boot."""

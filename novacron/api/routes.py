@@ -29,6 +29,7 @@ from novacron.api.parameters import (
 )
 from novacron.api.services import Services
 from novacron.api.transfers import TransferRoutes
+from novacron.api.trust import TrustRoutes
 from novacron.api.views import (
     component_view,
     health_view,
@@ -182,6 +183,7 @@ class Routes:
             Entry("GET", "/tokens", self.tokens),
             Entry("POST", "/tokens", self.create_token, body=TOKEN_REQUEST, status=201),
             Entry("DELETE", "/tokens/{id}", self.revoke_token, (TOKEN_ID,)),
+            *TrustRoutes(self._services).table(),
         ]
 
     def _component(self, name: str) -> Component | None:
@@ -191,6 +193,7 @@ class Routes:
             services.database,
             services.cache,
             services.network,
+            services.trust,
             services.dwcp,
             services.environment,
             services.api,

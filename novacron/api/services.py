@@ -12,6 +12,7 @@ from novacron.environment import Environment, Identity
 from novacron.network import Network
 from novacron.record import Record
 from novacron.security import Security
+from novacron.trust import Trust
 
 
 class Services(Record):
@@ -21,6 +22,7 @@ class Services(Record):
     database: Database
     cache: Cache | None
     network: Network | None
+    trust: Trust | None
     dwcp: Dwcp | None
     environment: Environment
     configuration: LoadedConfiguration

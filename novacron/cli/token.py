@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from novacron.cli.manual import Formatter, manual
 from novacron.cli.stored import StoredNode, Subparsers, add_action, duration
@@ -29,6 +30,7 @@ def register(subparsers: Subparsers) -> None:
             ],
             files={
                 "DATA_DIR/secrets/tokens.json": "hashes of the tokens",
+                "DATA_DIR/secrets/join-tokens.json": "hashes of the tokens for nodes",
                 "DATA_DIR/secrets/admin.token": "the administrator's token of the first boot",
             },
         ),
@@ -44,21 +46,37 @@ def register(subparsers: Subparsers) -> None:
             (
                 "novacron token create backup --role operator --ttl 12h --output backup.token",
                 "into a file that only you can read",
-            )
+            ),
+            (
+                "novacron token create --role node --ttl 10m",
+                "for `novacron join` on another machine",
+            ),
         ],
     )
-    create.add_argument("name", metavar="NAME", help="who will use it, 1 to 64 characters")
+    create.add_argument(
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="who will use it, 1 to 64 characters; may be left out for a node",
+    )
     create.add_argument(
         "--role",
-        choices=("viewer", "operator", "admin"),
+        choices=("viewer", "operator", "admin", "node"),
         required=True,
-        help="what it may do: look, change, or also manage tokens and keys",
+        help="what it may do: look, change, or also manage tokens and keys; node: let another "
+        "machine join this node's authority, once",
     )
     create.add_argument(
         "--ttl",
         type=duration,
         metavar="TIME",
-        help="how long it is valid: 90s, 30m, 12h, 30d (default: until it is revoked)",
+        help="how long it is valid: 90s, 30m, 12h, 30d (default: until it is revoked; for a node "
+        "10m)",
+    )
+    create.add_argument(
+        "--node-id",
+        metavar="UUID",
+        help="with --role node: the only node that it lets in, also where that id is in use",
     )
     create.add_argument(
         "--output", metavar="FILE", help="write it to a new file with mode 0600, do not print it"
@@ -88,7 +106,10 @@ def register(subparsers: Subparsers) -> None:
 def create_token(args: argparse.Namespace) -> int:
     from novacron.security.tokens import Tokens
 
+    _check_arguments(args)
     node = StoredNode(args, change=True)
+    if args.role == "node":
+        return _create_join_token(args, node)
     tokens = Tokens(node.directory)
     created = tokens.create_blocking(args.name, args.role, args.ttl)
     try:
@@ -109,13 +130,54 @@ def create_token(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_arguments(args: argparse.Namespace) -> None:
+    from novacron.cli.stored import ArgumentError
+
+    if args.node_id is not None and args.role != "node":
+        raise ArgumentError(
+            "cannot use --node-id", why="only --role node has use for it", remedy="leave it out"
+        )
+    if args.name is None and args.role != "node":
+        raise ArgumentError(
+            "cannot make the token",
+            why="it has no name",
+            remedy=f"say who will use it: novacron token create NAME --role {args.role}",
+        )
+
+
+def _create_join_token(args: argparse.Namespace, node: StoredNode) -> int:
+    from novacron.security.join_tokens import DEFAULT_TTL, JoinTokens
+    from novacron.trust.founding import prepare_for_joins
+
+    authority, warnings = prepare_for_joins(node.directory, node.settings, node.keyring)
+    tokens = JoinTokens(node.directory)
+    id, secret = tokens.create_blocking(args.name or "", args.ttl or DEFAULT_TTL, args.node_id)
+    text = f"{secret}_{authority}"
+    try:
+        node.record("token.create", f"token:{id}", name=args.name or "", role="node")
+        if args.output:
+            _write_new(args.output, text)
+    except BaseException:
+        tokens.revoke_blocking(id)
+        raise
+    if args.json:
+        document = {"id": id, "role": "node", "authority": authority, "warnings": warnings}
+        print(as_json(document if args.output else {**document, "token": text}))
+        return 0
+    for warning in warnings:
+        print(f"novacron: {warning}", file=sys.stderr)
+    print(f"Token {id} is in {args.output}." if args.output else text)
+    return 0
+
+
 def list_tokens(args: argparse.Namespace) -> int:
+    from novacron.security.join_tokens import JoinTokens
     from novacron.security.tokens import Tokens
 
     node = StoredNode(args, change=False)
     tokens = Tokens(node.directory)
     tokens.open_blocking(create=False)
-    found = tokens.list()
+    found = tokens.list() + JoinTokens(node.directory).list()
     if args.json:
         print(as_json({"tokens": found}))
     else:
@@ -125,10 +187,12 @@ def list_tokens(args: argparse.Namespace) -> int:
 
 
 def revoke_token(args: argparse.Namespace) -> int:
+    from novacron.security.join_tokens import JoinTokens
     from novacron.security.tokens import Tokens
 
     node = StoredNode(args, change=True)
-    tokens = Tokens(node.directory)
+    joins = JoinTokens(node.directory)
+    tokens = joins if joins.knows(args.id) else Tokens(node.directory)
     node.record("token.revoke", f"token:{args.id[:32]}")
     tokens.revoke_blocking(args.id)
     print(as_json({"revoked": args.id}) if args.json else f"Token {args.id} is not valid any more.")

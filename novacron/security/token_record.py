@@ -107,8 +107,8 @@ def check_role(role: Role | str) -> Role:
         checked = Role(role)
     except ValueError:
         checked = Role.NODE
-    if checked is Role.NODE:
-        # A node proves who it is with its certificate.
+    if checked in (Role.NODE, Role.JOIN):
+        # A node proves who it is with its certificate; who joins has a token of another kind.
         raise TokenInvalidError(
             "cannot make the token",
             why="its role is none of viewer, operator, admin",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from novacron.api.policy import POLICY
+from novacron.api.policy import ACTIONS, rule_of
 from novacron.errors import DatabaseError, LocalProtocolError, TransientError
 from novacron.security import Role
 from novacron.security.errors import AuditUnavailableError
@@ -26,7 +26,7 @@ def certificate_der(node: Node) -> bytes:
 
 READS = [
     path.replace("{name}", "cache").replace("{key}", "api.port").replace("{id}", "ab54")
-    for (method, path) in POLICY
+    for (method, path) in ACTIONS
     if method == "GET" and "{boot_id}" not in path
 ]
 
@@ -53,9 +53,10 @@ async def test_each_read_answers_an_admin_with_json_and_nobody_without_a_token(
 @pytest.mark.parametrize("role", list(Role)[:3])
 async def test_each_route_holds_each_role_to_its_rule(node: Node, role: Role) -> None:
     async with calling(node, role) as client:
-        for (method, path), rule in POLICY.items():
+        for method, path in ACTIONS:
+            rule = rule_of(method, path)
             answer = await client.request(method, path.replace("{boot_id}", "abcdef"))
-            if role.allows(rule.role):
+            if rule.role is not None and role.allows(rule.role):
                 assert answer.status_code not in (401, 403), (method, path)
             else:
                 assert answer.status_code == 403, (method, path)

@@ -1,0 +1,159 @@
+"""Who may do what: the one table, and the one decision, for every way into a node.
+
+An action is what is done, whichever way it was asked for: REST maps its routes to actions, requests
+of peers are actions by their own names. What is not in the table is denied.
+
+A caller's *resources* narrow what its role gives: patterns ``kind:name``, where the name may end in
+``*``; ``*`` alone is everything. A narrowed caller may look at what concerns no resource, and changes
+only its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from novacron.record import Record
+from novacron.security.roles import Principal, Role
+
+
+class Rule(Record):
+    """What an action needs."""
+
+    role: Role | None
+    """The least role of a person or program; None: no such role will do."""
+    node: bool = False
+    """Whether a node's certificate will do. Nodes are on no ladder: each rule says."""
+    changes: bool = False
+    """Whether it changes something, and so is in the audit log before it is done."""
+    resource: str = ""
+    """The kind of resource it concerns, ``tenant`` or ``directory``; empty: the node as a whole."""
+
+
+RULES: dict[str, Rule] = {
+    "status.read": Rule(Role.VIEWER, node=True),
+    "health.read": Rule(Role.VIEWER, node=True),
+    "access.read": Rule(Role.VIEWER, node=True),
+    "components.read": Rule(Role.VIEWER),
+    "boot.read": Rule(Role.VIEWER),
+    # Addresses, paths and references to secrets: not secret, but a map for whoever breaks in.
+    "configuration.read": Rule(Role.OPERATOR),
+    "environment.read": Rule(Role.VIEWER),
+    "environment.refresh": Rule(Role.OPERATOR, changes=True),
+    "peers.read": Rule(Role.VIEWER),
+    "dwcp.read": Rule(Role.VIEWER),
+    "mode.read": Rule(Role.VIEWER),
+    "transfer.read": Rule(Role.VIEWER, resource="tenant"),
+    # An operator, within dwcp.amst.directories. Reading or writing any file of the host is an
+    # administrator's business; the handler looks, because the path is in the body.
+    "transfer.start": Rule(Role.OPERATOR, changes=True, resource="tenant"),
+    "transfer.pause": Rule(Role.OPERATOR, changes=True, resource="tenant"),
+    "transfer.resume": Rule(Role.OPERATOR, changes=True, resource="tenant"),
+    "transfer.cancel": Rule(Role.OPERATOR, changes=True, resource="tenant"),
+    "transfer.limit": Rule(Role.OPERATOR, changes=True, resource="tenant"),
+    "token.read": Rule(Role.ADMIN),
+    "token.create": Rule(Role.ADMIN, changes=True),
+    "token.revoke": Rule(Role.ADMIN, changes=True),
+    # For join tokens alone, and all that they are for.
+    "node.join": Rule(Role.JOIN, changes=True),
+    "certificate.renew": Rule(Role.ADMIN, changes=True),
+    # Between nodes: who knows the newer list of revoked certificates, and a node's own renewal. The
+    # list is signed by the authority, so that it is no matter who passes it on.
+    "trust.state": Rule(None, node=True),
+    "trust.crl": Rule(None, node=True),
+    "trust.authority": Rule(None, node=True),
+    "trust.sign": Rule(None, node=True, changes=True),
+    # What peers ask for. A transfer or a link is a change once, when it begins or is ended by the
+    # peer; what is said in between belongs to it.
+    "amst.link": Rule(None, node=True, changes=True),
+    "amst.close": Rule(None, node=True),
+    "amst.rdma": Rule(None, node=True),
+    "amst.dictionaries": Rule(None, node=True),
+    "amst.begin": Rule(None, node=True, changes=True),
+    "amst.entries": Rule(None, node=True),
+    "amst.dedup": Rule(None, node=True),
+    "amst.blocks": Rule(None, node=True),
+    "amst.have": Rule(None, node=True),
+    "amst.start": Rule(None, node=True),
+    "amst.drop": Rule(None, node=True, changes=True),
+    "amst.finish": Rule(None, node=True),
+    "amst.end": Rule(None, node=True),
+    "amst.pause": Rule(None, node=True, changes=True),
+    "amst.control": Rule(None, node=True, changes=True),
+    "amst.pull": Rule(None, node=True, changes=True),
+    "amst.stream": Rule(None, node=True, changes=True),
+}
+
+
+class Decision(Record):
+    allowed: bool
+    action: str
+    why: str
+    """Which rule decided, as a sentence for people."""
+    remedy: str = ""
+
+
+def decide(
+    principal: Principal,
+    action: str,
+    resource: str | None = None,
+    rules: dict[str, Rule] | None = None,
+) -> Decision:
+    """Whether *principal* may do *action*.
+
+    Args:
+      resource: ``kind:name`` of what it is done to; None: not known yet, or the node as a whole. An
+        action that concerns a kind of resource is decided a second time, once it is known.
+    """
+    rule = (RULES if rules is None else rules).get(action)
+    if rule is None:
+        return Decision(False, action, f"no rule allows {action}")
+    by_role = _by_role(principal.role, action, rule)
+    if not by_role.allowed or "*" in principal.resources:
+        return by_role
+    return _by_resource(principal.resources, action, rule, resource, by_role)
+
+
+def _by_role(role: Role, action: str, rule: Rule) -> Decision:
+    allowed = rule.node if role is Role.NODE else rule.role is not None and role.allows(rule.role)
+    if allowed:
+        return Decision(True, action, f"{action} is allowed for the role {role.value}")
+    remedy = (
+        f"use a token with the role {rule.role.value}"
+        if rule.role is not None
+        else "only another node may ask for it, over a session"
+    )
+    return Decision(False, action, f"{action} is not allowed for the role {role.value}", remedy)
+
+
+def _by_resource(
+    resources: Sequence[str], action: str, rule: Rule, resource: str | None, by_role: Decision
+) -> Decision:
+    narrowed = "the caller is narrowed to " + (", ".join(resources) or "nothing")
+    remedy = "use a token for this resource, or one that is not narrowed"
+    if not rule.resource:
+        if rule.changes:
+            return Decision(
+                False, action, f"{narrowed}, and {action} concerns the whole node", remedy
+            )
+        return by_role
+    if resource is None:
+        if any(pattern.startswith(f"{rule.resource}:") for pattern in resources):
+            return by_role
+        return Decision(False, action, f"{narrowed}, none of them a {rule.resource}", remedy)
+    if any(matches(pattern, resource) for pattern in resources):
+        return Decision(True, action, f"{by_role.why}, and {resource} is among its resources")
+    return Decision(False, action, f"{narrowed}, which {resource[:200]} is not among", remedy)
+
+
+def matches(pattern: str, resource: str) -> bool:
+    """Whether *resource* is what *pattern* names: itself, everything below a directory, or whatever
+    begins with what stands before a final ``*``."""
+    if pattern == "*" or pattern == resource:
+        return True
+    if pattern.endswith("*"):
+        # `tenant:` at least: a star never reaches over the kind.
+        prefix = pattern[:-1]
+        return ":" in prefix and resource.startswith(prefix)
+    if pattern.startswith("directory:"):
+        return resource.startswith(pattern.rstrip("/") + "/")
+    return False
