@@ -16,6 +16,7 @@ from pydantic import Field
 
 from novacron.config.cache import CacheSettings as CacheSettings
 from novacron.config.database import DatabaseSettings as DatabaseSettings
+from novacron.config.database import PostgresqlSettings as PostgresqlSettings
 from novacron.config.dwcp import AcpSettings as AcpSettings
 from novacron.config.dwcp import AcpWeights as AcpWeights
 from novacron.config.dwcp import AmstSettings as AmstSettings
