@@ -7,7 +7,7 @@ matched to a route and its rule, and only then is a byte of its body read.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -96,7 +96,7 @@ class Gate:
         except UnauthenticatedError as exc:
             self._count(call)
             _denied.inc("unauthenticated")
-            await self._record_denial(call, exc)
+            await self._record_denial(call, "api.call", exc.code, exc.why)
             raise
         self._count(call)
         template, action = self._route(call)
@@ -108,7 +108,7 @@ class Gate:
                 why=decision.why,
                 remedy=decision.remedy,
             )
-            await self._record_denial(call, error)
+            await self._record_denial(call, action, error.code, decision.why)
             raise error
         body = await self._read_body(call, receive)
         call.scope["state"]["principal"] = call.principal
@@ -116,6 +116,10 @@ class Gate:
             await self._change(call, action, replay(body, receive))
         else:
             await self._app(call.scope, replay(body, receive), call.send)
+            if call.status == 403:
+                # The handler asked again, once it knew what the call is about.
+                _denied.inc("resource")
+                await self._record_denial(call, action, ForbiddenError.code, "")
 
     # --- Who ------------------------------------------------------------------------------------
 
@@ -214,6 +218,9 @@ class Gate:
             await self._app(call.scope, receive, call.send)
             if call.status is not None and call.status < 400:
                 outcome = "success"
+            elif call.status == 403:
+                _denied.inc("resource")
+                outcome = "denied"
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + OUTCOME_TIMEOUT):
                 try:
@@ -222,23 +229,27 @@ class Gate:
                     # The change is made and its beginning recorded: refusing it now would be a lie.
                     log.error("the outcome of a call is not in the audit log: %s", exc)
 
-    async def _record_denial(self, call: Call, error: NovaCronError) -> None:
+    async def _record_denial(self, call: Call, action: str, reason: str, why: str) -> None:
         try:
-            await self._audit(call, "api.call", "denied", reason=error.code)
+            await self._security.audit.append_denied(
+                action,
+                _actor(call),
+                _target(call),
+                call.source,
+                {"request": call.id, "method": call.method[:16], "reason": reason, "why": why},
+            )
         except NovaCronError as exc:
             # It is denied either way.
             log.error("a denied call is not in the audit log: %s", exc)
 
-    async def _audit(self, call: Call, action: str, outcome: str, **details: Any) -> None:
-        principal = call.principal
+    async def _audit(self, call: Call, action: str, outcome: str) -> None:
         await self._security.audit.append(
             action=action,
-            actor=f"{principal.kind}:{principal.name}" if principal else "anonymous",
-            target=str(call.scope["state"].get("target") or call.scope["path"][:200]),
+            actor=_actor(call),
+            target=_target(call),
             outcome=outcome,
             source=call.source,
-            details={"request": call.id, "method": call.method[:16], "status": call.status}
-            | details,
+            details={"request": call.id, "method": call.method[:16], "status": call.status},
         )
 
     # --- How large ------------------------------------------------------------------------------
@@ -321,3 +332,12 @@ class Gate:
                 instance=call.id,
                 **problem.members,
             )
+
+
+def _actor(call: Call) -> str:
+    principal = call.principal
+    return f"{principal.kind}:{principal.name}" if principal else "anonymous"
+
+
+def _target(call: Call) -> str:
+    return str(call.scope["state"].get("target") or call.scope["path"][:200])

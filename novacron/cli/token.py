@@ -44,7 +44,12 @@ def register(subparsers: Subparsers) -> None:
             (
                 "novacron token create backup --role operator --ttl 12h --output backup.token",
                 "into a file that only you can read",
-            )
+            ),
+            (
+                "novacron token create acme --role operator --resource tenant:acme "
+                "--resource directory:/srv/acme",
+                "may move files of one tenant, below one directory",
+            ),
         ],
     )
     create.add_argument("name", metavar="NAME", help="who will use it, 1 to 64 characters")
@@ -59,6 +64,13 @@ def register(subparsers: Subparsers) -> None:
         type=duration,
         metavar="TIME",
         help="how long it is valid: 90s, 30m, 12h, 30d (default: until it is revoked)",
+    )
+    create.add_argument(
+        "--resource",
+        action="append",
+        metavar="KIND:NAME",
+        help="narrow it to tenant:NAME or directory:/PATH, with * at the end for all that begin so; "
+        "may be given several times (default: everything the role gives)",
     )
     create.add_argument(
         "--output", metavar="FILE", help="write it to a new file with mode 0600, do not print it"
@@ -86,13 +98,21 @@ def register(subparsers: Subparsers) -> None:
 
 
 def create_token(args: argparse.Namespace) -> int:
+    from novacron.security.resources import EVERYTHING, check_patterns
     from novacron.security.tokens import Tokens
 
     node = StoredNode(args, change=True)
     tokens = Tokens(node.directory)
-    created = tokens.create_blocking(args.name, args.role, args.ttl)
+    resources = check_patterns(args.resource or EVERYTHING)
+    created = tokens.create_blocking(args.name, args.role, args.ttl, resources)
     try:
-        node.record("token.create", f"token:{created.id}", name=args.name, role=args.role)
+        node.record(
+            "token.create",
+            f"token:{created.id}",
+            name=args.name,
+            role=args.role,
+            resources=list(resources),
+        )
         if args.output:
             _write_new(args.output, created.secret)
     except BaseException:
@@ -100,7 +120,12 @@ def create_token(args: argparse.Namespace) -> int:
         tokens.revoke_blocking(created.id)
         raise
     if args.json:
-        document = {"id": created.id, "name": args.name, "role": args.role}
+        document: dict[str, object] = {
+            "id": created.id,
+            "name": args.name,
+            "role": args.role,
+            "resources": list(resources),
+        }
         print(as_json(document if args.output else {**document, "token": created.secret}))
     elif args.output:
         print(f"Token {created.id} is in {args.output}.")
@@ -119,7 +144,7 @@ def list_tokens(args: argparse.Namespace) -> int:
     if args.json:
         print(as_json({"tokens": found}))
     else:
-        columns = ("id", "name", "role", "state", "created", "expires")
+        columns = ("id", "name", "role", "resources", "state", "created", "expires")
         print(table(columns, [[entry[column] for column in columns] for entry in found]))
     return 0
 
