@@ -62,6 +62,8 @@ class PostgreSQL:
       durable: whether it waits for the disk (fsync); off, it is only as durable as its process.
       authority: whose server certificate it shows; a new one by default.
       names: host names and addresses the certificate is valid for.
+      standby_of: a running server whose read-only copy this one is; it follows until
+        :meth:`promote`.
     """
 
     def __init__(
@@ -72,11 +74,15 @@ class PostgreSQL:
         durable: bool = True,
         authority: Authority | None = None,
         names: Iterable[str] = ("localhost", "127.0.0.1"),
+        standby_of: PostgreSQL | None = None,
     ) -> None:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.password = "a password of the tests"
-        self.authority = authority or Authority()
+        self._standby_of = standby_of
+        if authority is None:
+            authority = Authority() if standby_of is None else standby_of.authority
+        self.authority: Authority = authority
         self._own_directory = directory is None
         self._user = _user()
         self.directory = directory or Path(tempfile.mkdtemp(prefix="novacron-postgresql-"))
@@ -97,13 +103,22 @@ class PostgreSQL:
         self.directory.chmod(0o755)
         if self._user is not None:
             os.chown(self.directory, self._user.pw_uid, self._user.pw_gid)
-        secret = self.directory / "password"
-        self.write(secret, self.password.encode())
-        self._run(
-            "initdb",
-            *("--pgdata", str(self.data), "--username", USER, f"--pwfile={secret}"),
-            *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"),
-        )
+        self.write(self.ca, self.authority.certificate)
+        if self._standby_of is None:
+            secret = self.directory / "password"
+            self.write(secret, self.password.encode())
+            self._run(
+                "initdb",
+                *("--pgdata", str(self.data), "--username", USER, f"--pwfile={secret}"),
+                *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"),
+            )
+        else:
+            self._run(
+                "pg_basebackup",
+                *("--pgdata", str(self.data), "--dbname", self._standby_of.dsn(ca=self.ca)),
+                *("--write-recovery-conf", "--checkpoint=fast", "--no-sync"),
+                PGPASSWORD=self.password,
+            )
         chosen = {
             "listen_addresses": "'127.0.0.1'",
             "port": str(self.port),
@@ -122,7 +137,6 @@ class PostgreSQL:
         lines = "".join(f"{name} = {value}\n" for name, value in chosen.items())
         with (self.data / "postgresql.conf").open("a") as file:
             file.write(lines)
-        self.write(self.ca, self.authority.certificate)
 
     def certify(self, names: Iterable[str], *, days: float = 1.0) -> None:
         """A new certificate for the server, valid for *days* from now (negative: expired). A running
@@ -130,6 +144,16 @@ class PostgreSQL:
         certificate, key = self.authority.issue_names(names, days=days)
         self.write(self.directory / "server.pem", certificate)
         self.write(self.directory / "server.key", key)
+
+    def certify_user(self, user: str) -> tuple[Path, Path]:
+        """A certificate and its key for a client that logs in as *user* (``cert`` in
+        :meth:`allow`)."""
+        certificate, key = self.authority.issue_names([], common_name=user)
+        paths = self.directory / f"{user}.pem", self.directory / f"{user}.key"
+        paths[0].write_bytes(certificate)
+        paths[1].touch(mode=0o600)
+        paths[1].write_bytes(key)
+        return paths
 
     def allow(self, *lines: str) -> None:
         """Replace ``pg_hba.conf``; taken at :meth:`reload`."""
@@ -165,7 +189,7 @@ class PostgreSQL:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=child_environment(),
+                env=child_environment(HOME=str(self.directory)),
                 cwd=self.directory,
                 start_new_session=True,
                 user=None if self._user is None else self._user.pw_uid,
@@ -197,6 +221,7 @@ class PostgreSQL:
         if self._paused:
             self._signal(process.pid, signal.SIGCONT)
             self._paused = False
+        family = _family(process.pid)
         if number is signal.SIGKILL:
             self._signal(process.pid, number)
         else:
@@ -206,6 +231,7 @@ class PostgreSQL:
         except subprocess.TimeoutExpired:
             self._signal(process.pid, signal.SIGKILL)
             process.wait()
+        _wait_gone(family)
         # What was killed leaves its lock, and shared memory that the next start takes over.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
@@ -219,10 +245,17 @@ class PostgreSQL:
         self._paused = False
 
     def _signal(self, pid: int, number: signal.Signals) -> None:
-        # Each backend makes a process group of its own, in the session of the first process.
-        for process in _session(pid):
+        for process in _family(pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
+
+    def promote(self) -> None:
+        """Make a standby a server of its own; returns when it takes changes.
+
+        Raises:
+          BenchError: it is none, or does not run.
+        """
+        self._run("pg_ctl", "promote", "--pgdata", str(self.data), "--wait", "--silent")
 
     def reload(self) -> None:
         """Have it read its configuration and certificates again."""
@@ -234,11 +267,18 @@ class PostgreSQL:
     def log(self) -> Path:
         return self.directory / "server.log"
 
-    def dsn(self, *, user: str = USER, database: str = DATABASE, host: str = "127.0.0.1") -> str:
+    def dsn(
+        self,
+        *,
+        user: str = USER,
+        database: str = DATABASE,
+        host: str = "127.0.0.1",
+        ca: Path | None = None,
+    ) -> str:
         """For a client with TLS and verified names, without the password."""
         return (
             f"host={host} port={self.port} dbname={database} user={user}"
-            f" sslmode=verify-full sslrootcert={self.ca}"
+            f" sslmode=verify-full sslrootcert={ca or self.ca}"
         )
 
     def psql(self, sql: str, *, database: str = DATABASE) -> str:
@@ -267,10 +307,11 @@ class PostgreSQL:
 
     # --- Parts -----------------------------------------------------------------------------------
 
-    def _run(self, name: str, *arguments: str) -> None:
+    def _run(self, name: str, *arguments: str, **variables: str) -> None:
         result = subprocess.run(
             [str(program(name)), *arguments],
-            env=child_environment(),
+            # Not the home of whoever started this: its files are not the other user's to read.
+            env=child_environment(HOME=str(self.directory), **variables),
             cwd=self.directory,
             capture_output=True,
             text=True,
@@ -289,7 +330,8 @@ class PostgreSQL:
     def __enter__(self) -> Self:
         try:
             self.start()
-            self.psql(f'CREATE DATABASE "{DATABASE}"', database="postgres")
+            if self._standby_of is None:
+                self.psql(f'CREATE DATABASE "{DATABASE}"', database="postgres")
         except BaseException:
             self.kill()
             self._remove()
@@ -316,14 +358,35 @@ def _user() -> pwd.struct_passwd | None:
     raise BenchError("PostgreSQL does not run as root, and there is no other user here")
 
 
-def _session(leader: int) -> list[int]:
-    """Every process of the session that *leader* leads, itself first, so that it starts no more."""
-    found = [leader]
+def _family(postmaster: int) -> list[int]:
+    """The first process, itself first, so that it starts no more, and its children: each of them
+    makes a session of its own, and none has children."""
+    found = [postmaster]
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
-        pid = int(entry.name)
         with contextlib.suppress(OSError):
-            if pid != leader and os.getsid(pid) == leader:
-                found.append(pid)
+            # The name in the second field may hold spaces and parentheses.
+            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == postmaster:
+                found.append(int(entry.name))
     return found
+
+
+def _wait_gone(processes: Iterable[int]) -> None:
+    """What was orphaned by a kill is reaped by somebody else: its shared memory and its port are
+    free when it is no more, or but a zombie."""
+    give_up = time.monotonic() + _DEADLINE
+    for process in processes:
+        while _lives(process):
+            if time.monotonic() > give_up:
+                raise BenchError(f"process {process} of PostgreSQL does not end")
+            time.sleep(_POLL_SECONDS)
+
+
+def _lives(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
