@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 
@@ -37,6 +37,9 @@ from novacron.environment import Environment, Identity
 from novacron.http import HttpServer, Limits, listener_address, listener_port, open_listener
 from novacron.network import Network
 from novacron.security import Security
+
+if TYPE_CHECKING:
+    from novacron.api.cluster_tokens import ClusterTokens
 
 PROBE_TIMEOUT = 0.5
 """Seconds for the deep check's connection to ourselves; half of what the check may take."""
@@ -79,6 +82,7 @@ class Api(ReloadableComponent, ObservableComponent):
             configuration=configuration,
             reports=ReportStore(directory),
             api=self,
+            cluster_tokens=_cluster_tokens(database, cache, configuration),
         )
         self._buckets = Buckets(settings.rate_limit, settings.rate_burst)
         self._front: Front | None = None
@@ -181,7 +185,19 @@ def _build(services: Services, buckets: Buckets, settings: ApiSettings) -> Any:
         buckets,
         max_request_bytes=settings.max_request_bytes,
         request_timeout=settings.request_timeout,
+        cluster_tokens=services.cluster_tokens,
     )
+
+
+def _cluster_tokens(
+    database: Database, cache: Cache | None, configuration: LoadedConfiguration
+) -> ClusterTokens | None:
+    settings = configuration.settings
+    if settings.database.engine != "postgresql":
+        return None
+    from novacron.api.cluster_tokens import ClusterTokens
+
+    return ClusterTokens(database, cache, settings.security.cluster_token_seconds)
 
 
 def prefetch() -> None:

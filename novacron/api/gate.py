@@ -36,6 +36,8 @@ from novacron.security.policy import RULES, decide
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from novacron.api.cluster_tokens import ClusterTokens
+
 log = logging.getLogger("novacron.api")
 
 DENIAL_COST = 10.0
@@ -59,6 +61,7 @@ class Gate:
     Args:
       app: Its routes are matched here first, so that a call is judged before it is read.
       request_timeout: Seconds a call may take, body and answer included.
+      cluster_tokens: None: the node's own are all there are.
     """
 
     def __init__(
@@ -69,8 +72,10 @@ class Gate:
         *,
         max_request_bytes: int,
         request_timeout: float,
+        cluster_tokens: ClusterTokens | None = None,
     ) -> None:
         self._app = app
+        self._cluster_tokens = cluster_tokens
         self._security = security
         self._buckets = buckets
         self._max_request_bytes = max_request_bytes
@@ -134,6 +139,8 @@ class Gate:
                     remedy="send Authorization: Bearer TOKEN",
                 )
             principal = self._security.tokens.authenticate(secret.strip())
+            if principal is None and self._cluster_tokens is not None:
+                principal = await self._cluster_tokens.authenticate(secret.strip(), call.source)
             if principal is None:
                 raise UnauthenticatedError(
                     "the call cannot be authenticated",

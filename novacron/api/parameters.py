@@ -94,6 +94,10 @@ class TokenRequest(BaseModel):
         max_length=32,
         description="What it is narrowed to: tenant:NAME, directory:/PATH, with * at the end for all that begin so. Of each kind that is named it may touch nothing else; kinds that are not named are as the role gives them.",
     )
+    scope: Literal["node", "cluster"] | None = Field(
+        None,
+        description="Who takes it: this node alone, or every node that shares its database. Null for cluster where there is such a database, else node.",
+    )
 
 
 TRANSFER_ID = Parameter(

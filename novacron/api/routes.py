@@ -18,17 +18,9 @@ from fastapi import Request
 from novacron import __version__
 from novacron.api.access import caller
 from novacron.api.entry import Entry, NotHereError
-from novacron.api.parameters import (
-    BOOT_ID,
-    COMPONENT,
-    DEPTH,
-    KEY,
-    TOKEN_ID,
-    TOKEN_REQUEST,
-    TokenRequest,
-    read_body,
-)
+from novacron.api.parameters import BOOT_ID, COMPONENT, DEPTH, KEY
 from novacron.api.services import Services
+from novacron.api.token_routes import TokenRoutes
 from novacron.api.transfers import TransferRoutes
 from novacron.api.views import (
     component_view,
@@ -145,31 +137,6 @@ class Routes:
         figures = network.statistics()
         return {"peers": figures["peers"], "seeds": figures["seeds"]}
 
-    async def tokens(self) -> JsonObject:
-        """Every token, the ones revoked lately included; never a secret."""
-        return {"tokens": self._services.security.tokens.list()}
-
-    async def create_token(self, request: Request) -> JsonObject:
-        """Make a token. Its secret is in this answer and nowhere else."""
-        wanted = read_body(TokenRequest, await request.body())
-        created = await self._services.security.tokens.create(
-            wanted.name, wanted.role, wanted.ttl, wanted.resources
-        )
-        request.state.target = created.id
-        return {
-            "id": created.id,
-            "secret": created.secret,
-            "role": wanted.role,
-            "resources": wanted.resources,
-        }
-
-    async def revoke_token(self, request: Request) -> JsonObject:
-        """Make a token invalid, from the next call on."""
-        id = TOKEN_ID.read(request)
-        request.state.target = id
-        await self._services.security.tokens.revoke(id)
-        return {"id": id, "state": "revoked"}
-
     def table(self) -> list[Entry]:
         return [
             Entry("GET", "/status", self.status),
@@ -188,9 +155,7 @@ class Routes:
             Entry("GET", "/peers", self.peers),
             Entry("GET", "/mode", self.mode),
             *TransferRoutes(self._services).table(),
-            Entry("GET", "/tokens", self.tokens),
-            Entry("POST", "/tokens", self.create_token, body=TOKEN_REQUEST, status=201),
-            Entry("DELETE", "/tokens/{id}", self.revoke_token, (TOKEN_ID,)),
+            *TokenRoutes(self._services).table(),
         ]
 
     def _component(self, name: str) -> Component | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from novacron.boot.report_store import ReportStore
 from novacron.cache import Cache
 from novacron.component import Component, NodeView
@@ -12,6 +14,9 @@ from novacron.environment import Environment, Identity
 from novacron.network import Network
 from novacron.record import Record
 from novacron.security import Security
+
+if TYPE_CHECKING:
+    from novacron.api.cluster_tokens import ClusterTokens
 
 
 class Services(Record):
@@ -26,3 +31,5 @@ class Services(Record):
     configuration: LoadedConfiguration
     reports: ReportStore
     api: Component
+    cluster_tokens: ClusterTokens | None = None
+    """None: the nodes share no database."""

@@ -30,6 +30,7 @@ COMMANDS = {
     "keys": "keys",
     "certificate": "certificate",
     "audit": "audit",
+    "access": "access",
 }
 """Command to the module of this package whose ``register(subparsers)`` adds it."""
 

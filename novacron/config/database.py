@@ -10,6 +10,7 @@ from novacron.config.section import Seconds, Section
 class DatabaseSettings(Section):
     """Where the node's durable state is kept."""
 
+    engine: Literal["sqlite", "postgresql"] = Field("sqlite", description="Where.")
     path: str | None = Field(
         None, description="SQLite file. Unset: database/novacron.db in the data directory."
     )

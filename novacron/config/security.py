@@ -55,3 +55,8 @@ class SecuritySettings(Section):
         "stop",
         description="When the audit log cannot be written: stop refuses changing calls, continue allows them and says so.",
     )
+    cluster_token_seconds: Seconds = Field(
+        15.0,
+        le=3600.0,
+        description="Seconds a node goes by what it has read of a token of the cluster: a revocation reaches it by then at the latest, and while the database is away known tokens work so long.",
+    )

@@ -13,6 +13,9 @@ from novacron.security.resources import EVERYTHING
 from novacron.security.roles import Role
 
 PREFIX = "nct"
+"""Of a node's own tokens."""
+CLUSTER_PREFIX = "ncc"
+"""Of those that every node of a cluster takes."""
 LONGEST_NAME = 64
 LONGEST_SECRET = 256
 LONGEST_TTL = 3650 * 86400.0
@@ -92,14 +95,14 @@ class CreatedToken:
         return f"CreatedToken({self.id})"
 
 
-def new_secret(id: str) -> str:
-    return f"{PREFIX}_{id}_{secrets.token_urlsafe(32)}"
+def new_secret(id: str, prefix: str = PREFIX) -> str:
+    return f"{prefix}_{id}_{secrets.token_urlsafe(32)}"
 
 
-def split_token(text: str) -> str | None:
-    """The id in a token; None when it cannot be a token."""
+def split_token(text: str, prefix: str = PREFIX) -> str | None:
+    """The id in a token; None when it cannot be a token with *prefix*."""
     parts = text.split("_", 2)
-    if len(text) > LONGEST_SECRET or len(parts) != 3 or parts[0] != PREFIX or not parts[2]:
+    if len(text) > LONGEST_SECRET or len(parts) != 3 or parts[0] != prefix or not parts[2]:
         return None
     return parts[1]
 
