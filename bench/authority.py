@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -30,12 +32,24 @@ class Authority:
 
     def issue(self, uri: str) -> tuple[bytes, bytes]:
         """A certificate for *uri* and its key, both PEM."""
+        return self._issue("node", [x509.UniformResourceIdentifier(uri)], _DAY)
+
+    def issue_names(
+        self, names: Iterable[str], *, common_name: str = "server", days: float = 1.0
+    ) -> tuple[bytes, bytes]:
+        """A certificate for host *names* and addresses, and its key, both PEM. Negative *days*: it
+        has expired. *common_name* is what a server that maps certificates to users looks at."""
+        return self._issue(common_name, [_general_name(name) for name in names], days * _DAY)
+
+    def _issue(
+        self, common_name: str, names: list[x509.GeneralName], lasts: timedelta
+    ) -> tuple[bytes, bytes]:
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "node")])
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-        alternative = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
+        alternative = x509.SubjectAlternativeName(names)
         certificate = (
-            self._builder(name, key)
+            self._builder(name, key, lasts)
             .add_extension(identifier, critical=False)
             .add_extension(alternative, critical=False)
             .sign(self._key, hashes.SHA256())
@@ -49,7 +63,9 @@ class Authority:
             ),
         )
 
-    def _builder(self, name: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, lasts: timedelta = _DAY
+    ) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (
             x509.CertificateBuilder()
@@ -57,6 +73,13 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _DAY)
-            .not_valid_after(now + _DAY)
+            .not_valid_before(now + min(lasts, timedelta()) - _DAY)
+            .not_valid_after(now + lasts)
         )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from novacron.data_directory import DataDirectory
+from novacron.security.policy import RULES, Rule
 from tests.leaks import leak_check
 
 # A test reads only the environment it sets itself. Done at import, because a test's own
@@ -52,6 +53,17 @@ def new_data_directory(
 @pytest.fixture
 def data_directory(new_data_directory: Callable[[], DataDirectory]) -> DataDirectory:
     return new_data_directory()
+
+
+@pytest.fixture
+def peer_methods(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets nodes ask each other for methods that are only a test's."""
+
+    def allow(*methods: str) -> None:
+        for method in methods:
+            monkeypatch.setitem(RULES, method, Rule(None, node=True))
+
+    return allow
 
 
 @pytest.fixture

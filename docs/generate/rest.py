@@ -11,9 +11,10 @@ from typing import Any, cast
 
 from novacron.api.answers import SCHEMAS
 from novacron.api.application import build, document
-from novacron.api.policy import POLICY, Rule
+from novacron.api.policy import ACTIONS, rule_of
 from novacron.api.problems import STATUS
 from novacron.api.services import Services
+from novacron.security import Rule
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/reference/rest.md"
@@ -50,7 +51,8 @@ def _call(method: str, path: str) -> str:
 
 
 def _role(rule: Rule) -> str:
-    return f"{rule.role.value}, node" if rule.node else rule.role.value
+    roles = ([rule.role.value] if rule.role is not None else []) + (["node"] if rule.node else [])
+    return ", ".join(roles)
 
 
 def _parameters(operation: dict[str, Any]) -> list[str]:
@@ -123,10 +125,11 @@ def _text(kind: type) -> str:
 def rendered() -> str:
     made = document(build(cast(Services, None)))
     lines, details = [], []
-    for (method, path), rule in POLICY.items():
+    for (method, path), action in ACTIONS.items():
+        rule = rule_of(method, path)
         operation = made["paths"][path][method.lower()]
         text = " ".join(operation["description"].split())
-        audit = f"`{rule.action}`" if rule.action else ""
+        audit = f"`{action}`" if rule.changes else ""
         lines.append(f"| {_call(method, path)} | {_role(rule)} | {audit} | {text} |")
         parameters = _parameters(operation)
         if parameters or "requestBody" in operation:

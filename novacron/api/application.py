@@ -14,7 +14,7 @@ from novacron import __version__
 from novacron.api import answers
 from novacron.api.entry import Entry
 from novacron.api.parameters import SCHEMAS
-from novacron.api.policy import POLICY, PREFIX, check_policy
+from novacron.api.policy import PREFIX, check_policy, rule_of
 from novacron.api.problems import Problem, incident_of, problem_of, status_of
 from novacron.api.routes import Routes
 from novacron.api.services import Services
@@ -134,8 +134,8 @@ def document(app: FastAPI) -> dict[str, Any]:
     }
     for path, operations in made["paths"].items():
         for method, operation in operations.items():
-            rule = POLICY[method.upper(), path]
-            operation["x-role"] = rule.role.value
+            rule = rule_of(method.upper(), path)
+            operation["x-role"] = rule.role.value if rule.role is not None else ""
             operation["security"] = [{"token": []}] + ([{"certificate": []}] if rule.node else [])
             operation["responses"]["default"] = problem
     for name, schema in {**SCHEMAS, **answers.SCHEMAS}.items():

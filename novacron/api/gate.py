@@ -7,13 +7,13 @@ matched to a route and its rule, and only then is a byte of its body read.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
 from novacron import observe
 from novacron.api.call import Call, Disconnected, lingering, replay
-from novacron.api.policy import POLICY, Rule, permits
+from novacron.api.policy import ACTIONS
 from novacron.api.problems import (
     BodyTooLargeError,
     DeadlineError,
@@ -31,6 +31,7 @@ from novacron.api.rate import Buckets, address_key
 from novacron.errors import DeniedError, NovaCronError
 from novacron.http.asgi import Receive, Scope, Send, find_header, respond_problem
 from novacron.security import Principal, Role, Security
+from novacron.security.policy import RULES, decide
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -95,24 +96,30 @@ class Gate:
         except UnauthenticatedError as exc:
             self._count(call)
             _denied.inc("unauthenticated")
-            await self._record_denial(call, exc)
+            await self._record_denial(call, "api.call", exc.code, exc.why)
             raise
         self._count(call)
-        template, rule = self._route(call)
-        if not permits(rule, call.principal.role):
+        template, action = self._route(call)
+        decision = decide(call.principal, action)
+        if not decision.allowed:
             _denied.inc("forbidden")
             error = ForbiddenError(
-                f"{call.method} {template} is not allowed for the role {call.principal.role.value}",
-                remedy=f"use a token with the role {rule.role.value}",
+                f"{call.method} {template} is not allowed",
+                why=decision.why,
+                remedy=decision.remedy,
             )
-            await self._record_denial(call, error)
+            await self._record_denial(call, action, error.code, decision.why)
             raise error
         body = await self._read_body(call, receive)
         call.scope["state"]["principal"] = call.principal
-        if rule.action:
-            await self._change(call, rule, replay(body, receive))
+        if RULES[action].changes:
+            await self._change(call, action, replay(body, receive))
         else:
             await self._app(call.scope, replay(body, receive), call.send)
+            if call.status == 403:
+                # The handler asked again, once it knew what the call is about.
+                _denied.inc("resource")
+                await self._record_denial(call, action, ForbiddenError.code, "")
 
     # --- Who ------------------------------------------------------------------------------------
 
@@ -176,7 +183,7 @@ class Gate:
 
     # --- Whether --------------------------------------------------------------------------------
 
-    def _route(self, call: Call) -> tuple[str, Rule]:
+    def _route(self, call: Call) -> tuple[str, str]:
         from starlette.routing import Match, Route
 
         allowed: set[str] = set()
@@ -185,7 +192,7 @@ class Gate:
                 continue
             match, _ = route.matches(call.scope)
             if match is Match.FULL:
-                return route.path, POLICY[call.method, route.path]
+                return route.path, ACTIONS[call.method, route.path]
             if match is Match.PARTIAL:
                 allowed |= route.methods or set()
         if allowed:
@@ -202,40 +209,47 @@ class Gate:
 
     # --- What is recorded -----------------------------------------------------------------------
 
-    async def _change(self, call: Call, rule: Rule, receive: Receive) -> None:
+    async def _change(self, call: Call, action: str, receive: Receive) -> None:
         # Before, so that no change is without a record; with audit_on_failure: stop this raises
         # and the change is not made.
-        await self._audit(call, rule.action, "started")
+        await self._audit(call, action, "started")
         outcome = "failure"
         try:
             await self._app(call.scope, receive, call.send)
             if call.status is not None and call.status < 400:
                 outcome = "success"
+            elif call.status == 403:
+                _denied.inc("resource")
+                outcome = "denied"
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + OUTCOME_TIMEOUT):
                 try:
-                    await self._audit(call, rule.action, outcome)
+                    await self._audit(call, action, outcome)
                 except NovaCronError as exc:
                     # The change is made and its beginning recorded: refusing it now would be a lie.
                     log.error("the outcome of a call is not in the audit log: %s", exc)
 
-    async def _record_denial(self, call: Call, error: NovaCronError) -> None:
+    async def _record_denial(self, call: Call, action: str, reason: str, why: str) -> None:
         try:
-            await self._audit(call, "api.call", "denied", reason=error.code)
+            await self._security.audit.append_denied(
+                action,
+                _actor(call),
+                _target(call),
+                call.source,
+                {"request": call.id, "method": call.method[:16], "reason": reason, "why": why},
+            )
         except NovaCronError as exc:
             # It is denied either way.
             log.error("a denied call is not in the audit log: %s", exc)
 
-    async def _audit(self, call: Call, action: str, outcome: str, **details: Any) -> None:
-        principal = call.principal
+    async def _audit(self, call: Call, action: str, outcome: str) -> None:
         await self._security.audit.append(
             action=action,
-            actor=f"{principal.kind}:{principal.name}" if principal else "anonymous",
-            target=str(call.scope["state"].get("target") or call.scope["path"][:200]),
+            actor=_actor(call),
+            target=_target(call),
             outcome=outcome,
             source=call.source,
-            details={"request": call.id, "method": call.method[:16], "status": call.status}
-            | details,
+            details={"request": call.id, "method": call.method[:16], "status": call.status},
         )
 
     # --- How large ------------------------------------------------------------------------------
@@ -318,3 +332,12 @@ class Gate:
                 instance=call.id,
                 **problem.members,
             )
+
+
+def _actor(call: Call) -> str:
+    principal = call.principal
+    return f"{principal.kind}:{principal.name}" if principal else "anonymous"
+
+
+def _target(call: Call) -> str:
+    return str(call.scope["state"].get("target") or call.scope["path"][:200])

@@ -1,4 +1,4 @@
-"""Who may call what: the one table of the API's routes.
+"""What each route of the API does, in the words of the table that says who may do it.
 
 A route that is not in it is refused when the application is built, and so is an entry without a
 route: there is no default that could let a call through, and none that rots.
@@ -6,98 +6,93 @@ route: there is no default that could let a call through, and none that rots.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from novacron.errors import ApiError, LocalProtocolError
-from novacron.record import Record
-from novacron.security import Role
+from novacron.security.policy import RULES, Rule
 
 PREFIX = "/api/v1"
 
 
-class Rule(Record):
-    """What a call needs, and how it is recorded."""
-
-    role: Role
-    """The least role of a person or program."""
-    node: bool = False
-    """Whether a node's certificate will do as well. Nodes are on no ladder: each route says."""
-    action: str = ""
-    """What a changing call is called in the audit log; empty for one that only reads."""
-
-
-POLICY: dict[tuple[str, str], Rule] = {
-    ("GET", "/api/v1/status"): Rule(Role.VIEWER, node=True),
-    ("GET", "/api/v1/version"): Rule(Role.VIEWER, node=True),
-    ("GET", "/api/v1/whoami"): Rule(Role.VIEWER, node=True),
-    ("GET", "/api/v1/health"): Rule(Role.VIEWER, node=True),
-    ("GET", "/api/v1/components"): Rule(Role.VIEWER),
-    ("GET", "/api/v1/components/{name}"): Rule(Role.VIEWER),
-    ("GET", "/api/v1/boot"): Rule(Role.VIEWER),
-    ("GET", "/api/v1/boot/reports"): Rule(Role.VIEWER),
-    ("GET", "/api/v1/boot/reports/{boot_id}"): Rule(Role.VIEWER),
-    # Addresses, paths and references to secrets: not secret, but a map for whoever breaks in.
-    ("GET", "/api/v1/configuration"): Rule(Role.OPERATOR),
-    ("GET", "/api/v1/configuration/{key}"): Rule(Role.OPERATOR),
-    ("GET", "/api/v1/environment"): Rule(Role.VIEWER),
-    ("POST", "/api/v1/environment/refresh"): Rule(Role.OPERATOR, action="environment.refresh"),
-    ("GET", "/api/v1/peers"): Rule(Role.VIEWER),
-    ("GET", "/api/v1/dwcp"): Rule(Role.VIEWER),
-    ("GET", "/api/v1/mode"): Rule(Role.VIEWER),
-    ("GET", "/api/v1/transfers"): Rule(Role.VIEWER),
-    ("GET", "/api/v1/transfers/{id}"): Rule(Role.VIEWER),
-    # An operator, within dwcp.amst.directories. Reading or writing any file of the host is an
-    # administrator's business; the handler looks, because the path is in the body.
-    ("POST", "/api/v1/transfers"): Rule(Role.OPERATOR, action="transfer.start"),
-    ("POST", "/api/v1/transfers/{id}/pause"): Rule(Role.OPERATOR, action="transfer.pause"),
-    ("POST", "/api/v1/transfers/{id}/resume"): Rule(Role.OPERATOR, action="transfer.resume"),
-    ("POST", "/api/v1/transfers/{id}/cancel"): Rule(Role.OPERATOR, action="transfer.cancel"),
-    ("POST", "/api/v1/transfers/{id}/limit"): Rule(Role.OPERATOR, action="transfer.limit"),
-    ("GET", "/api/v1/tokens"): Rule(Role.ADMIN),
-    ("POST", "/api/v1/tokens"): Rule(Role.ADMIN, action="token.create"),
-    ("DELETE", "/api/v1/tokens/{id}"): Rule(Role.ADMIN, action="token.revoke"),
-    ("GET", "/api/v1/openapi.json"): Rule(Role.VIEWER),
+ACTIONS: dict[tuple[str, str], str] = {
+    ("GET", PREFIX + "/status"): "status.read",
+    ("GET", PREFIX + "/version"): "status.read",
+    ("GET", PREFIX + "/whoami"): "access.read",
+    ("GET", PREFIX + "/health"): "health.read",
+    ("GET", PREFIX + "/components"): "components.read",
+    ("GET", PREFIX + "/components/{name}"): "components.read",
+    ("GET", PREFIX + "/boot"): "boot.read",
+    ("GET", PREFIX + "/boot/reports"): "boot.read",
+    ("GET", PREFIX + "/boot/reports/{boot_id}"): "boot.read",
+    ("GET", PREFIX + "/configuration"): "configuration.read",
+    ("GET", PREFIX + "/configuration/{key}"): "configuration.read",
+    ("GET", PREFIX + "/environment"): "environment.read",
+    ("POST", PREFIX + "/environment/refresh"): "environment.refresh",
+    ("GET", PREFIX + "/peers"): "peers.read",
+    ("GET", PREFIX + "/dwcp"): "dwcp.read",
+    ("GET", PREFIX + "/mode"): "mode.read",
+    ("GET", PREFIX + "/transfers"): "transfer.read",
+    ("GET", PREFIX + "/transfers/{id}"): "transfer.read",
+    ("POST", PREFIX + "/transfers"): "transfer.start",
+    ("POST", PREFIX + "/transfers/{id}/pause"): "transfer.pause",
+    ("POST", PREFIX + "/transfers/{id}/resume"): "transfer.resume",
+    ("POST", PREFIX + "/transfers/{id}/cancel"): "transfer.cancel",
+    ("POST", PREFIX + "/transfers/{id}/limit"): "transfer.limit",
+    ("GET", PREFIX + "/tokens"): "token.read",
+    ("POST", PREFIX + "/tokens"): "token.create",
+    ("DELETE", PREFIX + "/tokens/{id}"): "token.revoke",
+    ("POST", PREFIX + "/tokens/{id}/rotate"): "token.rotate",
+    ("GET", PREFIX + "/openapi.json"): "access.read",
 }
+"""What each route does; :data:`novacron.security.policy.RULES` says who may."""
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class PolicyError(ApiError, LocalProtocolError):
-    """A route and the table of roles disagree; the API is not built."""
+    """Routes and the two tables disagree; the API is not built."""
 
     code = "api.policy"
 
 
+def rule_of(method: str, path: str) -> Rule:
+    """Who may call a route."""
+    return RULES[ACTIONS[method, path]]
+
+
 def check_policy(
-    routes: Iterable[tuple[str, str]], policy: dict[tuple[str, str], Rule] | None = None
+    routes: Iterable[tuple[str, str]],
+    actions: Mapping[tuple[str, str], str] | None = None,
+    rules: Mapping[str, Rule] | None = None,
 ) -> None:
-    """Hold the (method, path) of every route against the table.
+    """Hold the (method, path) of every route against the two tables.
 
     Raises:
-      PolicyError: a route has no rule, a rule has no route, or a changing route has no name for
-        the audit log.
+      PolicyError: a route has no action, an action has no rule, an entry has no route, or a route
+        that changes something is not one by its method.
     """
-    rules = POLICY if policy is None else policy
+    named = ACTIONS if actions is None else actions
+    known = RULES if rules is None else rules
     found = set(routes)
-    for method, path in sorted(found - rules.keys()):
+    for method, path in sorted(found - named.keys()):
         raise PolicyError(
-            f"the route {method} {path} declares no role",
+            f"the route {method} {path} declares no action",
             remedy="add it to novacron/api/policy.py",
         )
-    for method, path in sorted(rules.keys() - found):
+    for method, path in sorted(named.keys() - found):
         raise PolicyError(
             f"the policy has {method} {path}, which is no route",
             remedy="remove it from novacron/api/policy.py",
         )
-    for (method, path), rule in rules.items():
-        if (method in SAFE_METHODS) == bool(rule.action):
+    for (method, path), action in named.items():
+        rule = known.get(action)
+        if rule is None:
             raise PolicyError(
-                f"the rule of {method} {path} and its method disagree on whether it changes anything",
-                remedy="name an action exactly for the routes that change something",
+                f"no rule says who may do {action}, which is what {method} {path} does",
+                remedy="add it to novacron/security/policy.py",
             )
-
-
-def permits(rule: Rule, role: Role) -> bool:
-    if role is Role.NODE:
-        return rule.node
-    return role.allows(rule.role)
+        if (method in SAFE_METHODS) == rule.changes:
+            raise PolicyError(
+                f"the rule of {action} and {method} {path} disagree on whether it changes anything",
+                remedy="name an action that changes something exactly for the methods that do",
+            )

@@ -16,6 +16,7 @@ import trio
 from fastapi import Request
 
 from novacron import __version__
+from novacron.api.access import caller
 from novacron.api.entry import Entry, NotHereError
 from novacron.api.parameters import (
     BOOT_ID,
@@ -28,6 +29,7 @@ from novacron.api.parameters import (
     read_body,
 )
 from novacron.api.services import Services
+from novacron.api.token_rotation import TokenRotation
 from novacron.api.transfers import TransferRoutes
 from novacron.api.views import (
     component_view,
@@ -37,7 +39,6 @@ from novacron.api.views import (
     report_summary,
 )
 from novacron.component import Component, HealthDepth, JsonObject
-from novacron.security import Principal
 
 
 class Routes:
@@ -58,12 +59,14 @@ class Routes:
         }
 
     async def whoami(self, request: Request) -> JsonObject:
-        """The caller as the node knows it: by token or certificate, and its role."""
-        principal: Principal = request.state.principal
+        """The caller as the node knows it: by token or certificate, its role, and what it is narrowed
+        to."""
+        principal = caller(request)
         return {
             "kind": principal.kind,
             "name": principal.name,
             "role": principal.role.value,
+            "resources": list(principal.resources),
         }
 
     async def health(self, request: Request) -> JsonObject:
@@ -150,9 +153,16 @@ class Routes:
     async def create_token(self, request: Request) -> JsonObject:
         """Make a token. Its secret is in this answer and nowhere else."""
         wanted = read_body(TokenRequest, await request.body())
-        created = await self._services.security.tokens.create(wanted.name, wanted.role, wanted.ttl)
+        created = await self._services.security.tokens.create(
+            wanted.name, wanted.role, wanted.ttl, wanted.resources
+        )
         request.state.target = created.id
-        return {"id": created.id, "secret": created.secret, "role": wanted.role}
+        return {
+            "id": created.id,
+            "secret": created.secret,
+            "role": wanted.role,
+            "resources": wanted.resources,
+        }
 
     async def revoke_token(self, request: Request) -> JsonObject:
         """Make a token invalid, from the next call on."""
@@ -182,6 +192,7 @@ class Routes:
             Entry("GET", "/tokens", self.tokens),
             Entry("POST", "/tokens", self.create_token, body=TOKEN_REQUEST, status=201),
             Entry("DELETE", "/tokens/{id}", self.revoke_token, (TOKEN_ID,)),
+            *TokenRotation(self._services).table(),
         ]
 
     def _component(self, name: str) -> Component | None:

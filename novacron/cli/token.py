@@ -1,8 +1,10 @@
-"""``novacron token``: make, list and revoke API tokens."""
+"""``novacron token``: make, list, rotate and revoke API tokens."""
 
 from __future__ import annotations
 
 import argparse
+import os
+from typing import TextIO
 
 from novacron.cli.manual import Formatter, manual
 from novacron.cli.stored import StoredNode, Subparsers, add_action, duration
@@ -13,8 +15,8 @@ def register(subparsers: Subparsers) -> None:
     """Add ``token`` and its actions."""
     parser = subparsers.add_parser(
         "token",
-        help="make, list and revoke API tokens",
-        description="Make, list and revoke the tokens that let programs and people use the API.\n"
+        help="make, list, rotate and revoke API tokens",
+        description="Make, list, rotate and revoke the tokens that let programs and people use the API.\n"
         "Works on the data directory, with or without a running node; a running one takes\n"
         "over the change with the next request.",
         formatter_class=Formatter,
@@ -25,6 +27,10 @@ def register(subparsers: Subparsers) -> None:
                     "may look, for 90 days; printed once, never again",
                 ),
                 ("novacron token list", "all of them, without the secrets"),
+                (
+                    "novacron token rotate 5f0c2b9d41e7a836 --grace 1h",
+                    "a new secret; the old one is accepted for an hour more",
+                ),
                 ("novacron token revoke 5f0c2b9d41e7a836", "from the next request on"),
             ],
             files={
@@ -44,7 +50,12 @@ def register(subparsers: Subparsers) -> None:
             (
                 "novacron token create backup --role operator --ttl 12h --output backup.token",
                 "into a file that only you can read",
-            )
+            ),
+            (
+                "novacron token create acme --role operator --resource tenant:acme "
+                "--resource directory:/srv/acme",
+                "may move files of one tenant, below one directory",
+            ),
         ],
     )
     create.add_argument("name", metavar="NAME", help="who will use it, 1 to 64 characters")
@@ -61,6 +72,13 @@ def register(subparsers: Subparsers) -> None:
         help="how long it is valid: 90s, 30m, 12h, 30d (default: until it is revoked)",
     )
     create.add_argument(
+        "--resource",
+        action="append",
+        metavar="KIND:NAME",
+        help="narrow it to tenant:NAME or directory:/PATH, with * at the end for all that begin so; "
+        "may be given several times (default: everything the role gives)",
+    )
+    create.add_argument(
         "--output", metavar="FILE", help="write it to a new file with mode 0600, do not print it"
     )
     create.set_defaults(run=create_token)
@@ -74,6 +92,37 @@ def register(subparsers: Subparsers) -> None:
     )
     listing.set_defaults(run=list_tokens)
 
+    rotate = add_action(
+        actions,
+        "rotate",
+        "give a token a new secret",
+        "Give a token a new secret and print it. For the time of grace the old one is accepted as\n"
+        "well: put the new one wherever the old one is, and nobody is refused. Id, name, role and\n"
+        "resources stay. In secrets/admin.token it is replaced by this command.",
+        [
+            ("novacron token rotate 5f0c2b9d41e7a836 --grace 1d --ttl 90d", "also renews it"),
+            ("novacron token rotate 5f0c2b9d41e7a836 --grace 0", "the old one has leaked"),
+        ],
+    )
+    rotate.add_argument("id", metavar="ID", help="the id, not the token")
+    rotate.add_argument(
+        "--grace",
+        type=_grace,
+        default=3600.0,
+        metavar="TIME",
+        help="how long the old secret is still accepted: 0, 90s, 30m, 12h, up to 30d (default: 1h)",
+    )
+    rotate.add_argument(
+        "--ttl",
+        type=duration,
+        metavar="TIME",
+        help="how long the token is valid from now on (default: as long as before)",
+    )
+    rotate.add_argument(
+        "--output", metavar="FILE", help="write it to a new file with mode 0600, do not print it"
+    )
+    rotate.set_defaults(run=rotate_token)
+
     revoke = add_action(
         actions,
         "revoke",
@@ -86,13 +135,21 @@ def register(subparsers: Subparsers) -> None:
 
 
 def create_token(args: argparse.Namespace) -> int:
+    from novacron.security.resources import EVERYTHING, check_patterns
     from novacron.security.tokens import Tokens
 
     node = StoredNode(args, change=True)
     tokens = Tokens(node.directory)
-    created = tokens.create_blocking(args.name, args.role, args.ttl)
+    resources = check_patterns(args.resource or EVERYTHING)
+    created = tokens.create_blocking(args.name, args.role, args.ttl, resources)
     try:
-        node.record("token.create", f"token:{created.id}", name=args.name, role=args.role)
+        node.record(
+            "token.create",
+            f"token:{created.id}",
+            name=args.name,
+            role=args.role,
+            resources=list(resources),
+        )
         if args.output:
             _write_new(args.output, created.secret)
     except BaseException:
@@ -100,7 +157,12 @@ def create_token(args: argparse.Namespace) -> int:
         tokens.revoke_blocking(created.id)
         raise
     if args.json:
-        document = {"id": created.id, "name": args.name, "role": args.role}
+        document: dict[str, object] = {
+            "id": created.id,
+            "name": args.name,
+            "role": args.role,
+            "resources": list(resources),
+        }
         print(as_json(document if args.output else {**document, "token": created.secret}))
     elif args.output:
         print(f"Token {created.id} is in {args.output}.")
@@ -119,9 +181,40 @@ def list_tokens(args: argparse.Namespace) -> int:
     if args.json:
         print(as_json({"tokens": found}))
     else:
-        columns = ("id", "name", "role", "state", "created", "expires")
+        columns = ("id", "name", "role", "resources", "state", "created", "expires")
         print(table(columns, [[entry[column] for column in columns] for entry in found]))
     return 0
+
+
+def rotate_token(args: argparse.Namespace) -> int:
+    from novacron.security.tokens import Tokens
+
+    node = StoredNode(args, change=True)
+    # The file first: a secret that could not be written down must not replace the one in use.
+    output = _open_new(args.output) if args.output else None
+    try:
+        node.record("token.rotate", f"token:{args.id[:32]}", grace=args.grace)
+        made = Tokens(node.directory).rotate_blocking(args.id, args.grace, args.ttl)
+    except BaseException:
+        if output is not None:
+            output.close()
+            os.unlink(args.output)
+        raise
+    if output is not None:
+        with output:
+            output.write(made.secret + "\n")
+    if args.json:
+        document = {"id": made.id, "grace": args.grace}
+        print(as_json(document if args.output else {**document, "token": made.secret}))
+    elif args.output:
+        print(f"The new secret of token {made.id} is in {args.output}.")
+    else:
+        print(made.secret)
+    return 0
+
+
+def _grace(text: str) -> float:
+    return 0.0 if text in ("0", "0s") else duration(text)
 
 
 def revoke_token(args: argparse.Namespace) -> int:
@@ -136,8 +229,11 @@ def revoke_token(args: argparse.Namespace) -> int:
 
 
 def _write_new(path: str, secret: str) -> None:
-    import os
+    with _open_new(path) as file:
+        file.write(secret + "\n")
 
+
+def _open_new(path: str) -> TextIO:
     from novacron.cli.stored import ArgumentError
 
     try:
@@ -148,5 +244,4 @@ def _write_new(path: str, secret: str) -> None:
             why=exc.strerror or type(exc).__name__,
             remedy="name a file that does not exist, in a directory you may write to",
         ) from exc
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secret + "\n")
+    return os.fdopen(descriptor, "w")

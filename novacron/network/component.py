@@ -21,9 +21,10 @@ from novacron.component import (
 )
 from novacron.config.schema import NetworkSettings
 from novacron.environment import Identity
-from novacron.errors import NetworkError, NovaCronError, SecurityError
+from novacron.errors import DeniedError, NetworkError, NovaCronError, SecurityError
 from novacron.network.contacts import Contacts
 from novacron.network.errors import NetworkStoppingError, TlsError
+from novacron.network.guard import guarded, record_rejection
 from novacron.network.listener import AcceptLoop
 from novacron.network.metrics import HANDSHAKE_FAILURES, SESSIONS_ENDED
 from novacron.network.peers import Seed, SeedState, SelfDialledError
@@ -121,14 +122,15 @@ class Network(ObservableComponent, Component):
         return await self._contacts.reach(node)
 
     def register_handler(self, method: str, handler: RequestHandler) -> None:
-        """Let peers ask for *method*, from now on and on every session.
+        """Let peers ask for *method*, from now on and on every session. Who may is said by the rule
+        of that name in :data:`novacron.security.policy.RULES`.
 
         Raises:
-          ValueError: somebody else registered it.
+          ValueError: somebody else registered it, or it has no rule.
         """
         if method in self._handlers:
             raise ValueError(f"method {method} has a handler")
-        self._handlers[method] = handler
+        self._handlers[method] = guarded(method, handler, self._security.audit)
 
     def remove_handler(self, method: str) -> None:
         self._handlers.pop(method, None)
@@ -280,6 +282,8 @@ class Network(ObservableComponent, Component):
             await session.handshake()
         except NovaCronError as exc:
             _count_failure(Role.ACCEPTOR, _reason(exc, session), incoming.peer_address, exc)
+            if isinstance(exc, SecurityError) and isinstance(exc, DeniedError):
+                await record_rejection(self._security.audit, incoming.peer_address, exc)
         finally:
             if session is None:
                 incoming.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from novacron.errors import (
+    DeniedError,
     InvalidError,
     LimitError,
     NetworkError,
@@ -59,6 +60,12 @@ class PeerIsSelfError(NetworkError, InvalidError):
     """The name is this node's own."""
 
     code: ClassVar[str] = "network.peer_is_self"
+
+
+class PeerForbiddenError(NetworkError, DeniedError):
+    """No rule allows a node what this peer asked for."""
+
+    code: ClassVar[str] = "network.forbidden"
 
 
 class NetworkStoppingError(NetworkError, UnavailableError):

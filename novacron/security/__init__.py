@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from novacron.security.certificates import ApiFiles, Certificates, PeerIdentity
     from novacron.security.component import Security
     from novacron.security.keyring import Keyring
+    from novacron.security.policy import Decision, Rule, decide
     from novacron.security.roles import Principal, Role
     from novacron.security.token_record import CreatedToken
     from novacron.security.tokens import Tokens
@@ -22,12 +23,15 @@ __all__ = [
     "AuditLog",
     "Certificates",
     "CreatedToken",
+    "Decision",
     "Keyring",
     "PeerIdentity",
     "Principal",
     "Role",
+    "Rule",
     "Security",
     "Tokens",
+    "decide",
 ]
 
 _HOMES = {
@@ -35,12 +39,15 @@ _HOMES = {
     "AuditLog": "audit",
     "Certificates": "certificates",
     "CreatedToken": "token_record",
+    "Decision": "policy",
     "Keyring": "keyring",
     "PeerIdentity": "certificates",
     "Principal": "roles",
     "Role": "roles",
+    "Rule": "policy",
     "Security": "component",
     "Tokens": "tokens",
+    "decide": "policy",
 }
 
 

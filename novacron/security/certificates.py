@@ -171,6 +171,11 @@ class Certificates:
             raise CertificateError("cannot use the node's certificate", why="it is not loaded")
         return self._material
 
+    def authority_hashes(self) -> tuple[str, ...]:
+        """SHA-256 (hexadecimal) of the public key of each trusted root, the primary one first: what
+        names the cluster, for as long as its authority keeps its key. Imports nothing."""
+        return self.material.authorities
+
     def server_context(self) -> ssl.SSLContext:
         """For the peer listener. The peer's certificate is required; see :meth:`identify`."""
         return self._context("server")

@@ -6,6 +6,7 @@ dates. TLS checks the same again during each handshake; this is for the operator
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +16,10 @@ from novacron.security.errors import CertificateError, ClockSetBackError
 
 if TYPE_CHECKING:
     from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+    from cryptography.hazmat.primitives.asymmetric.types import (
+        PrivateKeyTypes,
+        PublicKeyTypes,
+    )
 
 NODE_URI = "urn:novacron:node:"
 _LONGEST_CHAIN = 8
@@ -65,6 +69,17 @@ def load_private_key(data: bytes, where: str, key: str) -> PrivateKeyTypes:
         why, remedy = "it is not a valid PEM private key", "restore it from where it was made"
     # Raised here, not above: the library's exception could quote the key.
     raise CertificateError(f"cannot read the private key {where}", why=why, remedy=remedy, key=key)
+
+
+def key_hash(key: PublicKeyTypes) -> str:
+    """SHA-256 of the public *key* (SubjectPublicKeyInfo, DER) in hexadecimal, by which an authority
+    is known: unlike that of its certificate, it stays when the certificate is renewed (RFC 7469)."""
+    from cryptography.hazmat.primitives import serialization
+
+    data = key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(data).hexdigest()
 
 
 def node_name(certificate: x509.Certificate) -> str | None:

@@ -29,6 +29,7 @@ class Material:
     """Checked files, and what the certificate says."""
 
     __slots__ = (
+        "authorities",
         "authority",
         "ca_not_after",
         "certificate",
@@ -51,6 +52,7 @@ class Material:
         validity: tuple[float, float, float],
         names: Sequence[str],
         trusted: tuple[bytes, bytes],
+        authorities: Sequence[str],
     ) -> None:
         self.certificate, self.private_key, self.authority = files
         self.digest = digest
@@ -62,6 +64,9 @@ class Material:
         self.trusted = trusted
         """The authority's and the node's certificates as they were checked, without the key: what
         a file is replaced with does not count before it was checked, too."""
+        self.authorities = tuple(authorities)
+        """SHA-256 of the public key of each trusted root, the one that issued first; see
+        :func:`novacron.security.inspection.key_hash`."""
 
     def __repr__(self) -> str:
         return f"Material({self.certificate}, serial {self.serial})"
@@ -122,7 +127,15 @@ class MaterialSource(ABC):
                 documents.from_text(body["ca_not_after"]),
             )
             return Material(
-                files, digest, self.node_id, str(body["serial"]), validity, body["names"], trusted
+                files,
+                digest,
+                self.node_id,
+                str(body["serial"]),
+                validity,
+                body["names"],
+                trusted,
+                # A record from before there was this is as good as none.
+                [str(hash) for hash in body["authorities"]],
             )
         except (OSError, ValueError, KeyError, TypeError):
             # Lost or damaged: checked and written anew, nothing depends on it.
@@ -134,9 +147,9 @@ class MaterialSource(ABC):
         digest: str,
         trusted: tuple[bytes, bytes],
         certificate: Any,
-        ca: Any,
+        roots: Sequence[Any],
     ) -> Material:
-        from novacron.security.inspection import host_names
+        from novacron.security.inspection import host_names, key_hash
 
         material = Material(
             files,
@@ -146,10 +159,11 @@ class MaterialSource(ABC):
             (
                 certificate.not_valid_before_utc.timestamp(),
                 certificate.not_valid_after_utc.timestamp(),
-                ca.not_valid_after_utc.timestamp(),
+                roots[0].not_valid_after_utc.timestamp(),
             ),
             host_names(certificate),
             trusted,
+            tuple(dict.fromkeys(key_hash(root.public_key()) for root in roots)),
         )
         body = {
             "version": 1,
@@ -159,6 +173,7 @@ class MaterialSource(ABC):
             "not_after": documents.to_text(material.not_after),
             "ca_not_after": documents.to_text(material.ca_not_after),
             "names": list(material.names),
+            "authorities": list(material.authorities),
         }
         try:
             # Worth no wait for the disk: lost in a power cut, it is found out once more.

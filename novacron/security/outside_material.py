@@ -84,7 +84,7 @@ class OutsideMaterial(MaterialSource):
         inspection.check_chain(chain, roots, where, "security.ca_certificate", now)
         inspection.check_name(chain[0], self.node_id, where, key)
         files = (certificate, certificate, authority)
-        return self._record(files, digest, (data[1], without_key(data[0])), chain[0], roots[0])
+        return self._record(files, digest, (data[1], without_key(data[0])), chain[0], roots)
 
     def _key_path(self, reference: str, data: bytes, digest: str) -> Path:
         if not reference.startswith("env:"):

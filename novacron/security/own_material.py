@@ -95,7 +95,7 @@ class OwnMaterial(MaterialSource):
             self._digest(data, ca_data),
             (ca_data, without_key(data)),
             certificate,
-            roots[0],
+            roots,
         )
 
     def _usable(self, data: bytes, roots: Any, now: float) -> bool:

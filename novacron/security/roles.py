@@ -31,14 +31,18 @@ _RANK = {Role.VIEWER: 1, Role.OPERATOR: 2, Role.ADMIN: 3}
 class Principal:
     """An authenticated caller."""
 
-    __slots__ = ("kind", "name", "role")
+    __slots__ = ("kind", "name", "resources", "role")
 
-    def __init__(self, kind: str, name: str, role: Role) -> None:
+    def __init__(
+        self, kind: str, name: str, role: Role, resources: tuple[str, ...] = ("*",)
+    ) -> None:
         self.kind = kind
         """``token`` or ``certificate``."""
         self.name = name
         """The token's id, or the node's id: what the audit log names."""
         self.role = role
+        self.resources = resources
+        """What the role is narrowed to; see :mod:`novacron.security.resources`."""
 
     def __repr__(self) -> str:
         return f"Principal({self.kind}:{self.name}, {self.role.value})"
@@ -46,7 +50,12 @@ class Principal:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Principal):
             return NotImplemented
-        return (self.kind, self.name, self.role) == (other.kind, other.name, other.role)
+        return (self.kind, self.name, self.role, self.resources) == (
+            other.kind,
+            other.name,
+            other.role,
+            other.resources,
+        )
 
     def __hash__(self) -> int:
-        return hash((self.kind, self.name, self.role))
+        return hash((self.kind, self.name, self.role, self.resources))

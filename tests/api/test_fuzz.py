@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from novacron import observe
-from novacron.api.policy import POLICY
+from novacron.api.policy import ACTIONS
 from novacron.data_directory import DataDirectory
 from novacron.security import Role
 from tests.api.calling import calling
@@ -22,10 +22,10 @@ odd = st.sampled_from(
     ["", ".", "..", "-1", "%2e%2e", "\x00", "é", "a" * 5000, "api.port", "cache", "{name}"]
 )
 paths = st.one_of(
-    st.sampled_from(sorted({path for _, path in POLICY})),
+    st.sampled_from(sorted({path for _, path in ACTIONS})),
     st.builds(
         lambda path, part: path.partition("{")[0] + part,
-        st.sampled_from(sorted({path for _, path in POLICY if "{" in path})),
+        st.sampled_from(sorted({path for _, path in ACTIONS if "{" in path})),
         text | odd,
     ),
     text.map("/".__add__),

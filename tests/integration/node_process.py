@@ -36,7 +36,8 @@ class NodeProcess:
     """``python -m novacron.boot`` on *data*, its output collected as it comes.
 
     *on_event* is called in another thread with each event the moment it is printed; it needs
-    ``--log-format json``, which is the default here. Leaving the context kills what still runs.
+    ``--log-format json``, which is the default here. *module* is run instead, with its own first
+    arguments. Leaving the context kills what still runs.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class NodeProcess:
         log_format: str | None = "json",
         environment: Mapping[str, str] | None = None,
         repository: Path = REPOSITORY,
+        module: tuple[str, ...] = ("novacron.boot",),
         on_event: Callable[[NodeProcess, Event], None] | None = None,
     ) -> None:
         self.data = data
@@ -54,7 +56,7 @@ class NodeProcess:
         self.stderr: list[str] = []
         self._on_event = on_event
         self._changed = threading.Condition()
-        command = [sys.executable, "-m", "novacron.boot", "--data-dir", str(data), *ports]
+        command = [sys.executable, "-m", *module, "--data-dir", str(data), *ports]
         if log_format is not None:
             command += ["--log-format", log_format]
         self.process = subprocess.Popen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ssl
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -122,6 +123,29 @@ class Certificates:
         return Identity(uri.removeprefix(NODE_URI))
 
 
+class Audit:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    async def append(self, **record: Any) -> None:
+        self.records.append(record)
+
+    async def append_denied(
+        self, action: str, actor: str, target: str, source: str, details: dict[str, Any]
+    ) -> None:
+        await self.append(
+            action=action,
+            actor=actor,
+            target=target,
+            outcome="denied",
+            source=source,
+            details=details,
+        )
+
+
 class Security:
     def __init__(self, certificates: Certificates) -> None:
         self.certificates = certificates
+        self.audit = Audit()

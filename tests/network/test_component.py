@@ -32,6 +32,11 @@ from tests.network.authority import Authority, Certificates, node_id
 from tests.network.conftest import MakeNode, Node, until
 
 
+@pytest.fixture(autouse=True)
+def methods_of_the_tests(peer_methods: Callable[..., None]) -> None:
+    peer_methods("reverse", "refuse", "break", "hang", "flood")
+
+
 def test_the_constructor_names_its_dependencies_by_type() -> None:
     hints = typing.get_type_hints(Network.__init__)
     assert hints["security"] is Security

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -28,6 +29,11 @@ from tests.network.conftest import MakeNode, until
 OWN = "aaaa0000-0000-4000-8000-000000000000"
 FIRST = "bbbb1111-0000-4000-8000-000000000000"
 SECOND = "bbbb2222-0000-4000-8000-000000000000"
+
+
+@pytest.fixture(autouse=True)
+def methods_of_the_tests(peer_methods: Callable[..., None]) -> None:
+    peer_methods("echo")
 
 
 class _Party:

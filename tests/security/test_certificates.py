@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from novacron.config.schema import SecuritySettings
 from novacron.data_directory import DataDirectory
@@ -28,6 +32,28 @@ def test_the_first_boot_issues_a_certificate_with_the_nodes_names(tmp_path: Path
     assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"]
     assert b"PRIVATE KEY" not in (directory.pki / "ca.key").read_bytes()
     assert mine.status()["own_authority"] is True
+
+
+def test_the_authority_is_known_by_the_hash_of_its_key_also_without_cryptography(
+    tmp_path: Path, repository: Path
+) -> None:
+    directory = prepared(tmp_path)
+    (known,) = certificates(directory).authority_hashes()
+    authority = x509.load_pem_x509_certificate((directory.pki / "ca.pem").read_bytes())
+    key = authority.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    assert known == hashlib.sha256(key).hexdigest()
+    script = (
+        "import sys; from pathlib import Path; from tests.security.again import again;"
+        f"hashes = again(Path({str(tmp_path)!r}));"
+        "assert not [name for name in sys.modules if name.startswith('cryptography')];"
+        "print(*hashes)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=repository, timeout=60
+    )
+    assert (told.stdout.split(), told.stderr) == ([known], "")
 
 
 def test_nodes_speak_tls_1_3_with_certificates_on_both_sides(tmp_path: Path) -> None:

@@ -24,6 +24,11 @@ from tests.network.authority import Certificates
 from tests.network.conftest import MakeNode, Node, until
 
 
+@pytest.fixture(autouse=True)
+def methods_of_the_tests(peer_methods: Callable[..., None]) -> None:
+    peer_methods("test.sleepy")
+
+
 class Judge:
     """Notes what it is told."""
 

@@ -28,6 +28,11 @@ from tests.network.conftest import Node, until
 LONG = max(messages(50), key=len)
 
 
+@pytest.fixture(autouse=True)
+def methods_of_the_tests(peer_methods: Callable[..., None]) -> None:
+    peer_methods("test.echo")
+
+
 def counted(counter: Counter, direction: str) -> float:
     return counter.values.get((direction,), 0.0)
 

@@ -1,0 +1,1 @@
+"""What a node does when the servers it leans on fail: each fault, at boot and under load."""
