@@ -41,7 +41,7 @@ class Backends:
                 RedisServer(
                     tls=True,
                     durable=True,
-                    users={USER: (self._password, "~* &* +@all -@dangerous")},
+                    users={USER: (self._password, "~* &* +@all")},
                 )
             )
             self.to_postgresql = stack.enter_context(Proxy(("127.0.0.1", self.postgresql.port)))
