@@ -179,6 +179,20 @@ class JoinedMaterial(MaterialSource):
         except OSError as exc:
             raise storage_failure("write", self.path, exc) from exc
 
+    def leave_out(self, names: Sequence[str]) -> None:
+        """Remember that *names* are another node's, so that they are not asked for again and again.
+
+        Raises:
+          StorageFailedError: the disk refuses.
+        """
+        joined = self.joined._replace(left_out=tuple(names))
+        path = self.directory.pki / "joined.json"
+        try:
+            write_durably(path, joined.encode(), mode=0o600)
+        except OSError as exc:
+            raise storage_failure("write", path, exc) from exc
+        self.joined = joined
+
     def install_authority(self, data: bytes) -> bool:
         """Take over a renewed certificate of the authority (PEM): the same key, a later end. Returns
         whether it is one.
