@@ -226,10 +226,14 @@ class Trust(ObservableComponent):
         return self._security.certificates.revocations.current.pem
 
     async def _watch(self) -> None:
-        """See what the command line has changed on disk."""
+        """See what the command line has changed on disk, and what upkeep has renewed."""
         revocations = self._security.certificates.revocations
+        told = self._state()
         while True:
             await trio.sleep(WATCH_EVERY)
+            if self._state().authority_ends > told.authority_ends:
+                self._tell_all()
+            told = self._state()
             if not revocations.changed_on_disk:
                 continue
             try:
