@@ -76,19 +76,28 @@ class Trust(ObservableComponent):
         self._failure = ""
 
     async def initialize(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
         self._issuers.clear()
         self._issues = await trio.to_thread.run_sync(lambda: self._security.issuer().present)
+        await nursery.start(self._live)
         for method, handler in self._handlers().items():
             self._network.register_handler(method, handler)
-        nursery.start_soon(self._meet)
-        nursery.start_soon(self._watch)
-        nursery.start_soon(self._renewal.run)
+
+    async def _live(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        # A nursery within the component's: nothing here may outlive what it works with.
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._meet)
+            self._nursery.start_soon(self._watch)
+            self._nursery.start_soon(self._renewal.run)
+            task_status.started()
 
     async def shutdown(self) -> None:
         for method in self._handlers():
             self._network.remove_handler(method)
-        self._nursery = None
+        nursery, self._nursery = self._nursery, None
+        if nursery is not None:
+            nursery.cancel_scope.cancel()
 
     def _handlers(self) -> Mapping[str, Any]:
         return {
