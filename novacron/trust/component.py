@@ -24,7 +24,7 @@ from novacron.component import (
     ObservableComponent,
     Phase,
 )
-from novacron.errors import NetworkError, NovaCronError, SecurityError
+from novacron.errors import NovaCronError, SecurityError
 from novacron.network import Network
 from novacron.network.session import PeerSession
 from novacron.observe import Counter
@@ -82,9 +82,7 @@ class Trust(ObservableComponent):
         for method, handler in self._handlers().items():
             self._network.register_handler(method, handler)
 
-    async def _live(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def _live(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         # A nursery within the component's: nothing here may outlive what it works with.
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._meet)
@@ -205,12 +203,17 @@ class Trust(ObservableComponent):
                 await self._pull_list(session, state.number)
             if state.authority_ends > mine.authority_ends:
                 await self._pull_authority(session)
-        except (NetworkError, SecurityError) as exc:
+        except NovaCronError as exc:
             logger.warning(
                 "what node %s knows of trust cannot be used: %s",
                 session.node_id,
                 exc,
                 extra={"peer": session.node_id},
+            )
+        except Exception:
+            # One peer must not be able to end the component.
+            logger.exception(
+                "what a node knows of trust cannot be read", extra={"peer": session.node_id}
             )
 
     # --- Revocation ------------------------------------------------------------------------------
