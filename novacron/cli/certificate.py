@@ -239,7 +239,7 @@ def revoke_certificates(args: argparse.Namespace) -> int:
     from novacron.trust.founding import open_issuer
 
     node = StoredNode(args, change=True)
-    issuer = open_issuer(node.directory, node.settings, node.keyring())
+    issuer = open_issuer(node.directory, node.settings, node.keyring)
     node.record("certificate.revoke", f"certificate:{args.target[:64]}", reason=args.reason)
     serials = issuer.revoke(args.target, args.reason)
     if args.json:

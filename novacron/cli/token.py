@@ -150,7 +150,7 @@ def _create_join_token(args: argparse.Namespace, node: StoredNode) -> int:
     from novacron.security.join_tokens import DEFAULT_TTL, JoinTokens
     from novacron.trust.founding import in_the_way, open_issuer
 
-    issuer = open_issuer(node.directory, node.settings, node.keyring())
+    issuer = open_issuer(node.directory, node.settings, node.keyring)
     authority = key_hash(issuer.authority.certificate().public_key())
     warnings = in_the_way(node.settings)
     tokens = JoinTokens(node.directory)

@@ -67,6 +67,15 @@ class Grant(Record):
     """Names that were asked for and are another node's."""
 
 
+def holds_authority(directory: DataDirectory, settings: SecuritySettings) -> bool:
+    """Whether the node holds an authority that others join. Costs two ``stat``."""
+    return (
+        settings.certificate is None
+        and (directory.pki / "ca.key").exists()
+        and not (directory.pki / "joined.json").exists()
+    )
+
+
 class Issuer:
     """For the node *node_id*. Every method raises NotAuthorityError where it holds no authority."""
 
@@ -92,12 +101,8 @@ class Issuer:
 
     @property
     def present(self) -> bool:
-        """Whether this node holds an authority that others join. Costs a few ``stat``."""
-        return (
-            self._settings.certificate is None
-            and self.authority.key_path.exists()
-            and not (self._directory.pki / "joined.json").exists()
-        )
+        """See :func:`holds_authority`."""
+        return holds_authority(self._directory, self._settings)
 
     # --- Issue ----------------------------------------------------------------------------------
 

@@ -43,6 +43,10 @@ class Joined(Record):
     """Names that were asked for and are another node's; asking again would change nothing."""
     names: tuple[str, ...] = ()
     """Names beyond those of the configuration, from ``novacron join --names``."""
+    token: str = ""
+    """Id of the join token: the same command once more has nothing left to do."""
+    peer: str = ""
+    """``host:port`` of the peer listener of the authority's node; empty where it did not say."""
 
     def encode(self) -> bytes:
         return documents.encode({"version": 1, **self._asdict()})
@@ -63,6 +67,8 @@ def read_joined(directory: DataDirectory) -> Joined | None:
             str(body["source"]),
             tuple(str(name) for name in body["left_out"]),
             tuple(str(name) for name in body["names"]),
+            str(body["token"]),
+            str(body["peer"]),
         )
     except FileNotFoundError:
         return None

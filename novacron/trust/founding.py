@@ -12,7 +12,7 @@ from novacron.environment.identity import decode_identity
 from novacron.security.authority import Authority
 from novacron.security.errors import NotAuthorityError
 from novacron.security.inspection import authority_name, key_hash, load_certificates
-from novacron.security.issuer import Issuer
+from novacron.security.issuer import Issuer, holds_authority
 from novacron.security.join_tokens import JoinTokens
 from novacron.security.keyring import Keyring
 from novacron.security.revocations import Revocations
@@ -80,29 +80,34 @@ def _check_name(certificate: object, name: str) -> None:
         )
 
 
-def open_issuer(directory: DataDirectory, settings: Settings, keyring: Keyring) -> Issuer:
+def open_issuer(
+    directory: DataDirectory, settings: Settings, keyring: Callable[[], Keyring]
+) -> Issuer:
     """What issues and revokes, for a command beside or without the running node. Blocks.
+
+    Args:
+      keyring: Opens it; asked only where there is an authority.
 
     Raises:
       NotAuthorityError: this node holds no authority.
-      CertificateError, StorageFailedError: of what is there.
+      KeyringError, CertificateError, StorageFailedError: of what is there.
     """
-    revocations = Revocations(directory)
-    issuer = Issuer(
-        directory,
-        settings.security,
-        keyring,
-        JoinTokens(directory),
-        revocations,
-        str(decode_identity(directory.identity.read_bytes())),
-    )
-    if not issuer.present:
+    if not holds_authority(directory, settings.security):
         raise NotAuthorityError(
             "this node issues and revokes nothing",
             why="it does not hold an authority's key",
             remedy="do this on the node where `novacron pki init` was run; `novacron pki show` tells "
             "which authority this one trusts",
         )
+    revocations = Revocations(directory)
+    issuer = Issuer(
+        directory,
+        settings.security,
+        keyring(),
+        JoinTokens(directory),
+        revocations,
+        str(decode_identity(directory.identity.read_bytes())),
+    )
     root = issuer.authority.certificate()
     revocations.open_blocking((key_hash(root.public_key()),), lambda: (root,))
     return issuer
