@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastapi import Request
 
 TOKEN_REQUEST = "TokenRequest"
+ROTATION_REQUEST = "RotationRequest"
 TRANSFER_REQUEST = "TransferRequest"
 LIMIT_REQUEST = "LimitRequest"
 JOIN_REQUEST = "JoinRequest"
@@ -88,6 +89,34 @@ class TokenRequest(BaseModel):
     role: str = Field(pattern="^(viewer|operator|admin)$", description="What it may do.")
     ttl: float | None = Field(
         None, gt=0, description="Seconds it is valid; null until it is revoked."
+    )
+    resources: list[str] = Field(
+        ["*"],
+        min_length=1,
+        max_length=32,
+        description="What it is narrowed to: tenant:NAME, directory:/PATH, with * at the end for all that begin so. Of each kind that is named it may touch nothing else; kinds that are not named are as the role gives them.",
+    )
+    scope: Literal["node", "cluster"] | None = Field(
+        None,
+        description="Who takes it: this node alone, or every node that shares its database. Null for cluster where there is such a database, else node.",
+    )
+
+
+class RotationRequest(BaseModel):
+    """How a token is to get its new secret."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+
+    grace: float = Field(
+        3600.0,
+        ge=0,
+        le=30 * 86400,
+        description="Seconds the old secret is still accepted; 0 for one that leaked.",
+    )
+    ttl: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds the token is valid from now on; null for as long as before.",
     )
 
 
@@ -196,6 +225,7 @@ def read_body(model: type[_Body], body: bytes) -> _Body:
 
 SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
     TOKEN_REQUEST: TokenRequest.model_json_schema,
+    ROTATION_REQUEST: RotationRequest.model_json_schema,
     TRANSFER_REQUEST: TransferRequest.model_json_schema,
     LIMIT_REQUEST: LimitRequest.model_json_schema,
     JOIN_REQUEST: JoinRequest.model_json_schema,

@@ -32,6 +32,8 @@ COMMANDS = {
     "keys": "keys",
     "certificate": "certificate",
     "audit": "audit",
+    "database": "database",
+    "access": "access",
 }
 """Command to the module of this package whose ``register(subparsers)`` adds it."""
 

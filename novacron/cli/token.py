@@ -1,9 +1,11 @@
-"""``novacron token``: make, list and revoke API tokens."""
+"""``novacron token``: make, list, rotate and revoke API tokens."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from typing import TextIO
 
 from novacron.cli.manual import Formatter, manual
 from novacron.cli.stored import StoredNode, Subparsers, add_action, duration
@@ -14,10 +16,11 @@ def register(subparsers: Subparsers) -> None:
     """Add ``token`` and its actions."""
     parser = subparsers.add_parser(
         "token",
-        help="make, list and revoke API tokens",
-        description="Make, list and revoke the tokens that let programs and people use the API.\n"
+        help="make, list, rotate and revoke API tokens",
+        description="Make, list, rotate and revoke the tokens that let programs and people use the API.\n"
         "Works on the data directory, with or without a running node; a running one takes\n"
-        "over the change with the next request.",
+        "over the change with the next request. With --cluster a running node is asked, and\n"
+        "the tokens are those that every node sharing its database takes.",
         formatter_class=Formatter,
         epilog=manual(
             examples=[
@@ -26,7 +29,12 @@ def register(subparsers: Subparsers) -> None:
                     "may look, for 90 days; printed once, never again",
                 ),
                 ("novacron token list", "all of them, without the secrets"),
+                (
+                    "novacron token rotate 5f0c2b9d41e7a836 --grace 1h",
+                    "a new secret; the old one is accepted for an hour more",
+                ),
                 ("novacron token revoke 5f0c2b9d41e7a836", "from the next request on"),
+                ("novacron token create ci --role operator --cluster", "every node takes it"),
             ],
             files={
                 "DATA_DIR/secrets/tokens.json": "hashes of the tokens",
@@ -50,6 +58,11 @@ def register(subparsers: Subparsers) -> None:
             (
                 "novacron token create --role node --ttl 10m",
                 "for `novacron join` on another machine",
+            ),
+            (
+                "novacron token create acme --role operator --resource tenant:acme "
+                "--resource directory:/srv/acme",
+                "may move files of one tenant, below one directory",
             ),
         ],
     )
@@ -79,8 +92,16 @@ def register(subparsers: Subparsers) -> None:
         help="with --role node: the only node that it lets in, also where that id is in use",
     )
     create.add_argument(
+        "--resource",
+        action="append",
+        metavar="KIND:NAME",
+        help="narrow it to tenant:NAME or directory:/PATH, with * at the end for all that begin so; "
+        "may be given several times (default: everything the role gives)",
+    )
+    create.add_argument(
         "--output", metavar="FILE", help="write it to a new file with mode 0600, do not print it"
     )
+    _add_cluster(create)
     create.set_defaults(run=create_token)
 
     listing = add_action(
@@ -90,7 +111,39 @@ def register(subparsers: Subparsers) -> None:
         "List every token, and those that expired or were revoked in the last 30 days.",
         [("novacron token list --json", "for scripts")],
     )
+    _add_cluster(listing)
     listing.set_defaults(run=list_tokens)
+
+    rotate = add_action(
+        actions,
+        "rotate",
+        "give a token a new secret",
+        "Give a token a new secret and print it. For the time of grace the old one is accepted as\n"
+        "well: put the new one wherever the old one is, and nobody is refused. Id, name, role and\n"
+        "resources stay. In secrets/admin.token it is replaced by this command.",
+        [
+            ("novacron token rotate 5f0c2b9d41e7a836 --grace 1d --ttl 90d", "also renews it"),
+            ("novacron token rotate 5f0c2b9d41e7a836 --grace 0", "the old one has leaked"),
+        ],
+    )
+    rotate.add_argument("id", metavar="ID", help="the id, not the token")
+    rotate.add_argument(
+        "--grace",
+        type=_grace,
+        default=3600.0,
+        metavar="TIME",
+        help="how long the old secret is still accepted: 0, 90s, 30m, 12h, up to 30d (default: 1h)",
+    )
+    rotate.add_argument(
+        "--ttl",
+        type=duration,
+        metavar="TIME",
+        help="how long the token is valid from now on (default: as long as before)",
+    )
+    rotate.add_argument(
+        "--output", metavar="FILE", help="write it to a new file with mode 0600, do not print it"
+    )
+    rotate.set_defaults(run=rotate_token)
 
     revoke = add_action(
         actions,
@@ -100,34 +153,77 @@ def register(subparsers: Subparsers) -> None:
         [("novacron token revoke 5f0c2b9d41e7a836", "by the id that `list` shows")],
     )
     revoke.add_argument("id", metavar="ID", help="the id, not the token")
+    _add_cluster(revoke)
     revoke.set_defaults(run=revoke_token)
 
 
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    from novacron.cli.client import add_address_options
+
+    parser.add_argument(
+        "--cluster",
+        action="store_true",
+        help="tokens of every node that shares the running node's database",
+    )
+    add_address_options(parser)
+
+
 def create_token(args: argparse.Namespace) -> int:
-    from novacron.security.tokens import Tokens
+    from novacron.security.resources import EVERYTHING, check_patterns
 
     _check_arguments(args)
-    node = StoredNode(args, change=True)
     if args.role == "node":
-        return _create_join_token(args, node)
+        return _create_join_token(args)
+    resources = list(check_patterns(args.resource or EVERYTHING))
+    made = _create_shared if args.cluster else _create_here
+    id, secret = made(args, resources)
+    if args.json:
+        document = {"id": id, "name": args.name, "role": args.role, "resources": resources}
+        print(as_json(document if args.output else {**document, "token": secret}))
+    elif args.output:
+        print(f"Token {id} is in {args.output}.")
+    else:
+        print(secret)
+    return 0
+
+
+def _create_here(args: argparse.Namespace, resources: list[str]) -> tuple[str, str]:
+    from novacron.security.tokens import Tokens
+
+    node = StoredNode(args, change=True)
     tokens = Tokens(node.directory)
-    created = tokens.create_blocking(args.name, args.role, args.ttl)
+    created = tokens.create_blocking(args.name, args.role, args.ttl, resources)
     try:
-        node.record("token.create", f"token:{created.id}", name=args.name, role=args.role)
+        details = {"name": args.name, "role": args.role, "resources": resources}
+        node.record("token.create", f"token:{created.id}", **details)
         if args.output:
             _write_new(args.output, created.secret)
     except BaseException:
         # A token nobody has, or nobody knows of, is not left valid.
         tokens.revoke_blocking(created.id)
         raise
-    if args.json:
-        document = {"id": created.id, "name": args.name, "role": args.role}
-        print(as_json(document if args.output else {**document, "token": created.secret}))
-    elif args.output:
-        print(f"Token {created.id} is in {args.output}.")
-    else:
-        print(created.secret)
-    return 0
+    return created.id, created.secret
+
+
+def _create_shared(args: argparse.Namespace, resources: list[str]) -> tuple[str, str]:
+    from novacron.cli.client import client_for
+
+    client = client_for(args)
+    wanted = {
+        "name": args.name,
+        "role": args.role,
+        "ttl": args.ttl,
+        "resources": resources,
+        "scope": "cluster",
+    }
+    created = client.post("tokens", wanted, "make the token")
+    try:
+        if args.output:
+            _write_new(args.output, created["secret"])
+    except BaseException:
+        client.delete(f"tokens/{created['id']}", "revoke the token that could not be written")
+        raise
+    return created["id"], created["secret"]
 
 
 def _check_arguments(args: argparse.Namespace) -> None:
@@ -137,6 +233,12 @@ def _check_arguments(args: argparse.Namespace) -> None:
         raise ArgumentError(
             "cannot use --node-id", why="only --role node has use for it", remedy="leave it out"
         )
+    if args.role == "node" and (args.cluster or args.resource):
+        raise ArgumentError(
+            "cannot use --cluster or --resource",
+            why="a join token is of the node that holds the authority, and for one node",
+            remedy="leave them out",
+        )
     if args.name is None and args.role != "node":
         raise ArgumentError(
             "cannot make the token",
@@ -145,11 +247,12 @@ def _check_arguments(args: argparse.Namespace) -> None:
         )
 
 
-def _create_join_token(args: argparse.Namespace, node: StoredNode) -> int:
+def _create_join_token(args: argparse.Namespace) -> int:
     from novacron.security.inspection import key_hash
     from novacron.security.join_tokens import DEFAULT_TTL, JoinTokens
     from novacron.trust.founding import in_the_way, open_issuer
 
+    node = StoredNode(args, change=True)
     issuer = open_issuer(node.directory, node.settings, node.keyring)
     authority = key_hash(issuer.authority.certificate().public_key())
     warnings = in_the_way(node.settings)
@@ -174,37 +277,91 @@ def _create_join_token(args: argparse.Namespace, node: StoredNode) -> int:
 
 
 def list_tokens(args: argparse.Namespace) -> int:
-    from novacron.security.join_tokens import JoinTokens
-    from novacron.security.tokens import Tokens
+    columns = ["id", "name", "role", "resources", "state", "created", "expires"]
+    if args.cluster:
+        from novacron.cli.client import NodeUnreachableError, client_for
 
-    node = StoredNode(args, change=False)
-    tokens = Tokens(node.directory)
-    tokens.open_blocking(create=False)
-    found = tokens.list() + JoinTokens(node.directory).list()
+        answer = client_for(args).get("tokens")
+        if "cluster_unavailable" in answer:
+            raise NodeUnreachableError(
+                "cannot list the cluster's tokens",
+                why=str(answer["cluster_unavailable"]),
+                remedy="try again later; without --cluster the node's own are listed",
+            )
+        found = [entry for entry in answer["tokens"] if entry["scope"] == "cluster"]
+        columns.append("created_by")
+    else:
+        from novacron.security.join_tokens import JoinTokens
+        from novacron.security.tokens import Tokens
+
+        node = StoredNode(args, change=False)
+        tokens = Tokens(node.directory)
+        tokens.open_blocking(create=False)
+        found = tokens.list() + JoinTokens(node.directory).list()
     if args.json:
         print(as_json({"tokens": found}))
     else:
-        columns = ("id", "name", "role", "state", "created", "expires")
         print(table(columns, [[entry[column] for column in columns] for entry in found]))
     return 0
 
 
-def revoke_token(args: argparse.Namespace) -> int:
-    from novacron.security.join_tokens import JoinTokens
+def rotate_token(args: argparse.Namespace) -> int:
     from novacron.security.tokens import Tokens
 
     node = StoredNode(args, change=True)
-    joins = JoinTokens(node.directory)
-    tokens = joins if joins.knows(args.id) else Tokens(node.directory)
-    node.record("token.revoke", f"token:{args.id[:32]}")
-    tokens.revoke_blocking(args.id)
+    # The file first: a secret that could not be written down must not replace the one in use.
+    output = _open_new(args.output) if args.output else None
+    try:
+        node.record("token.rotate", f"token:{args.id[:32]}", grace=args.grace)
+        made = Tokens(node.directory).rotate_blocking(args.id, args.grace, args.ttl)
+    except BaseException:
+        if output is not None:
+            output.close()
+            os.unlink(args.output)
+        raise
+    if output is not None:
+        with output:
+            output.write(made.secret + "\n")
+    if args.json:
+        document = {"id": made.id, "grace": args.grace}
+        print(as_json(document if args.output else {**document, "token": made.secret}))
+    elif args.output:
+        print(f"The new secret of token {made.id} is in {args.output}.")
+    else:
+        print(made.secret)
+    return 0
+
+
+def _grace(text: str) -> float:
+    return 0.0 if text in ("0", "0s") else duration(text)
+
+
+def revoke_token(args: argparse.Namespace) -> int:
+    if args.cluster:
+        from urllib.parse import quote
+
+        from novacron.cli.client import client_for
+
+        client_for(args).delete(f"tokens/{quote(args.id, safe='')}", "revoke the token")
+    else:
+        from novacron.security.join_tokens import JoinTokens
+        from novacron.security.tokens import Tokens
+
+        node = StoredNode(args, change=True)
+        joins = JoinTokens(node.directory)
+        tokens = joins if joins.knows(args.id) else Tokens(node.directory)
+        node.record("token.revoke", f"token:{args.id[:32]}")
+        tokens.revoke_blocking(args.id)
     print(as_json({"revoked": args.id}) if args.json else f"Token {args.id} is not valid any more.")
     return 0
 
 
 def _write_new(path: str, secret: str) -> None:
-    import os
+    with _open_new(path) as file:
+        file.write(secret + "\n")
 
+
+def _open_new(path: str) -> TextIO:
     from novacron.cli.stored import ArgumentError
 
     try:
@@ -215,5 +372,4 @@ def _write_new(path: str, secret: str) -> None:
             why=exc.strerror or type(exc).__name__,
             remedy="name a file that does not exist, in a directory you may write to",
         ) from exc
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secret + "\n")
+    return os.fdopen(descriptor, "w")

@@ -13,6 +13,7 @@ from novacron.errors import (
     LimitError,
     NotFoundError,
     SecurityError,
+    TransientError,
     UnavailableError,
 )
 
@@ -27,6 +28,18 @@ class KeyringError(SecurityError, InvalidError):
     """The keyring cannot be opened, or a ciphertext does not belong to it."""
 
     code: ClassVar[str] = "security.keyring"
+
+
+class KeyModuleError(SecurityError, InvalidError):
+    """A hardware module, its PIN or the key in it cannot be used as configured."""
+
+    code: ClassVar[str] = "security.module"
+
+
+class KeyModuleAwayError(SecurityError, TransientError):
+    """A hardware module does not answer, or not sensibly."""
+
+    code: ClassVar[str] = "security.module_away"
 
 
 class CertificateError(SecurityError, InvalidError):
