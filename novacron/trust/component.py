@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import trio
 
@@ -38,7 +38,9 @@ from novacron.trust.messages import (
     pack,
     unpack_state,
 )
-from novacron.trust.renewal import Renewal
+
+if TYPE_CHECKING:
+    from novacron.trust.renewal import Renewal
 
 logger = logging.getLogger("novacron.trust")
 
@@ -69,15 +71,13 @@ class Trust(ObservableComponent):
         self._network = network
         self._node = node
         self._issuers: set[str] = set()
-        self._renewal = Renewal(security, network, self._issuers)
-        self._issues = False
+        self._renewal: Renewal | None = None
         self._pulling = trio.Lock()
         self._nursery: trio.Nursery | None = None
         self._failure = ""
 
     async def initialize(self, nursery: trio.Nursery) -> None:
         self._issuers.clear()
-        self._issues = await trio.to_thread.run_sync(lambda: self._security.issuer().present)
         await nursery.start(self._live)
         for method, handler in self._handlers().items():
             self._network.register_handler(method, handler)
@@ -87,7 +87,8 @@ class Trust(ObservableComponent):
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._meet)
             self._nursery.start_soon(self._watch)
-            self._nursery.start_soon(self._renewal.run)
+            if self._security.certificates.joined is not None:
+                self._nursery.start_soon(self._renew_in_time)
             task_status.started()
 
     async def shutdown(self) -> None:
@@ -102,8 +103,23 @@ class Trust(ObservableComponent):
             STATE: self._hear_state,
             REVOKED: self._give_list,
             AUTHORITY: self._give_authority,
-            SIGN: self._renewal.answer,
+            SIGN: self._sign,
         }
+
+    def _renewing(self) -> Renewal:
+        """Imported when it is needed: by a joined node in the background, by others perhaps never."""
+        if self._renewal is None:
+            from novacron.trust.renewal import Renewal
+
+            self._renewal = Renewal(self._security, self._network, self._issuers)
+        return self._renewal
+
+    async def _renew_in_time(self) -> None:
+        await trio.to_thread.run_sync(self._renewing)
+        await self._renewing().run()
+
+    async def _sign(self, session: PeerSession, body: bytes) -> bytes:
+        return await self._renewing().answer(session, body)
 
     async def renew(self) -> None:
         """Take a new certificate of this node into use now.
@@ -113,8 +129,8 @@ class Trust(ObservableComponent):
           SecurityError: it cannot be issued here.
         """
         if self._security.certificates.joined is not None:
-            await self._renewal.renew()
-        elif not self._issues:
+            await self._renewing().renew()
+        elif not self._security.certificates.holds_authority:
             raise SecurityError(
                 "the node's certificate is not renewed",
                 why="it comes from outside, as configured",
@@ -129,21 +145,23 @@ class Trust(ObservableComponent):
             return Health(HealthState.UNKNOWN, "not started")
         if self._failure:
             return Health(HealthState.DEGRADED, self._failure)
-        return self._renewal.health() or HEALTHY
+        renewal = self._renewal
+        return (renewal.health() if renewal is not None else None) or HEALTHY
 
     def statistics(self) -> Mapping[str, Any]:
         if self._nursery is None:
             return {}
         certificates = self._security.certificates
         current = certificates.revocations.current
+        renewal = self._renewal
         return {
             "authorities": list(certificates.authority_hashes()),
-            "issues": self._issues,
+            "issues": certificates.holds_authority,
             "issuers": sorted(self._issuers),
             "revocation_list": current.number,
             "revoked": len(current.entries),
-            "renewal_attempts": self._renewal.attempts,
-            "renewal_failure": self._renewal.failure or None,
+            "renewal_attempts": renewal.attempts if renewal is not None else 0,
+            "renewal_failure": (renewal.failure if renewal is not None else "") or None,
         }
 
     # --- What the two ends of a session know -----------------------------------------------------
@@ -152,7 +170,7 @@ class Trust(ObservableComponent):
         certificates = self._security.certificates
         return State(
             certificates.revocations.current.number,
-            self._issues,
+            certificates.holds_authority,
             int(certificates.material.ca_not_after),
         )
 
@@ -196,7 +214,8 @@ class Trust(ObservableComponent):
             self._issuers.add(session.node_id)
         else:
             self._issuers.discard(session.node_id)
-        self._renewal.met()
+        if self._renewal is not None:
+            self._renewal.met()
         mine = self._state()
         try:
             if state.number > mine.number:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from random import random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -21,8 +21,6 @@ from novacron.network import Network
 from novacron.network.session import PeerSession
 from novacron.security import Security, documents
 from novacron.security.errors import NotAuthorityError, RequestRefusedError
-from novacron.security.issuer import Grant
-from novacron.security.joined_material import JoinedMaterial
 from novacron.trust.errors import RenewalError
 from novacron.trust.messages import (
     SIGN,
@@ -33,6 +31,10 @@ from novacron.trust.messages import (
     unpack_sign,
     unpack_signed,
 )
+
+if TYPE_CHECKING:
+    from novacron.security.issuer import Grant
+    from novacron.security.joined_material import JoinedMaterial
 
 logger = logging.getLogger("novacron.trust")
 
@@ -170,8 +172,7 @@ class Renewal:
     async def answer(self, session: PeerSession, body: bytes) -> bytes:
         """Handles :data:`~novacron.trust.messages.SIGN`."""
         sign = unpack_sign(body)
-        issuer = self._security.issuer()
-        if await trio.to_thread.run_sync(lambda: issuer.present):
+        if self._security.certificates.holds_authority:
             try:
                 grant = await trio.to_thread.run_sync(self._issue, sign)
             except NovaCronError as exc:
