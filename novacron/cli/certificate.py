@@ -58,20 +58,66 @@ def register(subparsers: Subparsers) -> None:
         actions,
         "renew",
         "issue a new certificate",
-        "Issue a new key and certificate with the node's own authority. A running node takes them\n"
-        "into use within a minute, for new sessions.",
+        "Issue a new key and certificate with the node's own authority; a running node takes them\n"
+        "into use within a minute, for new sessions. A node that has joined another's authority\n"
+        "has a peer issue it, for which it must run.",
         [("novacron certificate renew", "after the clock was put right, for example")],
     )
     renew.set_defaults(run=renew_certificate)
+
+    listing = add_action(
+        actions,
+        "list",
+        "list what was issued to other nodes",
+        "List the certificates that this node's authority has issued to nodes that joined it, and\n"
+        "which of them are valid.",
+        [("novacron certificate list --json", "for scripts")],
+    )
+    listing.set_defaults(run=list_certificates)
+
+    revoke = add_action(
+        actions,
+        "revoke",
+        "make a node's certificates invalid, everywhere",
+        "Revoke every valid certificate of a node, or one by its serial: on the node that holds the\n"
+        "authority. A running node ends the sessions at once and tells its peers, which tell theirs;\n"
+        "one that is away learns of it when it meets any of them. It cannot be undone: a node that is\n"
+        "to come back joins again.",
+        [
+            (
+                "novacron certificate revoke 7d0c0c57 --reason key-compromise",
+                "a node that was stolen",
+            ),
+            ("novacron certificate revoke 4f1e…", "one certificate, by the serial of `list`"),
+        ],
+    )
+    revoke.add_argument(
+        "target", metavar="NODE|SERIAL", help="a node's id or its beginning, or a serial"
+    )
+    revoke.add_argument(
+        "--reason",
+        choices=(
+            "unspecified",
+            "key-compromise",
+            "superseded",
+            "cessation-of-operation",
+            "privilege-withdrawn",
+        ),
+        default="unspecified",
+        help="what others are told (RFC 5280)",
+    )
+    revoke.set_defaults(run=revoke_certificates)
 
 
 def show_certificate(args: argparse.Namespace) -> int:
     from novacron.errors import SecurityError
     from novacron.security import documents, inspection
+    from novacron.security.joined_material import read_joined
 
     node = StoredNode(args, change=False)
     settings = node.settings.security
     outside = settings.certificate is not None
+    joined = None if outside else read_joined(node.directory)
     path = Path(settings.certificate or node.directory.pki / "node.pem")
     ca_path = Path(settings.ca_certificate or node.directory.pki / "ca.pem")
     chain = inspection.load_certificates(read(path), str(path), "security.certificate")
@@ -103,7 +149,7 @@ def show_certificate(args: argparse.Namespace) -> int:
     found: dict[str, Any] = {
         "certificate": where,
         "authority": str(ca_path),
-        "own_authority": not outside,
+        "own_authority": not outside and joined is None,
         "node_id": inspection.node_name(chain[0]),
         "names": inspection.host_names(chain[0]),
         "serial": f"{chain[0].serial_number:x}",
@@ -132,6 +178,8 @@ def renew_certificate(args: argparse.Namespace) -> int:
             remedy="put a new one in its place; a running node takes it within a minute",
             key="security.certificate",
         )
+    if (node.directory.pki / "joined.json").exists():
+        return _renew_by_peers(args)
     names = certificate_names(
         settings.network.listen_address,
         settings.network.advertise_address,
@@ -147,6 +195,58 @@ def renew_certificate(args: argparse.Namespace) -> int:
         print(as_json(found))
     else:
         print(f"New certificate {found['serial']}, valid until {found['not_after']}.")
+    return 0
+
+
+def _renew_by_peers(args: argparse.Namespace) -> int:
+    from novacron.cli.client import NodeNotRunningError, client_for
+
+    args.address = args.token_file = args.ca_file = None
+    try:
+        client = client_for(args)
+    except NodeNotRunningError as exc:
+        raise NodeNotRunningError(
+            "cannot renew the certificate",
+            why="this node has joined another's authority, which it asks by way of its peers, and it "
+            "does not run",
+            remedy="start it; if its certificate has expired, join again: `novacron join`",
+        ) from exc
+    found = client.post("certificate/renew", None, "renew the certificate")
+    if args.json:
+        print(as_json(found))
+    else:
+        print(f"New certificate {found['serial']}, valid until {found['not_after']}.")
+    return 0
+
+
+def list_certificates(args: argparse.Namespace) -> int:
+    from novacron.cli.tables import table
+    from novacron.security.ledger import Ledger
+
+    node = StoredNode(args, change=False)
+    now = time.time()
+    found = [entry.describe(now) for entry in Ledger(node.directory).read()]
+    if args.json:
+        print(as_json({"certificates": found}))
+        return 0
+    columns = ("node_id", "serial", "state", "not_after", "names")
+    rows = [[entry[column] for column in columns] for entry in found]
+    print(table(columns, rows))
+    return 0
+
+
+def revoke_certificates(args: argparse.Namespace) -> int:
+    from novacron.trust.founding import open_issuer
+
+    node = StoredNode(args, change=True)
+    issuer = open_issuer(node.directory, node.settings, node.keyring)
+    node.record("certificate.revoke", f"certificate:{args.target[:64]}", reason=args.reason)
+    serials = issuer.revoke(args.target, args.reason)
+    if args.json:
+        print(as_json({"revoked": serials}))
+    else:
+        print(f"Revoked {', '.join(serials) if serials else 'nothing: none of them is valid'}.")
+        print("A running node ends their sessions within two seconds and tells the others.")
     return 0
 
 

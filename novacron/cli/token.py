@@ -248,11 +248,14 @@ def _check_arguments(args: argparse.Namespace) -> None:
 
 
 def _create_join_token(args: argparse.Namespace) -> int:
+    from novacron.security.inspection import key_hash
     from novacron.security.join_tokens import DEFAULT_TTL, JoinTokens
-    from novacron.trust.founding import prepare_for_joins
+    from novacron.trust.founding import in_the_way, open_issuer
 
     node = StoredNode(args, change=True)
-    authority, warnings = prepare_for_joins(node.directory, node.settings, node.keyring)
+    issuer = open_issuer(node.directory, node.settings, node.keyring)
+    authority = key_hash(issuer.authority.certificate().public_key())
+    warnings = in_the_way(node.settings)
     tokens = JoinTokens(node.directory)
     id, secret = tokens.create_blocking(args.name or "", args.ttl or DEFAULT_TTL, args.node_id)
     text = f"{secret}_{authority}"

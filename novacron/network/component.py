@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
 import trio
@@ -37,6 +37,7 @@ from novacron.protocol.events import Closed, Failed, SessionTimeoutError
 from novacron.protocol.party import LocalParty, local_party
 from novacron.protocol.states import Role
 from novacron.security import Security
+from novacron.security.errors import PeerRejectedError
 
 logger = logging.getLogger("novacron.network")
 
@@ -48,6 +49,14 @@ _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 GOODBYE_TIMEOUT: Final = 3.0
 """Seconds for a peer to answer a Goodbye before a session with nothing in flight is dropped: a
 dead peer must not hold up the stop of this node for all of boot.stop.drain."""
+
+
+MAX_SERIALS: Final = 4096
+"""Nodes of which it is remembered with which certificate they came last; a link may outlive their
+session."""
+
+ExpulsionWatcher = Callable[[str, NovaCronError], None]
+"""Is told a node's id, and why it is not served any more."""
 
 
 class Network(ObservableComponent, Component):
@@ -69,6 +78,8 @@ class Network(ObservableComponent, Component):
         self._settings = settings
         self._node = node
         self._handlers: dict[str, RequestHandler] = {}
+        self._watchers: list[ExpulsionWatcher] = []
+        self._serials: dict[str, str] = {}
         self._port = 0
         self._reset()
 
@@ -134,6 +145,32 @@ class Network(ObservableComponent, Component):
 
     def remove_handler(self, method: str) -> None:
         self._handlers.pop(method, None)
+
+    def watch_expulsions(self, watcher: ExpulsionWatcher) -> None:
+        """Have *watcher* called for each node that is not to be served any more, to end what it has
+        beside its session."""
+        self._watchers.append(watcher)
+
+    def unwatch_expulsions(self, watcher: ExpulsionWatcher) -> None:
+        """Harmless when repeated."""
+        if watcher in self._watchers:
+            self._watchers.remove(watcher)
+
+    def expel_revoked(self) -> list[tuple[str, NovaCronError]]:
+        """End at once the sessions of certificates that are revoked, and whatever else the nodes
+        have that last came with one of those; returns these nodes, and why."""
+        expelled: list[tuple[str, NovaCronError]] = []
+        for session in self._registry.all():
+            if self._revoked(session.serial):
+                session.expel(_revoked_error(session.node_id, session.serial))
+        for node_id, serial in list(self._serials.items()):
+            if self._revoked(serial):
+                del self._serials[node_id]
+                error = _revoked_error(node_id, serial)
+                expelled.append((node_id, error))
+                for watcher in list(self._watchers):
+                    watcher(node_id, error)
+        return expelled
 
     # The component contract ------------------------------------------------------------------
 
@@ -334,7 +371,13 @@ class Network(ObservableComponent, Component):
             await stream.aclose()
             raise
         return PeerSession(
-            stream, role, self._local, peer.node_id, self._handlers, started_at=started_at
+            stream,
+            role,
+            self._local,
+            peer.node_id,
+            self._handlers,
+            started_at=started_at,
+            serial=peer.serial,
         )
 
     async def _serve_dialled(self, session: PeerSession) -> None:
@@ -349,8 +392,18 @@ class Network(ObservableComponent, Component):
         assert self._contacts is not None
         self._contacts.learn(session, dialled)
         self._registry.add(session)
-        if self._stopping:
+        self._serials.pop(session.node_id, None)
+        self._serials[session.node_id] = session.serial
+        while len(self._serials) > MAX_SERIALS:
+            del self._serials[next(iter(self._serials))]
+        if self._revoked(session.serial):
+            # Revoked while the two shook hands.
+            self.expel_revoked()
+        elif self._stopping:
             session.leave(GoodbyeReason.STOPPING, "the node stops")
+
+    def _revoked(self, serial: str) -> bool:
+        return self._security.certificates.revocations.find(serial) is not None
 
     async def _serve(self, session: PeerSession) -> None:
         fields = {"peer": session.node_id, "role": str(session.role)}
@@ -365,6 +418,14 @@ class Network(ObservableComponent, Component):
         else:
             SESSIONS_ENDED.inc(outcome.reason)
             logger.warning("session lost: %s", outcome.error, extra=fields)
+
+
+def _revoked_error(node_id: str, serial: str) -> PeerRejectedError:
+    return PeerRejectedError(
+        f"node {node_id} is not served any more",
+        why=f"its certificate {serial} was revoked",
+        remedy="see the runbook certificate-revoked",
+    )
 
 
 def _dialable(bound: str) -> str:

@@ -39,6 +39,10 @@ class SessionRegistry:
     def __iter__(self) -> Iterator[PeerSession]:
         return iter(tuple(self._by_node.values()))
 
+    def all(self) -> list[PeerSession]:
+        """Those about to end as well."""
+        return list(self._all)
+
     def find(self, node_id: str) -> PeerSession | None:
         return self._by_node.get(node_id)
 

@@ -88,7 +88,7 @@ class PeerSession:
     stream, :meth:`close` does where it never came to that.
 
     Args:
-      certified_id: the node the peer's certificate was issued for.
+      certified_id: the node the peer's certificate was issued for; *serial* is that one's.
       handlers: what peers may ask for, by method; may change while the session runs.
       started_at: on Trio's clock, when the connection was made; the time for the handshake
         counts from there.
@@ -103,10 +103,13 @@ class PeerSession:
         handlers: Mapping[str, RequestHandler],
         *,
         started_at: float,
+        serial: str = "",
     ) -> None:
         self.role = role
         self.stream = stream
         self.certified_id = certified_id
+        self.serial = serial
+        """Of the peer's certificate, hexadecimal."""
         self.machine = SessionMachine(role, local, certified_id=certified_id, now=started_at)
         self.opened_at = started_at
         self.seed_name: str | None = None
@@ -216,6 +219,11 @@ class PeerSession:
     def abort(self) -> None:
         """End the session without waiting for the peer; :meth:`run` returns soon."""
         self._end(Failed("closed", ConnectionLostError("the session was closed here")))
+
+    def expel(self, error: NovaCronError) -> None:
+        """End the session at once: the peer is not trusted any more."""
+        lost = ConnectionLostError("the session was ended here", why=str(error))
+        self._end(Failed("revoked", lost))
 
     def leave(self, reason: GoodbyeReason, message: str) -> None:
         """Say Goodbye; the session ends when what is in flight is answered. Does not wait."""

@@ -194,12 +194,10 @@ class Authority:
         """
         try:
             data = self.path.read_bytes()
-            if not self.key_path.exists():
-                raise FileNotFoundError
         except FileNotFoundError as exc:
             raise NotAuthorityError(
                 "this node cannot issue certificates",
-                why=f"there is no authority's key {self.key_path}",
+                why=f"there is no authority {self.path}",
                 remedy="do this on the node where `novacron pki init` was run",
             ) from exc
         except OSError as exc:

@@ -195,6 +195,11 @@ class Certificates:
         return self._material
 
     @property
+    def holds_authority(self) -> bool:
+        """Whether this node holds the key of the authority it trusts, and may issue to others."""
+        return self._source is not None and self._source.own
+
+    @property
     def joined(self) -> JoinedMaterial | None:
         """What renews this node's certificate, where it has joined another node's authority."""
         source = self._source

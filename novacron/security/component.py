@@ -46,7 +46,6 @@ from novacron.security.errors import (
     StorageFailedError,
     storage_failure,
 )
-from novacron.security.join_tokens import JoinTokens
 from novacron.security.keyring import Keyring
 from novacron.security.module_options import ModuleOptions
 from novacron.security.names import certificate_names
@@ -54,6 +53,7 @@ from novacron.security.tokens import Tokens
 
 if TYPE_CHECKING:
     from novacron.security.issuer import Issuer
+    from novacron.security.join_tokens import JoinTokens
 
 UPKEEP_INTERVAL = 3600.0
 """Seconds between looks at what has to be renewed. Windows are days wide; an hour keeps the record
@@ -115,7 +115,7 @@ class Security(ObservableComponent, ReloadableComponent):
             now=now,
         )
         self.tokens = Tokens(directory, now=now)
-        self.join_tokens = JoinTokens(directory, now=now)
+        self._join_tokens: JoinTokens | None = None
         self.audit = AuditLog(
             directory, settings.audit_max_bytes, settings.audit_on_failure, now=now
         )
@@ -153,6 +153,15 @@ class Security(ObservableComponent, ReloadableComponent):
     def now(self) -> float:
         """Seconds since the epoch, as everything here sees it."""
         return self._now()
+
+    @property
+    def join_tokens(self) -> JoinTokens:
+        """What this node has given out to others; a boot needs none of it."""
+        if self._join_tokens is None:
+            from novacron.security.join_tokens import JoinTokens
+
+            self._join_tokens = JoinTokens(self._directory, now=self._now)
+        return self._join_tokens
 
     def issuer(self) -> Issuer:
         """What issues and revokes, on the node that holds the authority's key; elsewhere each of its

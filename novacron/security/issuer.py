@@ -28,16 +28,17 @@ from novacron.security.join_tokens import JoinTokens
 from novacron.security.keyring import Keyring
 from novacron.security.ledger import Issued, Ledger
 from novacron.security.requests import LOOPBACK, Request, check_request
-from novacron.security.revocations import MOST_ENTRIES, RevocationList, Revocations, Revoked
+from novacron.security.revocations import MOST_ENTRIES, Revocations, Revoked
 
 if TYPE_CHECKING:
     from cryptography import x509
 
-MOST_LIVE = 8
-"""Valid certificates of one node. One that renews more often than it must is stopped here, before
-it fills the list."""
+MOST_A_DAY = 12
+"""Certificates for one node in a day. One that renews more often than it must is slowed down here,
+before it fills the list."""
 MOST_ISSUED = 20_000
 """Entries of the ledger, 1.5 KiB each and rewritten with each new one."""
+_ATTEMPTS = 3
 _LONGEST_VALIDITY = 825 * 86400.0
 """Seconds; the most that security.certificate_days allows."""
 _REASONS = {
@@ -66,6 +67,15 @@ class Grant(Record):
     """Names that were asked for and are another node's."""
 
 
+def holds_authority(directory: DataDirectory, settings: SecuritySettings) -> bool:
+    """Whether the node holds an authority that others join. Costs two ``stat``."""
+    return (
+        settings.certificate is None
+        and (directory.pki / "ca.key").exists()
+        and not (directory.pki / "joined.json").exists()
+    )
+
+
 class Issuer:
     """For the node *node_id*. Every method raises NotAuthorityError where it holds no authority."""
 
@@ -91,12 +101,8 @@ class Issuer:
 
     @property
     def present(self) -> bool:
-        """Whether this node holds an authority that others join. Costs a few ``stat``."""
-        return (
-            self._settings.certificate is None
-            and self.authority.key_path.exists()
-            and not (self._directory.pki / "joined.json").exists()
-        )
+        """See :func:`holds_authority`."""
+        return holds_authority(self._directory, self._settings)
 
     # --- Issue ----------------------------------------------------------------------------------
 
@@ -132,8 +138,8 @@ class Issuer:
 
     def renew(self, node_id: str, serial: str, request: bytes) -> Grant:
         """A new certificate for node *node_id*, which has shown that it is that node with the
-        certificate of the *serial*. A node that asks again with a key it has a fresh certificate
-        for gets that one.
+        certificate of the *serial*. Each renewal is for a new key: for one that has a certificate
+        the answer is that one, so that a request which somebody repeats costs nothing.
 
         Raises:
           RequestRefusedError: of the request, or the certificate it was shown with is revoked.
@@ -156,7 +162,7 @@ class Issuer:
                 )
             self._check_key(asked, entries)
             for entry in reversed(entries):
-                if entry.key == asked.key_hash and entry.live(now) and entry.issued > now - 3600:
+                if entry.key == asked.key_hash and entry.live(now):
                     return self._grant(entry, asked)
             self._check_room(asked, entries)
             return self._issue(asked, entries, None)
@@ -214,15 +220,19 @@ class Issuer:
                 )
 
     def _check_room(self, asked: Request, entries: Sequence[Issued]) -> None:
-        now = self._now()
-        live = sum(entry.node_id == asked.node_id and entry.live(now) for entry in entries)
-        if live >= MOST_LIVE or len(entries) >= MOST_ISSUED:
+        yesterday = self._now() - 86400.0
+        lately = sum(
+            entry.node_id == asked.node_id and entry.issued > yesterday for entry in entries
+        )
+        if lately >= MOST_A_DAY or len(entries) >= MOST_ISSUED:
             raise TokenLimitError(
                 "no more certificates are issued",
-                why=f"node {asked.node_id} has {live} valid ones"
-                if live >= MOST_LIVE
+                why=f"node {asked.node_id} has had {lately} in the last 24 hours"
+                if lately >= MOST_A_DAY
                 else f"there are {len(entries)} on record",
-                remedy="revoke those that are not needed: `novacron certificate list`",
+                remedy="find out why it asks so often"
+                if lately >= MOST_A_DAY
+                else "wait until some have expired for 30 days",
             )
 
     def _issue(self, asked: Request, entries: list[Issued], token: str | None) -> Grant:
@@ -300,7 +310,7 @@ class Issuer:
           TokenNotFoundError: nothing was issued to such a node, nor with such a serial.
           JoinConflictError: it is this node's own.
           RevocationListError: the list is full.
-          StorageFailedError: the disk refuses; nothing is revoked.
+          StorageFailedError: the disk refuses; repeat it, since some may know already.
         """
         self._check_present()
         target = target.lower().replace(":", "")
@@ -313,13 +323,10 @@ class Issuer:
                 else entry
                 for entry in entries
             ]
-            listed = self._kept(marked)
-            for serial in chosen:
-                listed.setdefault(serial, Revoked(now, _REASONS[reason]))
-            # The list is what others believe. Cut short after it, the next revocation, or looking at
-            # what was issued, still finds the mark missing and the list knows better.
-            self._publish(listed)
+            # The mark first: from then on no renewal is granted, and a command that is cut short
+            # here is simply repeated.
             self.ledger.write(marked)
+            self._publish(chosen, marked, _REASONS[reason])
             return sorted(chosen)
 
     def _chosen(self, target: str, entries: Sequence[Issued]) -> set[str]:
@@ -376,7 +383,21 @@ class Issuer:
             if ends.get(serial, each.at + _LONGEST_VALIDITY) > horizon
         }
 
-    def _publish(self, listed: dict[str, Revoked]) -> RevocationList:
+    def _publish(self, chosen: set[str], marked: Sequence[Issued], reason: str) -> None:
+        for _ in range(_ATTEMPTS):
+            listed = self._kept(marked)
+            for serial in chosen:
+                listed.setdefault(serial, Revoked(self._now(), reason))
+            if self._revocations.offer_blocking(self._signed_list(listed)):
+                return
+            # A peer has told this node of a newer list meanwhile: this one goes on from that.
+        raise RevocationListError(
+            "cannot revoke a certificate",
+            why="the list is replaced by others all the time",
+            remedy="run the same command again",
+        )
+
+    def _signed_list(self, listed: dict[str, Revoked]) -> bytes:
         from datetime import UTC, datetime
 
         from cryptography import x509
@@ -412,5 +433,4 @@ class Issuer:
                     x509.CRLReason(x509.ReasonFlags(each.reason)), critical=False
                 )
             builder = builder.add_revoked_certificate(entry.build())
-        self._revocations.offer_blocking(self.authority.sign_list(builder))
-        return self._revocations.current
+        return self.authority.sign_list(builder)

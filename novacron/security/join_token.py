@@ -103,6 +103,7 @@ class JoinToken(Record):
             "id": self.id,
             "name": self.name,
             "role": "node",
+            "resources": [],
             "created": documents.to_text(self.created),
             "expires": documents.to_text(self.expires),
             "state": self.state(now),

@@ -43,6 +43,10 @@ class Joined(Record):
     """Names that were asked for and are another node's; asking again would change nothing."""
     names: tuple[str, ...] = ()
     """Names beyond those of the configuration, from ``novacron join --names``."""
+    token: str = ""
+    """Id of the join token: the same command once more has nothing left to do."""
+    peer: str = ""
+    """``host:port`` of the peer listener of the authority's node; empty where it did not say."""
 
     def encode(self) -> bytes:
         return documents.encode({"version": 1, **self._asdict()})
@@ -63,6 +67,8 @@ def read_joined(directory: DataDirectory) -> Joined | None:
             str(body["source"]),
             tuple(str(name) for name in body["left_out"]),
             tuple(str(name) for name in body["names"]),
+            str(body["token"]),
+            str(body["peer"]),
         )
     except FileNotFoundError:
         return None
@@ -178,6 +184,20 @@ class JoinedMaterial(MaterialSource):
             write_durably(self.path, key + certificate, mode=0o600)
         except OSError as exc:
             raise storage_failure("write", self.path, exc) from exc
+
+    def leave_out(self, names: Sequence[str]) -> None:
+        """Remember that *names* are another node's, so that they are not asked for again and again.
+
+        Raises:
+          StorageFailedError: the disk refuses.
+        """
+        joined = self.joined._replace(left_out=tuple(names))
+        path = self.directory.pki / "joined.json"
+        try:
+            write_durably(path, joined.encode(), mode=0o600)
+        except OSError as exc:
+            raise storage_failure("write", path, exc) from exc
+        self.joined = joined
 
     def install_authority(self, data: bytes) -> bool:
         """Take over a renewed certificate of the authority (PEM): the same key, a later end. Returns

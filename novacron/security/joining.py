@@ -29,6 +29,8 @@ class Asked(Record):
     """Hash of the authority's key, from the token."""
     key: str
     """The private key, PEM."""
+    token: str = ""
+    """Id of the join token it is shown with."""
 
 
 class Granted(Record):
@@ -43,7 +45,8 @@ class Granted(Record):
     since: float
     left_out: tuple[str, ...]
     names: tuple[str, ...]
-    """See :class:`~novacron.security.joined_material.Joined`."""
+    """This and the next: see :class:`~novacron.security.joined_material.Joined`."""
+    peer: str = ""
 
 
 def journal(directory: DataDirectory) -> Path:
@@ -105,7 +108,13 @@ def finish(directory: DataDirectory) -> bool:
         return False
     register(granted.asked.key)
     joined = Joined(
-        granted.asked.authority, granted.since, granted.source, granted.left_out, granted.names
+        granted.asked.authority,
+        granted.since,
+        granted.source,
+        granted.left_out,
+        granted.names,
+        granted.asked.token,
+        granted.peer,
     )
     pki = directory.pki
     new = {

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from novacron.boot.lock import DataDirectoryLock
 from novacron.config.schema import Settings
 from novacron.data_directory import DataDirectory
+from novacron.environment.identity import decode_identity
 from novacron.security.authority import Authority
 from novacron.security.errors import NotAuthorityError
 from novacron.security.inspection import authority_name, key_hash, load_certificates
-from novacron.security.issuer import Issuer
+from novacron.security.issuer import Issuer, holds_authority
 from novacron.security.join_tokens import JoinTokens
 from novacron.security.keyring import Keyring
 from novacron.security.revocations import Revocations
@@ -79,38 +80,47 @@ def _check_name(certificate: object, name: str) -> None:
         )
 
 
-def prepare_for_joins(
+def open_issuer(
     directory: DataDirectory, settings: Settings, keyring: Callable[[], Keyring]
-) -> tuple[str, list[str]]:
-    """The hash of this node's authority, for a join token; and what will be in the way of whoever
-    uses it. Blocks.
+) -> Issuer:
+    """What issues and revokes, for a command beside or without the running node. Blocks.
+
+    Args:
+      keyring: Opens it; asked only where there is an authority.
 
     Raises:
-      NotAuthorityError: this node has none.
-      CertificateError, KeyringError, StorageFailedError: of what is there.
+      NotAuthorityError: this node holds no authority.
+      KeyringError, CertificateError, StorageFailedError: of what is there.
     """
+    if not holds_authority(directory, settings.security):
+        raise NotAuthorityError(
+            "this node issues and revokes nothing",
+            why="it does not hold an authority's key",
+            remedy="do this on the node where `novacron pki init` was run; `novacron pki show` tells "
+            "which authority this one trusts",
+        )
+    revocations = Revocations(directory)
     issuer = Issuer(
         directory,
         settings.security,
         keyring(),
         JoinTokens(directory),
-        Revocations(directory),
-        "",
+        revocations,
+        str(decode_identity(directory.identity.read_bytes())),
     )
-    if not issuer.present:
-        raise NotAuthorityError(
-            "this node lets nobody join",
-            why="it does not hold an authority's key",
-            remedy="make the token on the node where `novacron pki init` was run; `novacron pki "
-            "show` tells which authority this one trusts",
-        )
-    warnings = []
+    root = issuer.authority.certificate()
+    revocations.open_blocking((key_hash(root.public_key()),), lambda: (root,))
+    return issuer
+
+
+def in_the_way(settings: Settings) -> list[str]:
+    """What will keep others from joining this node, as sentences for the operator."""
     api = settings.api
     loopback = api.listen_address in ("localhost", "::1") or api.listen_address.startswith("127.")
     if api.tls == "off" or (api.tls == "auto" and loopback):
-        warnings.append(
+        return [
             "nobody can join yet: the REST interface has no TLS"
             + (" and listens on loopback alone" if loopback else "")
             + "; set api.listen_address to an address that others reach, or api.tls to on"
-        )
-    return key_hash(issuer.authority.certificate().public_key()), warnings
+        ]
+    return []

@@ -86,8 +86,12 @@ def join(
     lock = DataDirectoryLock(directory, "novacron join")
     try:
         make_directories(directory)
+        had_authority = (directory.pki / "ca.key").exists()
         joining.finish(directory)
-        set_aside = _check_life(directory, token.authority, force)
+        done = _already(directory, token, now())
+        if done is not None:
+            return done._replace(set_aside=had_authority)
+        _check_life(directory, token.authority, force, now())
         node_id = identity(directory, settings.system.node_id, now())
         wanted = certificate_names(
             settings.network.listen_address,
@@ -95,26 +99,45 @@ def join(
             settings.api.listen_address,
         )
         every = tuple(dict.fromkeys((*wanted, *(name.lower() for name in names))))[:MOST_NAMES]
-        asked = _asked(directory, node_id, token.authority)
+        asked = _asked(directory, node_id, token)
         key = inspection.load_private_key(asked.key.encode(), str(joining.journal(directory)), "")
         request = make_request(key, node_id, every)  # type: ignore[arg-type]
         answer, authority = ask(*address, token, request, now=now)
-        where = _written(*address)
-        granted, certificate = _granted(asked, answer, authority, where, tuple(names), now())
+        granted = _granted(asked, answer, authority, address, tuple(names), now())
         joining.write_granted(directory, granted)
         joining.finish(directory)
+        done = _already(directory, token, now())
+        assert done is not None
+        return done._replace(
+            set_aside=had_authority, clocks_apart=_clocks_apart(answer.get("time"), now())
+        )
     finally:
         lock.release()
+
+
+def _already(directory: DataDirectory, token: JoinTokenText, now: float) -> Outcome | None:
+    """What has come of a join with *token*, where that has happened and is of use still."""
+    joined = read_joined(directory)
+    if joined is None or (joined.token, joined.authority) != (token.id, token.authority):
+        return None
+    path = directory.pki / "node.pem"
+    try:
+        certificate = inspection.load_certificates(path.read_bytes(), str(path), "")[0]
+    except (OSError, CertificateError):
+        return None
+    not_after = certificate.not_valid_after_utc.timestamp()
+    if now >= not_after:
+        return None
     return Outcome(
-        node_id,
-        token.authority,
+        inspection.node_name(certificate) or "",
+        joined.authority,
         f"{certificate.serial_number:x}",
-        certificate.not_valid_after_utc.timestamp(),
+        not_after,
         tuple(inspection.host_names(certificate)),
-        granted.left_out,
-        _peer(str(answer.get("peer") or ""), address[0]),
-        set_aside,
-        _clocks_apart(answer.get("time"), now()),
+        joined.left_out,
+        joined.peer,
+        False,
+        None,
     )
 
 
@@ -132,8 +155,7 @@ def make_directories(directory: DataDirectory) -> None:
     fsync_directory(directory.root)
 
 
-def _check_life(directory: DataDirectory, authority: str, force: bool) -> bool:
-    """Whether an own authority will be set aside."""
+def _check_life(directory: DataDirectory, authority: str, force: bool, now: float) -> None:
     joined = read_joined(directory)
     if joined is not None and joined.authority != authority and not force:
         raise LivedNodeError(
@@ -143,8 +165,7 @@ def _check_life(directory: DataDirectory, authority: str, force: bool) -> bool:
             remedy="add --force to leave that cluster; its nodes will not know this one any more",
         )
     if not (directory.pki / "ca.key").exists():
-        return False
-    now = time.time()
+        return
     others = {entry.node_id for entry in Ledger(directory).read() if entry.live(now)}
     if others and not force:
         raise LivedNodeError(
@@ -154,7 +175,6 @@ def _check_life(directory: DataDirectory, authority: str, force: bool) -> bool:
             remedy="have the other machines join this one instead; or add --force, which sets the "
             "authority aside in quarantine/",
         )
-    return True
 
 
 def identity(directory: DataDirectory, configured: str | None, now: float) -> str:
@@ -194,12 +214,15 @@ def identity(directory: DataDirectory, configured: str | None, now: float) -> st
     return stored
 
 
-def _asked(directory: DataDirectory, node_id: str, authority: str) -> Asked:
+def _asked(directory: DataDirectory, node_id: str, token: JoinTokenText) -> Asked:
     """The key to ask with: that of an attempt that was cut short, or a new one, which is on disk
     before anybody hears of it."""
     found = joining.read_asked(directory)
-    if found is not None and (found.node_id, found.authority) == (node_id, authority):
-        return found
+    if found is not None and (found.node_id, found.authority) == (node_id, token.authority):
+        asked = found._replace(token=token.id)
+        if asked != found:
+            joining.write_asked(directory, asked)
+        return asked
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -208,7 +231,7 @@ def _asked(directory: DataDirectory, node_id: str, authority: str) -> Asked:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    asked = Asked(node_id, authority, key.decode())
+    asked = Asked(node_id, token.authority, key.decode(), token.id)
     joining.write_asked(directory, asked)
     return asked
 
@@ -217,11 +240,12 @@ def _granted(
     asked: Asked,
     answer: dict[str, Any],
     authority: Any,
-    where: str,
+    address: tuple[str, int],
     names: tuple[str, ...],
     now: float,
-) -> tuple[Granted, Any]:
+) -> Granted:
     """What was granted, none of it believed before it was held against the token and the key."""
+    where = _written(*address)
     try:
         certificate, offered = str(answer["certificate"]), str(answer["authority"])
         revocations = str(answer["revocations"])
@@ -237,7 +261,7 @@ def _granted(
         for root in inspection.load_certificates(offered.encode(), f"the authority of {where}", "")
         if inspection.key_hash(root.public_key()) == asked.authority
     ] or [authority]
-    checked = check_granted(
+    check_granted(
         certificate.encode(),
         asked.key.encode(),
         roots,
@@ -250,7 +274,8 @@ def _granted(
     from cryptography.hazmat.primitives.serialization import Encoding
 
     pem = "".join(root.public_bytes(Encoding.PEM).decode() for root in roots)
-    return Granted(asked, certificate, pem, revocations, where, now, left_out, names), checked
+    peer = _peer(str(answer.get("peer") or ""), address[0])
+    return Granted(asked, certificate, pem, revocations, where, now, left_out, names, peer)
 
 
 def _written(host: str, port: int) -> str:

@@ -61,6 +61,10 @@ ALLOWED_BLOCKING = {
     ("novacron/security/key_module.py", "subprocess.Popen"): IN_A_WORKER,
     ("novacron/network/tcp_tls.py", "socket.getaddrinfo"): NUMERIC,
     ("novacron/cli/watching.py", "time.sleep"): "a command has no event loop",
+    (
+        "novacron/trust/authority_client.py",
+        "socket.create_connection",
+    ): "a command has no event loop",
     ("novacron/cli/mode.py", "time.sleep"): "a command has no event loop",
 }
 

@@ -78,8 +78,19 @@ class Authority:
 
 
 class Identity:
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, serial: str = "") -> None:
         self.node_id = node
+        self.serial = serial
+
+
+class Revocations:
+    """What a test has revoked, by serial."""
+
+    def __init__(self) -> None:
+        self.serials: set[str] = set()
+
+    def find(self, serial: str) -> str | None:
+        return serial if serial in self.serials else None
 
 
 class Certificates:
@@ -88,6 +99,7 @@ class Certificates:
     ) -> None:
         self.authority = authority
         self.paths = authority.issue(node, expired=expired, named=named)
+        self.revocations = Revocations()
         self._server = self._context(ssl.PROTOCOL_TLS_SERVER)
         self._client = self._context(ssl.PROTOCOL_TLS_CLIENT)
 
@@ -120,7 +132,7 @@ class Certificates:
         except x509.ExtensionNotFound:
             raise RejectedError("the certificate names no node") from None
         (uri,) = names.value.get_values_for_type(x509.UniformResourceIdentifier)
-        return Identity(uri.removeprefix(NODE_URI))
+        return Identity(uri.removeprefix(NODE_URI), f"{certificate.serial_number:x}")
 
 
 class Audit:

@@ -172,3 +172,7 @@ def no_link(peer: str, exc: NetworkError) -> DwcpError:
     if status is not None:
         return LinkRefusedError(f"node {peer} does not want a link", why=exc.why)
     return PeerUnreachableError(f"no link with node {peer}", why=str(exc))
+
+
+def started_again() -> LinkLostError:
+    return LinkLostError("the link was lost", why="the other node was started again")

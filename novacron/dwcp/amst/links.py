@@ -26,6 +26,7 @@ from novacron.dwcp.amst.errors import (
     LinkRefusedError,
     PeerUnreachableError,
     no_link,
+    started_again,
 )
 from novacron.dwcp.amst.link_entry import LinkEntry
 from novacron.dwcp.amst.messages import from_wire, pack, unpack
@@ -198,9 +199,8 @@ class Links:
     async def aclose(self) -> None:
         """End every link. Harmless when repeated."""
         self._closed = True
-        self._network.remove_handler("amst.link")
-        self._network.remove_handler("amst.close")
-        self._network.remove_handler("amst.rdma")
+        for method in ("amst.link", "amst.close", "amst.rdma"):
+            self._network.remove_handler(method)
         for entry in list(self._by_id.values()):
             entry.keeper.end(LinkLostError("the link was closed", why="the node stops"))
         for entry in list(self._by_id.values()):
@@ -340,7 +340,7 @@ class Links:
         entry = LinkEntry(peer, boot_id, agreement, keeper, asked=initiator)
         old = self._by_peer.get(peer)
         if old is not None:
-            old.keeper.end(_started_again())
+            old.keeper.end(started_again())
         self._by_peer[peer] = entry
         self._by_id[agreement.link_id] = entry
         LINKS_OPENED.inc(str(agreement.version), "initiator" if initiator else "acceptor")
@@ -468,7 +468,13 @@ class Links:
         not wait for its time to run out."""
         entry = self._by_peer.get(session.node_id)
         if entry is not None and not self._current(entry, session):
-            entry.keeper.end(_started_again())
+            entry.keeper.end(started_again())
+
+    def expel(self, peer: str, error: NovaCronError) -> None:
+        """End the link with a node that is not to be served any more."""
+        entry = self._by_peer.get(peer)
+        if entry is not None:
+            entry.keeper.end(LinkLostError("the link was closed", why=str(error)))
 
     async def _tell_closed(self, entry: LinkEntry, why: str) -> None:
         session = self._network.session(entry.peer)
@@ -492,7 +498,3 @@ class Links:
         versions = [entry.agreement.version for entry in self._by_id.values()]
         for version in (negotiation.V1, negotiation.V3):
             LINKS.set(versions.count(version), str(version))
-
-
-def _started_again() -> LinkLostError:
-    return LinkLostError("the link was lost", why="the other node was started again")

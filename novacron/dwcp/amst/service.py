@@ -139,6 +139,7 @@ class Amst:
             mode_of=self._mode_of,
             acp=self._acp,
         )
+        self._network.watch_expulsions(links.expel)
         await links.start(nursery, listener.port)
         cut, why = find_cut()
         blocks = BlockLibrary(self._directory.root / "dwcp" / "blocks", self._encoding, cut, why)
@@ -211,6 +212,7 @@ class Amst:
         if self._transfers is not None:
             await self._transfers.stop()
         if self._links is not None:
+            self._network.unwatch_expulsions(self._links.expel)
             await self._links.aclose()
         if self._engine is not None:
             await self._engine.aclose()

@@ -1,0 +1,1 @@
+"""Joining, renewal and revocation."""
