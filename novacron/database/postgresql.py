@@ -44,9 +44,11 @@ from novacron.database.postgresql_dial import dial
 from novacron.database.postgresql_errors import (
     ConflictingTransactionsError,
     ConnectionLostError,
+    SchemaChangedError,
     lost,
     map_result,
     outcome_unknown,
+    schema_changed,
     timed_out,
 )
 from novacron.database.postgresql_parameters import Bound, bind
@@ -83,7 +85,12 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.25
 met once must not meet again."""
 
 ROLLBACK = Step(Bound(b"ROLLBACK"))
-_REPEATABLE = (ConflictingTransactionsError, ConnectionLostError, DatabaseReadOnlyError)
+_REPEATABLE = (
+    ConflictingTransactionsError,
+    ConnectionLostError,
+    SchemaChangedError,
+    DatabaseReadOnlyError,
+)
 
 
 class PostgresqlStore:
@@ -157,11 +164,21 @@ class PostgresqlStore:
     async def execute(
         self, sql: str, parameters: Parameters | None = None, *, within: float | None = None
     ) -> int:
+        answer = await self._write(Step(bind(sql, parameters)), within)
+        return answer.changed
+
+    async def execute_for_row(
+        self, sql: str, parameters: Parameters | None = None, *, within: float | None = None
+    ) -> Row | None:
+        """Run one changing statement as :meth:`execute` does; the first row it returns."""
+        answer = await self._write(Step(bind(sql, parameters), 1, first=True), within)
+        return answer.rows[0] if answer.rows else None
+
+    async def _write(self, step: Step, within: float | None) -> Answer:
         seconds = self.seconds(within)
-        step = Step(bind(sql, parameters))
         mode = self._mode(self._writing, seconds)
 
-        async def once(deadline: float) -> int:
+        async def once(deadline: float) -> Answer:
             if not self._turns.share_nowait():
                 await self._wait_for_turn(self._turns.share, deadline)
             try:
@@ -171,7 +188,7 @@ class PostgresqlStore:
                         connection, [step], deadline, mode, within=seconds, commits=True
                     )
                     await self._check_idle(connection)
-                    return answer.changed
+                    return answer
                 finally:
                     self.pool.give_back(connection)
             finally:
@@ -304,6 +321,8 @@ class PostgresqlStore:
             if reading:
                 await trio.lowlevel.checkpoint_if_cancelled()
             raise lost(connection.where, error.why) from error
+        if answer.stale:
+            raise schema_changed()
         if answer.error is not None:
             mapped = map_result(answer.error, connection.where, reading=reading, within=within)
             if isinstance(mapped, DatabaseReadOnlyError):

@@ -44,6 +44,7 @@ _TUPLES, _CHUNK = int(pq.ExecStatus.TUPLES_OK), int(pq.ExecStatus.TUPLES_CHUNK)
 _OK = int(pq.ExecStatus.COMMAND_OK)
 _SYNC = int(pq.ExecStatus.PIPELINE_SYNC)
 _ABORTED = int(pq.ExecStatus.PIPELINE_ABORTED)
+_FAILED = int(pq.PipelineStatus.ABORTED)
 _CHANGES = (b"INSERT", b"UPDATE", b"DELETE", b"MERGE")
 _FAILURES = (int(pq.ExecStatus.FATAL_ERROR), int(pq.ExecStatus.NONFATAL_ERROR))
 
@@ -134,7 +135,7 @@ _WRITING = b"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZ
 class Answer:
     """What became of the statements of one exchange."""
 
-    __slots__ = ("changed", "error", "overflow", "rows", "tag")
+    __slots__ = ("changed", "error", "overflow", "rows", "stale", "tag")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
@@ -145,17 +146,20 @@ class Answer:
         """The command tag of the last statement that ended well."""
         self.error: pq.abc.PGresult | None = None
         """The first failure."""
+        self.stale = False
+        """Whether it failed for a prepared statement whose tables have changed since."""
 
 
 class _Expected:
     """An answer that is still to come."""
 
-    __slots__ = ("first", "key", "name", "rows", "setting", "started")
+    __slots__ = ("first", "kept", "key", "name", "rows", "setting", "started")
 
     def __init__(
         self, rows: int, first: bool = False, key: _Key | None = None, name: bytes = b""
     ) -> None:
         self.first = first
+        self.kept = 0
         self.rows = rows
         """-1: a synchronisation point."""
         self.key = key
@@ -282,20 +286,20 @@ class Connection:
             answer.overflow, answer.error = True, None
         self.busy_since = None
         if answer.error is not None:
-            self._look_at_failure(answer.error)
+            self._look_at_failure(answer)
         return answer
 
-    def _look_at_failure(self, error: pq.abc.PGresult) -> None:
+    def _look_at_failure(self, answer: Answer) -> None:
+        error = answer.error
+        assert error is not None
         if is_fatal(error):
             self.close()
             raise LostError("the server ended the session", error)
         if sqlstate(error) == STALE_PLAN and self._prepared:
-            # The schema changed below a prepared statement: the next use prepares anew.
-            self._forget()
-
-    def _forget(self) -> None:
-        self._prepared.clear()
-        self._uses.clear()
+            # The next use prepares anew, under another name.
+            answer.stale = True
+            self._prepared.clear()
+            self._uses.clear()
 
     def _send(self, steps: Sequence[Step], mode: Mode | None) -> None:
         raw = self._raw
@@ -382,7 +386,8 @@ class Connection:
                 head = expected[0]
                 if not head.started:
                     head.started = True
-                    if head.rows > 0:
+                    # What comes after a failure has no rows, and takes no mode.
+                    if head.rows > 0 and raw.pipeline_status != _FAILED:
                         raw.set_chunked_rows_mode(min(head.rows + 1, CHUNK_ROWS))
                 while raw.is_busy():
                     await trio.lowlevel.wait_readable(self._descriptor)
@@ -415,10 +420,12 @@ class Connection:
         if status in (_TUPLES, _CHUNK):
             count = result.ntuples
             if count and head.rows > 0:
-                room = head.rows - len(answer.rows)
+                room = head.rows - head.kept
                 if room > 0:
                     self._transformer.set_pgresult(result)
-                    answer.rows += self._transformer.load_rows(0, min(count, room), tuple)
+                    rows = self._transformer.load_rows(0, min(count, room), tuple)
+                    head.kept += len(rows)
+                    answer.rows += rows
                 answer.overflow = count > room and not head.first
             if status == _TUPLES:
                 self._note_tag(result, answer)
