@@ -87,15 +87,23 @@ class Work:
                 found = await cache.get_or_load(f"key {key}", lambda: self.load(key))
                 self.truth.check(key, found, asked, "get_or_load")
 
+    async def look(self, reader: int) -> None:
+        """What never waits goes on where a read waits for Redis."""
+        for key in range(KEYS):
+            asked, found = now(), self.nodes[reader].cache.get_nowait(f"key {key}")
+            self.truth.check(key, found, asked, "look")
+
     async def load(self, key: int) -> bytes:
         version = self.truth.version[key]
         await trio.sleep(self.random.random() * 0.02)
         return b"%d" % version
 
-    async def keep_on(self, what: Callable[[int], Awaitable[None]], node: int) -> None:
+    async def keep_on(
+        self, what: Callable[[int], Awaitable[None]], node: int, pause: float
+    ) -> None:
         while True:
             await what(node)
-            await trio.sleep(self.random.random() * 0.01)
+            await trio.sleep(self.random.random() * pause)
 
 
 async def faults(server: RedisServer, proxies: list[Proxy], chance: random.Random) -> None:
@@ -125,13 +133,15 @@ async def faults(server: RedisServer, proxies: list[Proxy], chance: random.Rando
 
 
 @asynccontextmanager
-async def cluster(*, publishing: bool) -> AsyncIterator[tuple[RedisServer, list[Proxy], list[Node]]]:
+async def cluster(
+    *, publishing: bool, bound: float = BOUND, within: float = 0.15
+) -> AsyncIterator[tuple[RedisServer, list[Proxy], list[Node]]]:
     async with AsyncExitStack() as stack:
         server = stack.enter_context(RedisServer(durable=True))
         proxies = [stack.enter_context(Proxy(("127.0.0.1", server.port))) for _ in range(NODES)]
         prefix = new_prefix()
         nodes = [
-            Node(prefix, proxy.port, publishing=publishing, max_staleness=BOUND, timeout=0.15)
+            Node(prefix, proxy.port, publishing=publishing, max_staleness=bound, timeout=within)
             for proxy in proxies
         ]
         for node in nodes:
@@ -139,19 +149,21 @@ async def cluster(*, publishing: bool) -> AsyncIterator[tuple[RedisServer, list[
         yield server, proxies, nodes
 
 
-@pytest.mark.parametrize("seed", range(2))
+# With the longer one it is not a call that takes too long which puts memory in doubt: time does.
+@pytest.mark.parametrize(("seed", "within"), [(0, 0.15), (1, 1.0)])
 @pytest.mark.parametrize("publishing", [False, True], ids=["tracking", "pubsub"])
 async def test_no_node_serves_what_was_replaced_longer_ago_than_the_bound(
-    publishing: bool, seed: int
+    publishing: bool, seed: int, within: float
 ) -> None:
     with trio.fail_after(120):
-        async with cluster(publishing=publishing) as (server, proxies, nodes):
+        async with cluster(publishing=publishing, within=within) as (server, proxies, nodes):
             work = Work(nodes, seed)
             async with trio.open_nursery() as nursery:
                 for node in range(NODES):
-                    nursery.start_soon(work.keep_on, work.change, node)
+                    nursery.start_soon(work.keep_on, work.change, node, 0.05)
+                    nursery.start_soon(work.keep_on, work.look, node, 0.01)
                     for _ in range(3):
-                        nursery.start_soon(work.keep_on, work.read, node)
+                        nursery.start_soon(work.keep_on, work.read, node, 0.01)
                 await faults(server, proxies, random.Random(seed))
                 for node in nodes:
                     await node.wait_reading()
@@ -170,30 +182,31 @@ async def test_what_was_changed_while_redis_was_away_is_seen_by_all_when_it_is_b
     publishing: bool,
 ) -> None:
     """None of these changes was acknowledged; Redis comes back with the old values."""
+    bound = 1.5
     with trio.fail_after(60):
-        async with cluster(publishing=publishing) as (server, _proxies, nodes):
+        async with cluster(publishing=publishing, bound=bound) as (server, proxies, nodes):
             for key in range(3):
                 await nodes[0].cache.set(f"key {key}", b"old")
                 for node in nodes:
                     assert await node.cache.get(f"key {key}") == b"old"
             server.pause()
-            await nodes[0].cache.set("key 0", b"new")
-            await nodes[1].cache.delete("key 1")
-            assert not nodes[0].cache.shared
-            assert await nodes[0].cache.get("key 0") == b"new", "seen by the node itself at once"
             for node in nodes:
                 await node.wait_alone()
-            await trio.sleep(2 * BOUND)  # longer than a connection is given without an answer
+            await nodes[0].cache.set("key 0", b"new")
+            await nodes[0].cache.delete("key 1")
+            assert not nodes[0].cache.shared
+            assert await nodes[0].cache.get("key 0") == b"new", "seen by the node itself at once"
+            # The one that has something to say comes back after the others.
+            proxies[0].mode("silent")
             server.resume()
+            await trio.sleep(bound / 4)
+            proxies[0].mode("pass")
             seen: list[bytes | None] = []
-            async with trio.open_nursery() as nursery:
+            while not all(node.cache.reading for node in nodes):
                 for node in nodes:
-                    nursery.start_soon(node.wait_reading)
-                while not all(node.cache.reading for node in nodes):
-                    for node in nodes:
-                        if node.cache.reading:
-                            seen += [await node.cache.get("key 0"), await node.cache.get("key 1")]
-                    await trio.sleep(0.005)
+                    if node.cache.reading:
+                        seen += [await node.cache.get("key 0"), await node.cache.get("key 1")]
+                await trio.sleep(0.005)
             for node in nodes:
                 seen += [await node.cache.get("key 0"), await node.cache.get("key 1")]
                 assert await node.cache.get("key 2") == b"old", "and only that"
