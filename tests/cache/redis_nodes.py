@@ -70,10 +70,14 @@ class Node:
         assert link is not None
         return link
 
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Connect; the node lives in *nursery*."""
+        await nursery.start(_keep, self.keeper)
+
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[RedisCache]:
         async with trio.open_nursery() as nursery:
-            await nursery.start(_keep, self.keeper)
+            await self.start(nursery)
             yield self.cache
             nursery.cancel_scope.cancel()
 
@@ -116,3 +120,9 @@ def wait_connections(server: RedisServer, wanted: int, within: float = 20.0) -> 
             return
         assert time.monotonic() < give_up, info
         time.sleep(0.005)
+
+
+async def deadline(seconds: float = 60.0) -> None:
+    """For a test's own nursery, which ends it with the test."""
+    with trio.fail_after(seconds):
+        await trio.sleep_forever()
