@@ -10,7 +10,8 @@ from typing import Any, Final
 import trio
 
 from novacron.cache.redis import RedisCache
-from novacron.cache.redis_link import Link, Target, now, read_only
+from novacron.cache.redis_errors import read_only
+from novacron.cache.redis_link import Link, Target, now
 from novacron.cache.store import CacheAwayError, CacheRefusedError, CacheUnavailableError
 
 BEATS: Final = 4

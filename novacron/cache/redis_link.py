@@ -1,4 +1,4 @@
-"""One connection to Redis: the only importer of coredis, whose errors end here.
+"""One connection to Redis. Only this and :mod:`novacron.cache.redis_errors` know coredis.
 
 What is used of coredis is its connection and its RESP3 parser, not its client. The client waits for
 one answer before it sends the next command of the set-up; its cache keeps what it read although it
@@ -20,27 +20,13 @@ from typing import Any, Final
 import anyio
 import trio
 from coredis.connection import TCPConnection, TCPLocation
-from coredis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
-    NoScriptError,
-    ProtocolError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    UnknownCommandError,
-)
-from coredis.exceptions import ConnectionError as LostError
+from coredis.exceptions import ProtocolError, RedisError
 
+from novacron.cache.redis_errors import KEY, causes_of, mapped, read_only
 from novacron.cache.redis_language import Word, Words
 from novacron.cache.store import (
     CacheAwayError,
-    CacheDeniedError,
     CacheFullError,
-    CacheIdentityError,
-    CacheProtocolError,
-    CacheReadOnlyError,
     CacheRefusedError,
     CacheUnavailableError,
 )
@@ -49,13 +35,8 @@ from novacron.record import Record
 MOST_IN_FLIGHT: Final = 4096
 """Calls that may wait for an answer at once. More are refused: nothing here queues without bound."""
 
-RIGHTS: Final = (
-    "+get +set +pttl +pexpire +exists +unlink +scan +evalsha +script|load +publish +subscribe "
-    "+role +client|info +client|kill +client|setname +client|tracking"
-)
-"""What the node's user has to be allowed, on the keys and channels of the prefix."""
-
-_KEY: Final = "cache.redis"
+_KINDS: Final = b"+-:$*_#,(!=%~>|"
+"""What an answer can begin with."""
 
 # It logs each failed attempt with its traceback, and raises it as well; we say it once.
 logging.getLogger("coredis").setLevel(logging.CRITICAL + 1)
@@ -111,6 +92,10 @@ class _Connection(TCPConnection):
         return request
 
     def _data_received(self, data: bytes) -> None:
+        parser = self._parser
+        if parser.bytes_read == parser.bytes_written and data[0] not in _KINDS:
+            # The parser would wait for the end of this line, which may never come.
+            raise ProtocolError("an answer begins with no type of RESP3")
         super()._data_received(data)
         with contextlib.suppress(anyio.WouldBlock):
             while True:
@@ -118,6 +103,18 @@ class _Connection(TCPConnection):
         with contextlib.suppress(anyio.WouldBlock):
             while True:
                 self.on_stray(self._streamed_message_buffer_out.receive_nowait())
+
+    def discard(self) -> None:
+        """Close what coredis leaves open where the connection could not be made."""
+        for stream in (
+            self._write_buffer_in,
+            self._write_buffer_out,
+            self._push_message_buffer_in,
+            self._push_message_buffer_out,
+            self._streamed_message_buffer_in,
+            self._streamed_message_buffer_out,
+        ):
+            stream.close()
 
 
 def _encoded(words: Words) -> tuple[bytes, *tuple[Word, ...]]:
@@ -183,8 +180,8 @@ class Link:
                 CacheAwayError(
                     f"cannot use Redis at {self.target.address}",
                     why=f"it was not ready for use within {within:g} s",
-                    remedy="see whether it runs and what holds it up, or allow it longer",
-                    key=f"{_KEY}.connect_timeout",
+                    remedy="see whether it runs, expects TLS as set here, and what holds it up",
+                    key=f"{KEY}.connect_timeout",
                 )
             )
         if self.error is not None:
@@ -201,8 +198,9 @@ class Link:
                 f"the connection to Redis at {self.target.address} is lost",
                 why=_why(self._connection),
                 remedy="see whether the server runs; the node connects again by itself",
-                key=f"{_KEY}.address",
+                key=f"{KEY}.address",
             )
+            self._connection.discard()
             self._ready.set()
             self.closed.set()
 
@@ -268,7 +266,7 @@ class Link:
                 f"Redis at {self.target.address} does not answer",
                 why=f"a call took more than {within:g} s",
                 remedy="see what keeps it busy (SLOWLOG, INFO), or allow it longer",
-                key=f"{_KEY}.timeout",
+                key=f"{KEY}.timeout",
             )
         self._on_proof(self, sent)
         return answers
@@ -309,159 +307,9 @@ class _Status:
         self._ready.set()
 
 
-# --- Errors ----------------------------------------------------------------------------------------
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    pending: list[BaseException | None] = [error]
-    while pending:
-        one = pending.pop()
-        if one is None or one in found:
-            continue
-        found.append(one)
-        if isinstance(one, BaseExceptionGroup):
-            pending.extend(one.exceptions)
-        pending += [one.__context__, one.__cause__]
-    return found
-
-
 def _why(connection: _Connection) -> str:
     error = connection._last_error
     if error is None:
         return "it was closed"
-    innermost = next((one for one in _causes(error) if isinstance(one, OSError)), None)
+    innermost = next((one for one in causes_of(error) if isinstance(one, OSError)), None)
     return (innermost.strerror or str(innermost)) if innermost else "the server closed it"
-
-
-def read_only(address: str) -> CacheReadOnlyError:
-    return CacheReadOnlyError(
-        f"cannot use Redis at {address}",
-        why="it is a replica, which takes no changes and may lag behind",
-        remedy="name the primary, or an address that follows it",
-        key=f"{_KEY}.address",
-    )
-
-
-def mapped(error: BaseException, address: str) -> CacheUnavailableError:
-    """What *error* of coredis, TLS or the network means here."""
-    what = f"cannot use Redis at {address}"
-    causes = _causes(error)
-    for cause in causes:
-        if isinstance(cause, ssl.SSLError):
-            return _tls_failure(cause, what)
-    if isinstance(error, AuthenticationError):
-        return CacheDeniedError(
-            what,
-            why=f"it refuses the credentials ({_text(error)})",
-            remedy="correct user and password here, or the ACL user there",
-            key=f"{_KEY}.password",
-        )
-    if isinstance(error, AuthorizationError):
-        return CacheDeniedError(
-            what,
-            why=f"the user may not do what the node needs ({_text(error)})",
-            remedy=f"give it these rights on keys and channels of the prefix: {RIGHTS}",
-            key=f"{_KEY}.user",
-        )
-    if isinstance(error, ReadOnlyError):
-        return read_only(address)
-    if isinstance(error, UnknownCommandError):
-        return CacheProtocolError(
-            what,
-            why=f"it does not know the command {getattr(error, 'command', '')}".rstrip(),
-            remedy="the node needs Redis 7 or newer, with these commands enabled",
-            key=f"{_KEY}.address",
-        )
-    if isinstance(error, BusyLoadingError):
-        return CacheAwayError(
-            what,
-            why="it is still loading its data",
-            remedy="wait; the node goes on trying",
-            key=f"{_KEY}.address",
-        )
-    if isinstance(error, NoScriptError):
-        return CacheAwayError(
-            what,
-            why="its scripts were flushed",
-            remedy="nothing: the node connects anew and loads them again",
-            key=f"{_KEY}.address",
-        )
-    if isinstance(error, ResponseError):
-        return _refusal(error, address)
-    if isinstance(error, ProtocolError) or any(
-        isinstance(cause, ProtocolError | ValueError | AssertionError | TypeError | AttributeError)
-        for cause in causes
-    ):
-        return CacheProtocolError(
-            what,
-            why="what answers there does not speak Redis's protocol, or a part of it was lost",
-            remedy="see what listens on that address, and whether it expects TLS",
-            key=f"{_KEY}.address",
-        )
-    return _away(causes, what)
-
-
-def _tls_failure(error: ssl.SSLError, what: str) -> CacheIdentityError:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        message = error.verify_message
-        key = "address" if "mismatch" in message else "ca_certificate"
-        return CacheIdentityError(
-            what,
-            why=f"its certificate is not accepted: {message.rstrip('.')}",
-            remedy="renew it, or correct the name in the address or the authority that is trusted",
-            key=f"{_KEY}.{key}",
-        )
-    return CacheIdentityError(
-        what,
-        why=f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}",
-        remedy="see whether the server expects TLS, and a certificate of its clients",
-        key=f"{_KEY}.tls",
-    )
-
-
-def _refusal(error: ResponseError, address: str) -> CacheUnavailableError:
-    text = _text(error)
-    if text.startswith(("OOM", "MISCONF", "NOREPLICAS")):
-        return CacheFullError(
-            f"Redis at {address} takes no more values",
-            why=text,
-            remedy="give it more memory or a maxmemory-policy that evicts, or mend its disk",
-            key=f"{_KEY}.address",
-        )
-    if text.startswith(("DENIED", "AUTH ", "Client sent AUTH")):
-        return CacheDeniedError(
-            f"cannot use Redis at {address}",
-            why=text,
-            remedy="correct user and password here, or protected-mode and the ACL users there",
-            key=f"{_KEY}.password",
-        )
-    if text.startswith("MASTERDOWN"):
-        return read_only(address)
-    return CacheRefusedError(
-        f"Redis at {address} refused a command",
-        why=text,
-        remedy="see whether something else uses the same keys",
-        key=f"{_KEY}.prefix",
-    )
-
-
-def _away(causes: Sequence[BaseException], what: str) -> CacheAwayError:
-    why = ""
-    for cause in causes:
-        if isinstance(cause, OSError) and cause.strerror:
-            why = cause.strerror
-        elif isinstance(cause, TimeoutError):
-            why = why or "no answer in time"
-        elif isinstance(cause, LostError) and "max number" in str(cause):
-            why = "it has as many clients as it takes (maxclients)"
-    return CacheAwayError(
-        what,
-        why=why or "the connection was closed",
-        remedy="see whether the server runs and can be reached; the node goes on trying",
-        key=f"{_KEY}.address",
-    )
-
-
-def _text(error: Exception) -> str:
-    return str(error).partition(" script: ")[0].strip().rstrip(".")[:200]
