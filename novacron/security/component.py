@@ -95,7 +95,12 @@ class Security(ObservableComponent):
         )
         self.tokens = Tokens(directory, now=now)
         self.audit = AuditLog(
-            directory, settings.audit_max_bytes, settings.audit_on_failure, now=now
+            directory,
+            settings.audit_max_bytes,
+            settings.audit_on_failure,
+            keep_files=settings.audit_keep_files,
+            keep_days=settings.audit_keep_days,
+            now=now,
         )
         self.clock = ClockRecord(directory, now=now)
         self._warned: set[str] = set()
@@ -212,6 +217,7 @@ class Security(ObservableComponent):
                 await self._recorded("key.rotate", f"key:{rotated}")
             await self.renew_certificate(force=False)
             await trio.to_thread.run_sync(self.clock.advance)
+            await trio.to_thread.run_sync(self.audit.prune_blocking)
         except Exception as exc:
             before, self._upkeep_failure = self._upkeep_failure, str(exc) or type(exc).__name__
             if self._upkeep_failure != before:
