@@ -58,6 +58,7 @@ def component_classes() -> list[type[Component]]:
         SystemHealth,
     )
     from novacron.security import Security
+    from novacron.trust import Trust
 
     return [
         Configuration,
@@ -69,6 +70,7 @@ def component_classes() -> list[type[Component]]:
         Database,
         Cache,
         Network,
+        Trust,
         Dwcp,
         Api,
         Monitoring,

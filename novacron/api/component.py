@@ -37,6 +37,7 @@ from novacron.environment import Environment, Identity
 from novacron.http import HttpServer, Limits, listener_address, listener_port, open_listener
 from novacron.network import Network
 from novacron.security import Security
+from novacron.trust import Trust
 
 if TYPE_CHECKING:
     from novacron.api.cluster_tokens import ClusterTokens
@@ -59,6 +60,7 @@ class Api(ReloadableComponent, ObservableComponent):
         database: Database,
         cache: Cache | None,
         network: Network | None,
+        trust: Trust | None,
         dwcp: Dwcp | None,
         environment: Environment,
         identity: Identity,
@@ -77,6 +79,7 @@ class Api(ReloadableComponent, ObservableComponent):
             database=database,
             cache=cache,
             network=network,
+            trust=trust,
             dwcp=dwcp,
             environment=environment,
             configuration=configuration,

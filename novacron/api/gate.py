@@ -138,6 +138,8 @@ class Gate:
                     why="the Authorization header is not of the scheme Bearer",
                     remedy="send Authorization: Bearer TOKEN",
                 )
+            if secret.startswith("ncj_"):
+                return self._authenticate_joining(secret.strip())
             principal = self._security.tokens.authenticate(secret.strip())
             if principal is None and self._cluster_tokens is not None:
                 principal = await self._cluster_tokens.authenticate(secret.strip(), call.source)
@@ -165,6 +167,12 @@ class Gate:
             why="it has neither a token nor a client certificate",
             remedy="send Authorization: Bearer TOKEN; `novacron token create` makes one",
         )
+
+    def _authenticate_joining(self, secret: str) -> Principal:
+        try:
+            return self._security.join_tokens.authenticate(secret)
+        except DeniedError as exc:
+            raise UnauthenticatedError(exc.what, why=exc.why, remedy=exc.remedy) from exc
 
     def _count(self, call: Call) -> None:
         """Take from the caller's bucket.

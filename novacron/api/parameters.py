@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from fastapi import Request
 
 TOKEN_REQUEST = "TokenRequest"
+ROTATION_REQUEST = "RotationRequest"
 TRANSFER_REQUEST = "TransferRequest"
 LIMIT_REQUEST = "LimitRequest"
+JOIN_REQUEST = "JoinRequest"
 
 _Body = TypeVar("_Body", bound=BaseModel)
 
@@ -100,6 +102,24 @@ class TokenRequest(BaseModel):
     )
 
 
+class RotationRequest(BaseModel):
+    """How a token is to get its new secret."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+
+    grace: float = Field(
+        3600.0,
+        ge=0,
+        le=30 * 86400,
+        description="Seconds the old secret is still accepted; 0 for one that leaked.",
+    )
+    ttl: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds the token is valid from now on; null for as long as before.",
+    )
+
+
 TRANSFER_ID = Parameter(
     "id", "[0-9a-f]{4,32}", "A transfer's id, or the first four or more characters of one."
 )
@@ -171,6 +191,18 @@ class LimitRequest(BaseModel):
     limit_bps: int = Field(ge=0, lt=2**63, description="Bytes a second at most; 0 for no limit.")
 
 
+class JoinRequest(BaseModel):
+    """A node that wants to join."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+
+    csr: str = Field(
+        min_length=1,
+        max_length=16384,
+        description="A certificate request (PKCS #10, PEM) with the URI name urn:novacron:node:<id>, signed by the node's ECDSA key.",
+    )
+
+
 def read_body(model: type[_Body], body: bytes) -> _Body:
     """*body* as a *model*.
 
@@ -193,7 +225,9 @@ def read_body(model: type[_Body], body: bytes) -> _Body:
 
 SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
     TOKEN_REQUEST: TokenRequest.model_json_schema,
+    ROTATION_REQUEST: RotationRequest.model_json_schema,
     TRANSFER_REQUEST: TransferRequest.model_json_schema,
     LIMIT_REQUEST: LimitRequest.model_json_schema,
+    JOIN_REQUEST: JoinRequest.model_json_schema,
 }
 """Made when somebody asks for the OpenAPI document, not at boot."""

@@ -14,6 +14,7 @@ from novacron.environment import Environment, Identity
 from novacron.network import Network
 from novacron.record import Record
 from novacron.security import Security
+from novacron.trust import Trust
 
 if TYPE_CHECKING:
     from novacron.api.cluster_tokens import ClusterTokens
@@ -26,6 +27,7 @@ class Services(Record):
     database: Database
     cache: Cache | None
     network: Network | None
+    trust: Trust | None
     dwcp: Dwcp | None
     environment: Environment
     configuration: LoadedConfiguration

@@ -26,10 +26,13 @@ COMMANDS = {
     "hde": "hde",
     "mode": "mode",
     "config": "config",
+    "join": "join",
+    "pki": "pki",
     "token": "token",
     "keys": "keys",
     "certificate": "certificate",
     "audit": "audit",
+    "database": "database",
     "access": "access",
 }
 """Command to the module of this package whose ``register(subparsers)`` adds it."""

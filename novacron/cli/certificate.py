@@ -74,8 +74,8 @@ def show_certificate(args: argparse.Namespace) -> int:
     outside = settings.certificate is not None
     path = Path(settings.certificate or node.directory.pki / "node.pem")
     ca_path = Path(settings.ca_certificate or node.directory.pki / "ca.pem")
-    chain = inspection.load_certificates(_read(path), str(path), "security.certificate")
-    roots = inspection.load_certificates(_read(ca_path), str(ca_path), "security.ca_certificate")
+    chain = inspection.load_certificates(read(path), str(path), "security.certificate")
+    roots = inspection.load_certificates(read(ca_path), str(ca_path), "security.ca_certificate")
     if args.pem:
         from cryptography.hazmat.primitives import serialization
 
@@ -91,7 +91,7 @@ def show_certificate(args: argparse.Namespace) -> int:
         lambda: inspection.check_chain(chain, roots, where, "security.ca_certificate", now),
     ]
     if not outside:
-        key = inspection.load_private_key(_read(path), where, "")
+        key = inspection.load_private_key(read(path), where, "")
         checks.append(lambda: inspection.check_key(chain[0], key, where, ""))
     problems = []
     for check in checks:
@@ -170,7 +170,7 @@ def _fingerprint(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex(":")
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:

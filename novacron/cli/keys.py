@@ -1,4 +1,4 @@
-"""``novacron keys``: the keyring's state, and rotation."""
+"""``novacron keys``: the keyring's state, and making and rotating keys."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ def register(subparsers: Subparsers) -> None:
                 ("novacron keys status", "which keys there are and how old they are"),
                 ("novacron keys rotate", "encrypt with a new data key from now on"),
                 ("novacron keys rotate --master", "make a new master key"),
+                (
+                    "novacron keys init --to 'pkcs11:token=novacron;object=master'",
+                    "make a master key inside a hardware module",
+                ),
             ],
             files={
                 "DATA_DIR/secrets/master.key": "the master key, unless security.master_key says "
@@ -36,27 +40,52 @@ def register(subparsers: Subparsers) -> None:
         actions,
         "status",
         "show the keys, not what is in them",
-        "Show the data keys, their age and use. Also proves that the master key opens them.",
+        "Show the data keys, their age and use, and which master keys open them. Also proves that\n"
+        "the configured one does, in its hardware module if it is in one.",
         [("novacron keys status --json", "for scripts")],
         {"0": "the master key opens the keyring", "1": "it does not, or the keyring is damaged"},
     )
     status.set_defaults(run=show_status)
 
+    init = add_action(
+        actions,
+        "init",
+        "make a master key",
+        "Make a master key where it is to be, before the first boot or before it replaces another:\n"
+        "in a file, or inside a hardware module, which it never leaves. Nothing is replaced.",
+        [
+            (
+                "novacron keys init --to 'pkcs11:token=novacron;object=master' "
+                "--set security.pkcs11_module=/usr/lib/softhsm/libsofthsm2.so "
+                "--set security.pkcs11_pin=file:/etc/novacron/pin",
+                "AES with 256 bits, sensitive and not extractable",
+            ),
+            ("novacron keys init --to file:/etc/novacron/master.key", "a file with mode 0600"),
+        ],
+    )
+    init.add_argument(
+        "--to",
+        metavar="REFERENCE",
+        required=True,
+        help="pkcs11:token=TOKEN;object=LABEL or file:PATH",
+    )
+    init.set_defaults(run=make_master_key)
+
     rotate = add_action(
         actions,
         "rotate",
-        "make a new data key, or a new master key",
-        "Make a new data key; with --master, wrap all data keys by a new master key. Data stay as\n"
-        "they are. A running node takes it over by itself, but a master key named with --to must\n"
-        "then be set as security.master_key and the node be restarted.",
+        "make a new data key, or replace the master key",
+        "Make a new data key; with --master, replace the master key. Data stay as they are, and a\n"
+        "running node takes it over by itself. With --to, both master keys open the keyring until\n"
+        "security.master_key is set to the new one and the node reloaded (SIGHUP) or restarted.",
         [
             (
                 "novacron keys rotate --master",
                 "replace secrets/master.key; copy it elsewhere again",
             ),
             (
-                "novacron keys rotate --master --to credential:novacron-master",
-                "go over to a key that systemd passes",
+                "novacron keys rotate --master --to 'pkcs11:token=novacron;object=master'",
+                "go over to a key in a hardware module",
             ),
         ],
     )
@@ -64,22 +93,55 @@ def register(subparsers: Subparsers) -> None:
     rotate.add_argument(
         "--to",
         metavar="REFERENCE",
-        help="with --master: the new master key, as file:PATH, env:NAME or credential:NAME "
-        "(default: a new one in secrets/master.key)",
+        help="with --master: the new master key, as file:PATH, env:NAME, credential:NAME or "
+        "pkcs11:… (default: a new one in secrets/master.key)",
     )
     rotate.set_defaults(run=rotate_keys)
 
 
 def show_status(args: argparse.Namespace) -> int:
-    found = StoredNode(args, change=False).keyring().status()
+    from novacron.security.providers import provider_for
+
+    node = StoredNode(args, change=False)
+    found = node.keyring().status()
+    reference = node.settings.security.master_key
+    if reference.startswith("pkcs11:"):
+        provider = provider_for(reference, node.module_options())
+        found["module"] = provider.describe_master_key(reference)
     if args.json:
         print(as_json(found))
         return 0
     columns = ("id", "created", "messages_reserved", "active")
     keys = found.pop("keys")
+    found["opened_by"] = " and ".join(found["opened_by"])
+    found.update({f"module_{name}": value for name, value in found.pop("module", {}).items()})
     print(pairs(found))
     print()
     print(table(columns, [[key[column] for column in columns] for key in keys]))
+    return 0
+
+
+def make_master_key(args: argparse.Namespace) -> int:
+    from novacron.config import data_directory_for
+    from novacron.config.options import load_from
+    from novacron.security.module_options import ModuleOptions
+    from novacron.security.providers import provider_for
+
+    settings = load_from(args).settings
+    directory = data_directory_for(settings)
+    options = ModuleOptions.of(settings.security, directory, insist=True)
+    provider = provider_for(args.to, options)
+    # On a node that has run it is recorded like any other key; before the first boot there is none.
+    if directory.secrets.is_dir():
+        StoredNode(args, change=True).record("key.make_master", "keyring", to=args.to)
+    made = provider.make_master_key(args.to)
+    if args.json:
+        print(as_json(made))
+    else:
+        print(
+            f"Made the master key {args.to}. Set security.master_key to it before the first boot; "
+            "on a node that has booted, run `novacron keys rotate --master --to` with it first."
+        )
     return 0
 
 
@@ -102,7 +164,10 @@ def rotate_keys(args: argparse.Namespace) -> int:
     if args.json:
         print(as_json({"master_key": args.to or node.settings.security.master_key}))
     elif args.to:
-        print(f"The keyring opens with {args.to} now. Set security.master_key to it and restart.")
+        print(
+            f"The keyring opens with {args.to} as well now. Set security.master_key to it and reload "
+            "the node (systemctl reload novacron); the one before then no longer opens it."
+        )
     else:
         print(
             f"New master key in {node.directory.secrets / 'master.key'}. Copy it elsewhere again."

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from novacron.data_directory import DataDirectory
     from novacron.security.audit import AuditLog
     from novacron.security.keyring import Keyring
+    from novacron.security.module_options import ModuleOptions
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -119,9 +120,20 @@ class StoredNode:
         from novacron.security.keyring import Keyring
 
         settings = self.settings.security
-        keyring = Keyring(self.directory, settings.master_key, settings.key_rotation_days)
+        keyring = Keyring(
+            self.directory,
+            settings.master_key,
+            settings.key_rotation_days,
+            options=self.module_options(),
+        )
         keyring.open(create=False)
         return keyring
+
+    def module_options(self) -> ModuleOptions:
+        """How to reach a hardware module; a PIN that was refused before is tried once more."""
+        from novacron.security.module_options import ModuleOptions
+
+        return ModuleOptions.of(self.settings.security, self.directory, insist=True)
 
     def record(self, action: str, target: str, **details: object) -> None:
         """Note in the audit log what is about to be done."""

@@ -66,8 +66,10 @@ def safe(key: Key, value: Any) -> Any:
     from novacron.config.loaded import as_plain
 
     if key.reference and value is not None:
-        known = isinstance(value, str) and value.startswith(("file:", "env:", "credential:"))
-        return value if known else HIDDEN
+        text = str(value)
+        known = text.startswith(("file:", "env:", "credential:", "pkcs11:"))
+        # RFC 7512 lets a PIN stand in the reference. Boot refuses that; until then it is not shown.
+        return value if known and "pin-value" not in text else HIDDEN
     return as_plain(value)
 
 

@@ -15,7 +15,9 @@ from typing import Literal
 from pydantic import Field
 
 from novacron.config.cache import CacheSettings as CacheSettings
+from novacron.config.cache import RedisSettings as RedisSettings
 from novacron.config.database import DatabaseSettings as DatabaseSettings
+from novacron.config.database import PostgresqlSettings as PostgresqlSettings
 from novacron.config.dwcp import AcpSettings as AcpSettings
 from novacron.config.dwcp import AcpWeights as AcpWeights
 from novacron.config.dwcp import AmstSettings as AmstSettings

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from novacron.config.section import REFERENCE, Seconds, Section
+from novacron.config.section import REFERENCE, RELOADABLE, Seconds, Section
 
 
 class SecuritySettings(Section):
@@ -12,9 +12,13 @@ class SecuritySettings(Section):
 
     master_key: str = Field(
         "file:",
-        pattern=r"^(file:|env:.+|credential:.+)",
-        description="Reference to the master key: file:PATH (file: alone is secrets/master.key in the data directory, made at the first boot), env:NAME or credential:NAME (systemd). 32 bytes, base64.",
-        json_schema_extra=REFERENCE,
+        pattern=r"^(file:|env:.+|credential:.+|pkcs11:.+)",
+        description="Reference to the master key: file:PATH (file: alone is secrets/master.key in the data directory, made at the first boot), env:NAME or credential:NAME (systemd), 32 bytes in base64; or pkcs11:token=TOKEN;object=LABEL, a key that stays in its hardware module (RFC 7512). To change it, run `novacron keys rotate --master --to REFERENCE` first.",
+        json_schema_extra={
+            **REFERENCE,
+            **RELOADABLE,
+            "accepted": "a reference: file:PATH, env:NAME, credential:NAME (systemd) or pkcs11:token=…;object=…",
+        },
     )
     key_rotation_days: int = Field(
         90,
@@ -54,6 +58,28 @@ class SecuritySettings(Section):
     audit_on_failure: Literal["stop", "continue"] = Field(
         "stop",
         description="When the audit log cannot be written: stop refuses changing calls, continue allows them and says so.",
+    )
+    pkcs11_module: str | None = Field(
+        None,
+        pattern=r"^/",
+        description="Path of the shared library of the hardware module that a pkcs11: master key is in.",
+        json_schema_extra=RELOADABLE,
+    )
+    pkcs11_pin: str | None = Field(
+        None,
+        pattern=r"^(file:.+|env:.+|credential:.+)",
+        description="Reference (file:, env:, credential:) to the user PIN of its token.",
+        json_schema_extra={**REFERENCE, **RELOADABLE},
+    )
+    pkcs11_timeout: Seconds = Field(
+        10.0,
+        le=300,
+        description="Seconds the module may take for one request, starting it and logging in included. It is asked at the boot and when the master key changes, never between.",
+        json_schema_extra=RELOADABLE,
+    )
+    core_dumps: bool = Field(
+        False,
+        description="Whether a crash of the node may leave a core dump. It would hold every key in use.",
     )
     cluster_token_seconds: Seconds = Field(
         15.0,

@@ -151,11 +151,15 @@ def undo_migration(arguments: Mapping[str, Any]) -> None:
     """The undo handler ``restore_backup``: bring back the database as it was before a migration.
 
     Does nothing if the migration never committed (the database still has the old revision), if it
-    was undone already, or if the backup is gone. Called by the engine when a boot fails after the
+    was undone already, if the backup is gone, or if another file has taken the place of the one that
+    was migrated (an operator restored a backup). Called by the engine when a boot fails after the
     migration, perhaps in a later process.
     """
     backup, database = Path(arguments["backup"]), Path(arguments["database"])
     if not backup.is_file():
+        return
+    born = _birth(backup)
+    if born is not None and _birth(database) not in (None, born):
         return
     with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
         raw = open_reader(database)
@@ -166,6 +170,18 @@ def undo_migration(arguments: Mapping[str, Any]) -> None:
         if rows == [(arguments["revision"],)]:
             return
     restore(backup, database)
+
+
+def _birth(database: Path) -> object:
+    """When *database* was made: a copy has it too, a file that replaced it has its own. None where
+    that cannot be read."""
+    with (
+        contextlib.suppress(sqlite3.Error, UnicodeDecodeError),
+        contextlib.closing(open_reader(database)) as raw,
+    ):
+        row = raw.execute("SELECT created FROM node_identity").fetchone()
+        return None if row is None else row[0]
+    return None
 
 
 def _inspect(candidate: Path, known: tuple[str, ...]) -> SchemaState:

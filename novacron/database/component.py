@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import trio
 
@@ -51,6 +51,8 @@ from novacron.database.store import (
 from novacron.environment import Identity
 from novacron.errors import DatabaseError
 from novacron.security import Security
+
+T = TypeVar("T")
 
 logger = logging.getLogger("novacron.database")
 
@@ -240,6 +242,11 @@ class Database(ObservableComponent):
         self, *, within: float | None = None
     ) -> AbstractAsyncContextManager[Transaction]:
         return self.store.transaction(within=within)
+
+    async def run(
+        self, work: Callable[[Transaction], Awaitable[T]], *, within: float | None = None
+    ) -> T:
+        return await self.store.run(work, within=within)
 
     def stream(
         self,

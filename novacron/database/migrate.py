@@ -13,8 +13,9 @@ _one_at_a_time = threading.Lock()
 """Alembic keeps the migration that runs in a module-level proxy."""
 
 
-def upgrade(path: Path) -> None:
-    """Bring the SQLite database at *path* to the newest revision, in one transaction. Blocks.
+def upgrade(path: Path, revision: str = "head") -> None:
+    """Bring the SQLite database at *path* to *revision*, by default the newest, in one transaction.
+    Blocks.
 
     Raises:
       DatabaseError: mapped from SQLite; the schema is as it was.
@@ -44,7 +45,7 @@ def upgrade(path: Path) -> None:
     try:
         with _one_at_a_time, engine.connect() as connection:
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
     except DBAPIError as error:
         if isinstance(error.orig, Exception):
             raise map_error(error.orig, path) from error

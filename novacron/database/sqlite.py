@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from novacron.database.connection import (
     open_reader,
     open_writer,
 )
+from novacron.database.metrics import ERRORS, SECONDS, STATEMENTS, WAITING
 from novacron.database.sqlite_reads import SqliteReads
 from novacron.database.sqlite_stream import RowStream
 from novacron.database.sqlite_transaction import SqliteTransaction
@@ -33,20 +34,8 @@ from novacron.database.store import (
     Transaction,
 )
 from novacron.errors import DatabaseError
-from novacron.observe import Counter, Gauge, Histogram
 
 T = TypeVar("T")
-
-STATEMENTS = Counter(
-    "novacron_database_statements_total", "Statements run on the database.", ("kind",)
-)
-SECONDS = Histogram(
-    "novacron_database_statement_seconds",
-    "Time a statement took, thread hop included, wait for a connection apart.",
-    ("kind",),
-)
-ERRORS = Counter("novacron_database_errors_total", "Statements that failed.", ("code",))
-WAITING = Gauge("novacron_database_waiting", "Calls that wait for a connection.")
 
 CLOSE_GRACE = 1.0
 """Seconds a running statement gets to end by itself when the store is closed: its callers were
@@ -120,6 +109,12 @@ class SqliteStore(SqliteReads):
                 raise
         finally:
             self._release_writer()
+
+    async def run(
+        self, work: Callable[[Transaction], Awaitable[T]], *, within: float | None = None
+    ) -> T:
+        async with self.transaction(within=within) as transaction:
+            return await work(transaction)
 
     @asynccontextmanager
     async def stream(

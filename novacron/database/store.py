@@ -8,18 +8,24 @@ Portable SQL is the contract. Statements are written once and run on SQLite and 
   ``str`` and ``bytes``; booleans are stored as 0 and 1, instants as seconds since the epoch,
   JSON as text.
 * Reads outside a transaction may run at the same time, each on a consistent snapshot. Writers
-  take turns: one transaction at a time in this process.
+  take turns: one transaction at a time in this process. Whatever else writes at the same time
+  (on PostgreSQL: other nodes), the result is that of some order one after the other. Where another
+  node was faster, a transaction fails with :class:`DatabaseTransientError` and nothing of it is
+  kept; :meth:`Store.run` repeats it. On SQLite, whose file belongs to one node, that does not
+  happen.
 * An error inside a transaction ends it, whatever the engine: nothing of it is kept, and every
   later use of it raises :class:`DatabaseConflictError`.
 * A cancelled call interrupts its statement and returns when the engine has let go of it. Whether
   a cancelled commit happened is known: the call returns if it did, and raises if it did not.
+* A server may be lost between a commit and its answer. Then nobody knows, and the error says so:
+  :class:`DatabaseOutcomeUnknownError`. No change is ever repeated after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from novacron.errors import (
     ConflictError,
@@ -31,6 +37,8 @@ from novacron.errors import (
     UnavailableError,
 )
 from novacron.record import Record
+
+T = TypeVar("T")
 
 Value = None | int | float | str | bytes
 Parameters = Mapping[str, Value]
@@ -85,6 +93,49 @@ class DatabaseCorruptError(DatabaseUnavailableError):
     """The stored bytes are not what was written."""
 
     code = "database.corrupt"
+
+
+class DatabaseAwayError(DatabaseUnavailableError):
+    """The server does not answer, or is starting or stopping. Nothing was changed; it is looked
+    for in the background, and until it is found every call fails at once."""
+
+    code = "database.away"
+    retryable = True
+
+
+class DatabaseReadOnlyError(DatabaseUnavailableError):
+    """The server takes no changes: it is a standby, perhaps about to be promoted, or was made
+    read-only. Nothing was changed."""
+
+    code = "database.read_only"
+    retryable = True
+
+
+class DatabaseCredentialsError(DatabaseUnavailableError):
+    """The server does not let this node in."""
+
+    code = "database.credentials"
+
+
+class DatabaseTlsError(DatabaseUnavailableError):
+    """The server's certificate does not prove that it is the server that was asked for, or there is
+    no agreement on TLS."""
+
+    code = "database.tls"
+
+
+class DatabaseConnectionsError(DatabaseUnavailableError):
+    """The server has as many connections as it takes."""
+
+    code = "database.connections"
+    retryable = True
+
+
+class DatabaseOutcomeUnknownError(DatabaseUnavailableError):
+    """The connection was lost after a commit was sent and before its answer came: the change is
+    there whole, or not at all. Never repeated by itself; read before repeating."""
+
+    code = "database.outcome_unknown"
 
 
 class DatabaseSchemaError(DatabaseConflictError):
@@ -174,6 +225,20 @@ class Store(Reader, Protocol):
         Raises:
           DatabaseLimitError: the turn did not come in time.
           DatabaseMisuseError: this task is inside a transaction already.
+        """
+        ...
+
+    async def run(
+        self, work: Callable[[Transaction], Awaitable[T]], *, within: float | None = None
+    ) -> T:
+        """What *work* returns, called in a transaction that is committed when it returns.
+
+        For work that may be called again: it is, in a new transaction, when another node's
+        transaction was in the way or the connection broke before the commit, for as long as
+        ``database.postgresql.retry_for`` allows. So whatever it does besides the database must bear
+        being done twice. *within* bounds it all.
+
+        Raises what :meth:`transaction` does, and what *work* raises.
         """
         ...
 

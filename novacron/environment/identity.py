@@ -165,7 +165,7 @@ class Identity(Component):
                 "had, or start a new node in another directory (system.data_dir)",
                 key="system.node_id",
             )
-        node_id = NodeId(self._configured or _new_uuid())
+        node_id = NodeId(self._configured or new_node_id())
         try:
             write_durably(path, encode_identity(node_id, round(time.time(), 3)))
         except OSError as exc:
@@ -183,7 +183,7 @@ class Identity(Component):
         return path if path.exists() else None
 
 
-def _new_uuid() -> str:
+def new_node_id() -> str:
     """A random UUID, version 4 (RFC 9562). The ``uuid`` module would cost every boot its import."""
     value = bytearray(os.urandom(16))
     value[6] = value[6] & 0x0F | 0x40

@@ -1,7 +1,7 @@
 """The node's own certificate authority: ECDSA P-256, its key sealed by the keyring.
 
-On a cluster of one it issues this node's certificate; the certificate authority of a larger
-cluster is configured with ``security.ca_certificate``.
+On a cluster of one it issues this node's certificate, and those of the nodes that join it. An
+authority that is kept elsewhere is configured with ``security.ca_certificate``.
 """
 
 from __future__ import annotations
@@ -14,13 +14,20 @@ from typing import TYPE_CHECKING
 
 from novacron.data_directory import DataDirectory
 from novacron.durable import write_durably
-from novacron.security.errors import CertificateError, storage_failure
-from novacron.security.inspection import NODE_URI, check_dates, load_certificates
+from novacron.security.errors import CertificateError, NotAuthorityError, storage_failure
+from novacron.security.inspection import (
+    AUTHORITY_NAME,
+    AUTHORITY_URI,
+    NODE_URI,
+    check_dates,
+    load_certificates,
+)
 from novacron.security.keyring import Keyring
 
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 _DAY = 86400.0
 _KEY_CONTEXT = b"novacron certificate authority key"
@@ -46,9 +53,10 @@ class Authority:
         backdate: float,
         *,
         force: bool = False,
+        name: str = "",
     ) -> bytes:
         """The authority's certificate as PEM, made or renewed if need be; with *force*, also when
-        it is not valid yet.
+        it is not valid yet. A new one is called *name*, or after the node.
 
         A renewed one has the same key and name, so that what was issued before stays valid. The key
         is written first: a crash after it costs nothing but the certificate, made again here.
@@ -85,7 +93,9 @@ class Authority:
             x509.Name(
                 [
                     x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "NovaCron"),
-                    x509.NameAttribute(x509.NameOID.COMMON_NAME, f"NovaCron authority {node_id}"),
+                    x509.NameAttribute(
+                        x509.NameOID.COMMON_NAME, AUTHORITY_NAME + (name or node_id)
+                    ),
                 ]
             ),
             now,
@@ -95,23 +105,53 @@ class Authority:
     def issue(
         self, node_id: str, names: Sequence[str], days: int, now: float, backdate: float
     ) -> bytes:
-        """A fresh key and a certificate for it, as one PEM text: private, not yet on disk.
+        """A fresh key and a certificate for it, as one PEM text: private, not yet on disk. For the
+        authority's own node: the certificate says so.
 
         Args:
           names: DNS names and addresses it is valid for besides its node name.
           backdate: Seconds its validity begins before *now*, so that a peer whose clock is a little
             behind takes it.
         """
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ec
 
-        ca = load_certificates(self.path.read_bytes(), str(self.path), "security.ca_days")[0]
-        ca_key = self._open_key()
         key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self.certify(
+            key.public_key(), node_id, names, days, now, backdate, holder=True
+        )
+        return key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ) + certificate.public_bytes(serialization.Encoding.PEM)
+
+    def certify(
+        self,
+        key: CertificatePublicKeyTypes,
+        node_id: str,
+        names: Sequence[str],
+        days: int,
+        now: float,
+        backdate: float,
+        *,
+        holder: bool = False,
+    ) -> x509.Certificate:
+        """A certificate for *key*, which whoever asks has proven to hold; see :meth:`issue`.
+
+        Args:
+          holder: Name it as the node that holds this authority, by which one that joins knows whom
+            it may show its token. No request can ask for that name.
+        """
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes
+
+        ca = self.certificate()
+        ca_key = self._open_key()
         not_after = min(now + days * _DAY, ca.not_valid_after_utc.timestamp())
         usage = x509.oid.ExtendedKeyUsageOID
-        certificate = (
+        uris = [NODE_URI + node_id, *([AUTHORITY_URI] if holder else [])]
+        return (
             x509.CertificateBuilder()
             .subject_name(
                 x509.Name(
@@ -119,7 +159,7 @@ class Authority:
                 )
             )
             .issuer_name(ca.subject)
-            .public_key(key.public_key())
+            .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(_moment(now - backdate))
             .not_valid_after(_moment(not_after))
@@ -131,7 +171,7 @@ class Authority:
             .add_extension(
                 x509.SubjectAlternativeName(
                     [
-                        x509.UniformResourceIdentifier(NODE_URI + node_id),
+                        *(x509.UniformResourceIdentifier(uri) for uri in uris),
                         *(_general_name(name) for name in names),
                     ]
                 ),
@@ -141,16 +181,39 @@ class Authority:
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()),
                 critical=False,
             )
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-            )
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .sign(ca_key, hashes.SHA256())
         )
-        return key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ) + certificate.public_bytes(serialization.Encoding.PEM)
+
+    def certificate(self) -> x509.Certificate:
+        """The authority's own certificate.
+
+        Raises:
+          NotAuthorityError: this node has none.
+          CertificateError: it is damaged.
+        """
+        try:
+            data = self.path.read_bytes()
+            if not self.key_path.exists():
+                raise FileNotFoundError
+        except FileNotFoundError as exc:
+            raise NotAuthorityError(
+                "this node cannot issue certificates",
+                why=f"there is no authority's key {self.key_path}",
+                remedy="do this on the node where `novacron pki init` was run",
+            ) from exc
+        except OSError as exc:
+            raise storage_failure("read", self.path, exc) from exc
+        return load_certificates(data, str(self.path), "security.ca_days")[0]
+
+    def sign_list(self, builder: x509.CertificateRevocationListBuilder) -> bytes:
+        """The revocation list of *builder*, signed, as PEM."""
+        from cryptography.hazmat.primitives import hashes, serialization
+
+        signed = builder.issuer_name(self.certificate().subject).sign(
+            self._open_key(), hashes.SHA256()
+        )
+        return signed.public_bytes(serialization.Encoding.PEM)
 
     def _certify(
         self, key: EllipticCurvePrivateKey, name: x509.Name, now: float, backdate: float

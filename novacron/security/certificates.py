@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from novacron.config.schema import SecuritySettings
 from novacron.data_directory import DataDirectory
@@ -22,9 +22,12 @@ from novacron.security import documents
 from novacron.security.errors import CertificateError, PeerRejectedError
 from novacron.security.keyring import Keyring
 from novacron.security.material import Material, MaterialSource
+from novacron.security.revocations import Revocations
 
 if TYPE_CHECKING:
     from cryptography import x509
+
+    from novacron.security.joined_material import JoinedMaterial
 
 _EXPIRY = Gauge(
     "novacron_certificate_expiry_timestamp_seconds",
@@ -96,6 +99,7 @@ class Certificates:
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._roots: tuple[list[x509.Certificate], list[x509.Certificate]] | None = None
         self._mutex = threading.Lock()
+        self.revocations = Revocations(directory)
 
     def __repr__(self) -> str:
         return f"Certificates({self._material!r})"
@@ -115,15 +119,34 @@ class Certificates:
 
             self._source = OutsideMaterial(self._directory, settings, node_id, self._now)
         else:
-            from novacron.security.own_material import OwnMaterial
-
-            self._source = OwnMaterial(
-                self._directory, settings, node_id, self._keyring, self._names, self._now
-            )
+            self._source = self._kept_source(node_id)
         self._material = self._source.material()
         _EXPIRY.set(self._material.not_after)
         self._context("server")
-        return self._take_warnings()
+        warnings = self._take_warnings()
+        return warnings + self.revocations.open_blocking(
+            self._material.authorities, lambda: self._trusted()[0]
+        )
+
+    def _kept_source(self, node_id: str) -> MaterialSource:
+        if (self._directory.pki / "joining.json").exists():
+            # A join that was cut short after it was granted is finished here.
+            from novacron.security.joining import finish
+
+            finish(self._directory)
+        if (self._directory.pki / "joined.json").exists():
+            from novacron.security.joined_material import JoinedMaterial, read_joined
+
+            joined = read_joined(self._directory)
+            assert joined is not None
+            return JoinedMaterial(
+                self._directory, self._settings, node_id, self._names, joined, self._now
+            )
+        from novacron.security.own_material import OwnMaterial
+
+        return OwnMaterial(
+            self._directory, self._settings, node_id, self._keyring, self._names, self._now
+        )
 
     def close(self) -> None:
         """Forget everything; contexts that were given out go on working."""
@@ -171,6 +194,14 @@ class Certificates:
             raise CertificateError("cannot use the node's certificate", why="it is not loaded")
         return self._material
 
+    @property
+    def joined(self) -> JoinedMaterial | None:
+        """What renews this node's certificate, where it has joined another node's authority."""
+        source = self._source
+        if source is None or source.kind != "joined":
+            return None
+        return cast("JoinedMaterial", source)
+
     def authority_hashes(self) -> tuple[str, ...]:
         """SHA-256 (hexadecimal) of the public key of each trusted root, the primary one first: what
         names the cluster, for as long as its authority keeps its key. Imports nothing."""
@@ -202,8 +233,8 @@ class Certificates:
         certificates must be among those this node has itself.
 
         Raises:
-          PeerRejectedError: not signed by the authority we trust, outside its dates, or without a
-            node's name.
+          PeerRejectedError: not signed by the authority we trust, outside its dates, revoked, or
+            without a node's name.
         """
         from cryptography import x509
 
@@ -229,12 +260,23 @@ class Certificates:
         node_id = inspection.node_name(certificate)
         if node_id is None:
             raise _rejected(f"it has not exactly one name {inspection.NODE_URI}<id>")
-        return PeerIdentity(node_id, f"{certificate.serial_number:x}", not_after)
+        serial = f"{certificate.serial_number:x}"
+        revoked = self.revocations.find(serial)
+        if revoked is not None:
+            raise _rejected(
+                f"the certificate {serial} of node {node_id} was revoked at "
+                f"{documents.to_text(revoked.at)}"
+                + (f" ({revoked.reason})" if revoked.reason else ""),
+                "see the runbook certificate-revoked",
+            )
+        return PeerIdentity(node_id, serial, not_after)
 
     def status(self) -> dict[str, Any]:
         material = self.material
         return {
             "own_authority": self._opened_source().own,
+            "authorities": list(material.authorities),
+            "revocation_list": self.revocations.current.number,
             "certificate": str(material.certificate),
             "authority": str(material.authority),
             "node_id": material.node_id,
@@ -300,10 +342,12 @@ def _no_password() -> str:
     return ""
 
 
-def _rejected(why: str) -> PeerRejectedError:
+def _rejected(
+    why: str, remedy: str = "give the peer a certificate of this cluster's authority"
+) -> PeerRejectedError:
     return PeerRejectedError(
         "refusing a peer's certificate",
         why=why,
-        remedy="give the peer a certificate of this cluster's authority",
+        remedy=remedy,
         key="security.ca_certificate",
     )

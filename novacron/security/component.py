@@ -13,11 +13,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 
@@ -30,6 +31,7 @@ from novacron.component import (
     NodeView,
     ObservableComponent,
     Phase,
+    ReloadableComponent,
 )
 from novacron.config.schema import ApiSettings, NetworkSettings, SecuritySettings
 from novacron.data_directory import DataDirectory
@@ -44,9 +46,14 @@ from novacron.security.errors import (
     StorageFailedError,
     storage_failure,
 )
+from novacron.security.join_tokens import JoinTokens
 from novacron.security.keyring import Keyring
+from novacron.security.module_options import ModuleOptions
 from novacron.security.names import certificate_names
 from novacron.security.tokens import Tokens
+
+if TYPE_CHECKING:
+    from novacron.security.issuer import Issuer
 
 UPKEEP_INTERVAL = 3600.0
 """Seconds between looks at what has to be renewed. Windows are days wide; an hour keeps the record
@@ -60,12 +67,20 @@ _ABANDONED = 3600.0
 _LOG = logging.getLogger("novacron.security")
 
 
-class Security(ObservableComponent):
+class Security(ObservableComponent, ReloadableComponent):
     """Secrets, encryption, authentication, authorisation."""
 
     name: ClassVar[str] = "security"
     phase: ClassVar[Phase] = Phase.CORE
     criticality: ClassVar[Criticality] = Criticality.CRITICAL
+    reloadable_keys: ClassVar[frozenset[str]] = frozenset(
+        {
+            "security.master_key",
+            "security.pkcs11_module",
+            "security.pkcs11_pin",
+            "security.pkcs11_timeout",
+        }
+    )
 
     def __init__(
         self,
@@ -83,7 +98,13 @@ class Security(ObservableComponent):
         # Looked up at each call, so that everything here sees the same clock.
         now: Callable[[], float] = lambda: time.time()  # noqa: E731
         self._now = now
-        self.keyring = Keyring(directory, settings.master_key, settings.key_rotation_days, now=now)
+        self.keyring = Keyring(
+            directory,
+            settings.master_key,
+            settings.key_rotation_days,
+            options=ModuleOptions.of(settings, directory),
+            now=now,
+        )
         self.certificates = Certificates(
             directory,
             settings,
@@ -94,6 +115,7 @@ class Security(ObservableComponent):
             now=now,
         )
         self.tokens = Tokens(directory, now=now)
+        self.join_tokens = JoinTokens(directory, now=now)
         self.audit = AuditLog(
             directory,
             settings.audit_max_bytes,
@@ -105,6 +127,7 @@ class Security(ObservableComponent):
         self.clock = ClockRecord(directory, now=now)
         self._warned: set[str] = set()
         self._upkeep_failure = ""
+        self._master_failure = ""
         self._opened = False
         self._boot_recorded = trio.Event()
         self._upkeep_scope = trio.CancelScope()
@@ -114,7 +137,7 @@ class Security(ObservableComponent):
         """Open everything.
 
         Raises:
-          SecretReferenceError, KeyringError: keys.
+          SecretReferenceError, KeyringError, KeyModuleError, KeyModuleAwayError: keys.
           CertificateError, ClockSetBackError: certificates.
           StorageFailedError: the disk refuses.
         """
@@ -132,6 +155,25 @@ class Security(ObservableComponent):
         nursery.start_soon(self._record_boot, made, warnings)
         nursery.start_soon(self._upkeep, self.certificates.material.certificate)
 
+    def now(self) -> float:
+        """Seconds since the epoch, as everything here sees it."""
+        return self._now()
+
+    def issuer(self) -> Issuer:
+        """What issues and revokes, on the node that holds the authority's key; elsewhere each of its
+        methods says so."""
+        from novacron.security.issuer import Issuer
+
+        return Issuer(
+            self._directory,
+            self._settings,
+            self.keyring,
+            self.join_tokens,
+            self.certificates.revocations,
+            str(self._identity.node_id),
+            now=self._now,
+        )
+
     def _open(self, node_id: str) -> tuple[bool, list[str]]:
         """All disk work of a boot in one hop to a thread."""
         if documents.stamp(self.keyring.path) is not None:
@@ -141,6 +183,8 @@ class Security(ObservableComponent):
 
     def _open_files(self, node_id: str) -> tuple[bool, list[str]]:
         directory = self._directory
+        if not self._settings.core_dumps:
+            _forbid_core_dumps()
         for path in (directory.secrets, directory.pki, directory.audit):
             try:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -196,6 +240,8 @@ class Security(ObservableComponent):
         due = trio.current_time() + UPKEEP_INTERVAL
         seen = documents.stamp(path)
         with self._upkeep_scope:
+            async with self._busy:
+                await self._settle()
             while True:
                 await trio.sleep(FILES_INTERVAL)
                 with contextlib.suppress(AuditUnavailableError):  # health says it
@@ -218,6 +264,10 @@ class Security(ObservableComponent):
             await self.renew_certificate(force=False)
             await trio.to_thread.run_sync(self.clock.advance)
             await trio.to_thread.run_sync(self.audit.prune_blocking)
+            await self._settle()
+            # Last: a module that is away keeps nothing else from being done.
+            if self._master_failure:
+                await self._take_over()
         except Exception as exc:
             before, self._upkeep_failure = self._upkeep_failure, str(exc) or type(exc).__name__
             if self._upkeep_failure != before:
@@ -227,6 +277,48 @@ class Security(ObservableComponent):
                 )
         else:
             self._upkeep_failure = ""
+
+    async def reload(self, settings: SecuritySettings) -> None:
+        """Go over to another master key, or reach its module in another way.
+
+        The keyring stays usable throughout: the node works with the ring key it has, whether the
+        new master key opens it or not. What fails is tried again with the rest of the upkeep.
+
+        Raises:
+          KeyringError, SecretReferenceError, KeyModuleError, KeyModuleAwayError: the new master key
+            cannot be used; the other one stays.
+        """
+        self._settings = settings
+        async with self._busy:
+            await self._take_over()
+
+    async def _take_over(self) -> None:
+        settings = self._settings
+        options = ModuleOptions.of(settings, self._directory)
+        try:
+            await trio.to_thread.run_sync(self.keyring.take_over, settings.master_key, options)
+        except Exception as exc:
+            self._master_failure = str(exc) or type(exc).__name__
+            raise
+        self._master_failure = ""
+        _LOG.info("The master key in use is the configured one.")
+        await self._recorded("key.take_over", "keyring")
+
+    async def _settle(self) -> None:
+        """After a rotation of the master key, have the old one no longer open the keyring."""
+        if not self.keyring.unsettled():
+            return
+        try:
+            settled = await trio.to_thread.run_sync(self.keyring.settle)
+        except Exception as exc:
+            _LOG.warning(
+                "The master key before this one still opens the keyring; it is tried again.",
+                extra={"why": str(exc)},
+            )
+            return
+        if settled:
+            _LOG.info("The master key before this one no longer opens the keyring.")
+            await self._recorded("key.settle", "keyring")
 
     async def renew_certificate(self, *, force: bool = True) -> bool:
         """Take a newer certificate into use if there is one to be had; with *force*, issue one.
@@ -274,8 +366,8 @@ class Security(ObservableComponent):
                 f"the audit log cannot be written: {self.audit.failure}",
                 self.audit.status(),
             )
-        if self._upkeep_failure:
-            return Health(HealthState.DEGRADED, self._upkeep_failure)
+        if self._master_failure or self._upkeep_failure:
+            return Health(HealthState.DEGRADED, self._master_failure or self._upkeep_failure)
         return HEALTHY
 
     def statistics(self) -> Mapping[str, Any]:
@@ -317,6 +409,14 @@ class Security(ObservableComponent):
             self.audit.close_blocking()
             self.certificates.close()
             self.keyring.close()
+
+
+def _forbid_core_dumps() -> None:
+    """Whoever gets a dump of this process has its keys. The soft limit is enough: systemd-coredump
+    looks at it as the kernel does."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def _sweep(directory: Path) -> None:

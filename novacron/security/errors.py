@@ -13,6 +13,7 @@ from novacron.errors import (
     LimitError,
     NotFoundError,
     SecurityError,
+    TransientError,
     UnavailableError,
 )
 
@@ -27,6 +28,18 @@ class KeyringError(SecurityError, InvalidError):
     """The keyring cannot be opened, or a ciphertext does not belong to it."""
 
     code: ClassVar[str] = "security.keyring"
+
+
+class KeyModuleError(SecurityError, InvalidError):
+    """A hardware module, its PIN or the key in it cannot be used as configured."""
+
+    code: ClassVar[str] = "security.module"
+
+
+class KeyModuleAwayError(SecurityError, TransientError):
+    """A hardware module does not answer, or not sensibly."""
+
+    code: ClassVar[str] = "security.module_away"
 
 
 class CertificateError(SecurityError, InvalidError):
@@ -81,6 +94,36 @@ class StorageFailedError(SecurityError, UnavailableError):
     """The disk refused."""
 
     code: ClassVar[str] = "security.storage"
+
+
+class JoinTokenError(SecurityError, DeniedError):
+    """A join token does not let its holder in, or not any more."""
+
+    code: ClassVar[str] = "security.join_token"
+
+
+class RequestRefusedError(SecurityError, InvalidError):
+    """A certificate request asks for what is not given."""
+
+    code: ClassVar[str] = "security.certificate_request"
+
+
+class JoinConflictError(SecurityError, ConflictError):
+    """A join meets what is there: another node of that id, or a life this node has had."""
+
+    code: ClassVar[str] = "security.join"
+
+
+class NotAuthorityError(SecurityError, ConflictError):
+    """Only the node that holds the authority's key can do this, and this node does not."""
+
+    code: ClassVar[str] = "security.not_authority"
+
+
+class RevocationListError(SecurityError, InvalidError):
+    """A revocation list that is not to be believed."""
+
+    code: ClassVar[str] = "security.revocation_list"
 
 
 _STORAGE_REMEDIES = {

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
         PublicKeyTypes,
     )
 
+AUTHORITY_NAME = "NovaCron authority "
+"""Before the cluster's name in the authority's certificate."""
 NODE_URI = "urn:novacron:node:"
+AUTHORITY_URI = "urn:novacron:authority"
+"""In the certificate of the node that holds the authority's key, and in no other."""
 _LONGEST_CHAIN = 8
 
 
@@ -82,15 +86,24 @@ def key_hash(key: PublicKeyTypes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def node_name(certificate: x509.Certificate) -> str | None:
-    """The node id in the certificate's ``urn:novacron:node:`` name."""
+def _uris(certificate: x509.Certificate) -> list[str]:
     from cryptography import x509
 
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        return names.get_values_for_type(x509.UniformResourceIdentifier)
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        return None
+        return []
+
+
+def holds_authority(certificate: x509.Certificate) -> bool:
+    """Whether it names the node that holds the authority's key."""
+    return AUTHORITY_URI in _uris(certificate)
+
+
+def node_name(certificate: x509.Certificate) -> str | None:
+    """The node id in the certificate's ``urn:novacron:node:`` name."""
+    uris = _uris(certificate)
     ids = [uri.removeprefix(NODE_URI) for uri in uris if uri.startswith(NODE_URI)]
     # Two node names in one certificate would let it be whichever suits.
     return ids[0] if len(ids) == 1 else None
@@ -174,6 +187,15 @@ def check_name(certificate: x509.Certificate, node_id: str, where: str, key: str
             remedy=f"have one issued with the URI name {NODE_URI}{node_id}",
             key=key,
         )
+
+
+def authority_name(certificate: x509.Certificate) -> str:
+    """What people call the authority: the cluster's name, or the id of the node that made it."""
+    from cryptography import x509
+
+    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    text = names[0].value if names else ""
+    return (text if isinstance(text, str) else "").removeprefix(AUTHORITY_NAME)
 
 
 def is_authority(certificate: x509.Certificate) -> bool:

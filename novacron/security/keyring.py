@@ -1,36 +1,36 @@
-"""Data keys under a master key: AES-256-GCM, rotated, with old keys still opening old data.
+"""Data keys under a ring key: AES-256-GCM, rotated, with old keys still opening old data.
 
 A ciphertext is ``version (1) | key id (8) | nonce (12) | ciphertext and tag``; everything before
 the nonce, and the caller's context, are authenticated with it. Nonces are random, so one key may
 seal at most 2**32 messages (NIST SP 800-38D, section 8.3): the count is kept in the file, reserved
 in blocks, and a key that has reached it is replaced by itself.
 
-The file carries a MAC under the master key. A boot checks that MAC and unwraps nothing: the AEAD
-is imported by the first caller that seals or opens something.
+The data keys are wrapped by a ring key, and that is sealed by the master key, or by two of them while
+one replaces the other: the running node works with the ring key it has and asks no master key for
+anything (ADR 0125). The file carries a MAC under the ring key. A boot checks that MAC and unwraps no
+data key: the AEAD is imported by the first caller that seals or opens something.
 """
 
 from __future__ import annotations
 
-import base64
-import hmac
 import os
 import secrets
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from novacron.data_directory import DataDirectory
-from novacron.durable import write_durably
 from novacron.security import documents
-from novacron.security.errors import KeyringError, storage_failure
-from novacron.security.filelock import held
-from novacron.security.master import MasterKey, MasterKeySource
+from novacron.security.errors import KeyringError
+from novacron.security.keyring_file import DataKey
+from novacron.security.module_options import ModuleOptions
+from novacron.security.ring_key import RingKey
+from novacron.security.stored_keyring import StoredKeyring, View
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-_FORMAT = 1
+_CIPHERTEXT = 1
 _HEADER = 9
 _NONCE = 12
 _TAG = 16
@@ -44,34 +44,7 @@ LARGEST_PLAINTEXT = 2**30
 """Bytes. Well below the 2**36 - 32 of GCM and the 2**31 - 1 the library takes at once."""
 
 
-class DataKey:
-    """One wrapped key, and its cipher once somebody needed it."""
-
-    __slots__ = ("cipher", "created", "id", "reserved", "wrapped")
-
-    def __init__(self, id: str, created: float, wrapped: bytes, reserved: int) -> None:
-        self.id = id
-        self.created = created
-        self.wrapped = wrapped
-        self.reserved = reserved
-        self.cipher: AESGCM | None = None
-
-    def __repr__(self) -> str:
-        return f"DataKey({self.id})"
-
-    def context(self) -> bytes:
-        return b"novacron data key " + self.id.encode()
-
-    def document(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "created": documents.to_text(self.created),
-            "wrapped": base64.b64encode(self.wrapped).decode(),
-            "reserved": self.reserved,
-        }
-
-
-class Keyring:
+class Keyring(StoredKeyring):
     """The node's data keys. Safe to use from several threads.
 
     :meth:`encrypt` and :meth:`decrypt` cost microseconds, except that the first call of a process
@@ -84,23 +57,13 @@ class Keyring:
         reference: str = "file:",
         rotation_days: int = 90,
         *,
+        options: ModuleOptions | None = None,
         environ: Mapping[str, str] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.path = directory.secrets / "keyring.json"
-        self._directory = directory
-        self._source = MasterKeySource(directory, reference, environ)
+        super().__init__(directory, reference, options=options, environ=environ)
         self._rotation = rotation_days * _DAY
         self._now = now
-        self._mutex = threading.RLock()
-        self._master: MasterKey | None = None
-        self._keys: dict[str, DataKey] = {}
-        self._active = ""
-        self._budget = 0
-        self._stamp: documents.Stamp | None = None
-
-    def __repr__(self) -> str:
-        return f"Keyring({self.path}, {len(self._keys)} keys)"
 
     # --- Life -----------------------------------------------------------------------------------
 
@@ -108,16 +71,19 @@ class Keyring:
         """Read the keyring; with *create*, make what the first boot has to make. Blocks.
 
         Returns whether it was made. A crash between the master key and the keyring leaves a state
-        from which this goes on.
+        from which this goes on, and so does a rotation of the master key that was cut short.
 
         Raises:
-          SecretReferenceError: the master key cannot be used.
+          SecretReferenceError, KeyModuleError: the master key cannot be used.
+          KeyModuleAwayError: it is in a module that does not answer.
           KeyringError: the master key is lost or is another one, or the file is damaged. Nothing
             was written.
         """
         with self._mutex:
             if documents.stamp(self.path) is not None:
                 self._load()
+                if create and (not self._slots or self._source.next_path.exists()):
+                    self.settle()
                 return False
             if self._first_boot_done():
                 raise KeyringError(
@@ -132,10 +98,11 @@ class Keyring:
                     why="no node has booted on this data directory",
                     remedy="name the data directory of a node with --data-dir",
                 )
-            with held(self._directory.secrets / "keyring.lock"):
+            with self._exclusive():
                 source = self._source
-                made = source.owned and documents.stamp(source.path) is None
-                self._master = source.create() if made else source.read()
+                master = source.create() if source.missing() else source.read()
+                self._ring = RingKey.new()
+                self._slots = [master.seal(self._ring)]
                 self._keys = {}
                 # The first boot seals at once: reserved with the key, it is one write less.
                 self._keys[self._add_key()].reserved = MESSAGE_BLOCK
@@ -149,15 +116,6 @@ class Keyring:
             path.exists()
             for path in (self._directory.pki / "ca.key", self._directory.secrets / "tokens.json")
         )
-
-    def close(self) -> None:
-        """Forget the keys."""
-        with self._mutex:
-            self._master = None
-            self._keys = {}
-            self._active = ""
-            self._budget = 0
-            self._stamp = None
 
     # --- Use ------------------------------------------------------------------------------------
 
@@ -181,7 +139,7 @@ class Keyring:
             self._budget -= 1
             key = self._keys[self._active]
             cipher = self._cipher(key)
-        header = bytes((_FORMAT,)) + bytes.fromhex(key.id)
+        header = bytes((_CIPHERTEXT,)) + bytes.fromhex(key.id)
         nonce = os.urandom(_NONCE)
         return header + nonce + cipher.encrypt(nonce, plaintext, header + context)
 
@@ -194,7 +152,7 @@ class Keyring:
         """
         from cryptography.exceptions import InvalidTag
 
-        if len(ciphertext) < _HEADER + _NONCE + _TAG or ciphertext[0] != _FORMAT:
+        if len(ciphertext) < _HEADER + _NONCE + _TAG or ciphertext[0] != _CIPHERTEXT:
             raise KeyringError(
                 "cannot decrypt a value",
                 why="it is no ciphertext of this version",
@@ -240,14 +198,18 @@ class Keyring:
 
     def due(self) -> bool:
         """Whether the active key is older than it may be, or has sealed all it may."""
-        with self._mutex:
-            key = self._keys[self._active]
-            old = self._now() - key.created >= self._rotation
-            return old or key.reserved + MESSAGE_BLOCK > MESSAGE_LIMIT
+        return self._due(self._view)
+
+    def _due(self, view: View) -> bool:
+        key = view.active
+        if key is None:
+            return False
+        old = self._now() - key.created >= self._rotation
+        return old or key.reserved + MESSAGE_BLOCK > MESSAGE_LIMIT
 
     def rotate(self) -> str:
         """Make a new data key and seal with it from now on; returns its id. Blocks."""
-        with self._mutex, held(self._directory.secrets / "keyring.lock"):
+        with self._exclusive():
             self._refresh()
             id = self._add_key()
             self._write()
@@ -258,69 +220,28 @@ class Keyring:
             self._refresh()
             return self.rotate() if self.due() else None
 
-    def rotate_master(self, replacement: str | None = None) -> None:
-        """Wrap every data key anew under another master key. Data stay as they are. Blocks.
-
-        Args:
-          replacement: Reference to the new master key. None makes one, which takes the place of
-            the file in the data directory; only where that is the one in use.
-
-        Raises:
-          KeyringError: the key in use is not this node's to replace.
-        """
-        source = self._source
-        if replacement is None and not source.owned:
-            raise KeyringError(
-                "cannot replace the master key",
-                why=f"it comes from {source.reference}, which is not the node's to write",
-                remedy="put the new key elsewhere and name it with --to REFERENCE",
-                key="security.master_key",
-            )
-        with self._mutex, held(self._directory.secrets / "keyring.lock"):
-            self._refresh()
-            if replacement is None:
-                new = source.create_next()
-            else:
-                new = MasterKeySource(self._directory, replacement).read()
-            old = self._opened()
-            try:
-                for key in self._keys.values():
-                    key.wrapped = new.wrap(old.unwrap(key.wrapped, key.context()), key.context())
-                self._master = new
-                self._write()
-            except BaseException:
-                # Half of the keys may be wrapped anew in memory; the file has the old state.
-                self._stamp = None
-                self._master = old
-                raise
-            if replacement is None:
-                source.adopt_next()
-
     def status(self) -> dict[str, Any]:
-        """What an operator may know: no key material."""
-        with self._mutex:
-            return {
-                "path": str(self.path),
-                "master_key": self._source.reference,
-                "active": self._active,
-                "rotation_due": self.due(),
-                "keys": [
-                    {
-                        "id": key.id,
-                        "created": documents.to_text(key.created),
-                        "messages_reserved": key.reserved,
-                        "active": key.id == self._active,
-                    }
-                    for key in sorted(self._keys.values(), key=lambda key: key.created)
-                ],
-            }
+        """What an operator may know: no key material. Waits for nobody, so the event loop may ask
+        while a thread waits for a module."""
+        view = self._view
+        return {
+            "path": str(self.path),
+            "master_key": self._source.reference,
+            "opened_by": list(view.opened_by) or [self._source.reference],
+            "active": "" if view.active is None else view.active.id,
+            "rotation_due": self._due(view),
+            "keys": [
+                {
+                    "id": key.id,
+                    "created": documents.to_text(key.created),
+                    "messages_reserved": key.reserved,
+                    "active": key is view.active,
+                }
+                for key in sorted(view.keys, key=lambda key: key.created)
+            ],
+        }
 
-    # --- The file -------------------------------------------------------------------------------
-
-    def _opened(self) -> MasterKey:
-        if self._master is None:
-            raise KeyringError("cannot use the keyring", why="it is not open")
-        return self._master
+    # --- The keys themselves -----------------------------------------------------------------------
 
     def _add_key(self) -> str:
         id = secrets.token_hex(8)
@@ -332,108 +253,10 @@ class Keyring:
         return id
 
     def _reserve(self) -> None:
-        with held(self._directory.secrets / "keyring.lock"):
+        with self._exclusive():
             self._refresh()
             if self._keys[self._active].reserved + MESSAGE_BLOCK > MESSAGE_LIMIT:
                 self._add_key()
             self._keys[self._active].reserved += MESSAGE_BLOCK
             self._write()
             self._budget = MESSAGE_BLOCK
-
-    def _write(self) -> None:
-        master = self._opened()
-        body: dict[str, Any] = {
-            "version": _FORMAT,
-            "active": self._active,
-            "check": master.check,
-            "keys": [key.document() for key in self._keys.values()],
-        }
-        body["mac"] = master.authenticate(documents.canonical(body))
-        try:
-            write_durably(self.path, documents.encode(body), mode=0o600)
-        except OSError as exc:
-            # Memory is ahead of the file now; the next use reads the file again.
-            self._stamp = None
-            raise storage_failure("write", self.path, exc) from exc
-        self._stamp = documents.stamp(self.path)
-
-    def _refresh(self) -> None:
-        """Take over what the command line has changed since."""
-        self._opened()
-        if documents.stamp(self.path) != self._stamp:
-            self._load()
-
-    def _load(self) -> None:
-        stamp = documents.stamp(self.path)
-        try:
-            body = documents.decode(self.path.read_bytes())
-            if body.get("version") != _FORMAT:
-                raise ValueError(f"its version is not {_FORMAT}")
-            mac = str(body.pop("mac", ""))
-            check = str(body["check"])
-            active = str(body["active"])
-            keys = {}
-            for entry in body["keys"]:
-                key = DataKey(
-                    str(entry["id"]),
-                    documents.from_text(entry["created"]),
-                    base64.b64decode(entry["wrapped"], validate=True),
-                    int(entry["reserved"]),
-                )
-                if len(bytes.fromhex(key.id)) != 8:
-                    raise ValueError("a key id has the wrong length")
-                keys[key.id] = key
-            if active not in keys:
-                raise ValueError("the active key is missing")
-        except OSError as exc:
-            raise storage_failure("read", self.path, exc) from exc
-        except (ValueError, TypeError, KeyError) as exc:
-            why = str(exc) if isinstance(exc, ValueError) else "a field is missing or wrong"
-            raise KeyringError(
-                f"cannot read the keyring {self.path}",
-                why=why,
-                remedy="restore it from a backup; it was left as it is",
-                key="security.master_key",
-            ) from exc
-        master = self._matching_master(check)
-        if not hmac.compare_digest(master.authenticate(documents.canonical(body)), mac):
-            raise KeyringError(
-                f"cannot trust the keyring {self.path}",
-                why="somebody without the master key has changed it",
-                remedy="restore it from a backup, and find out who wrote to it",
-                key="security.master_key",
-            )
-        for id, known in self._keys.items():
-            if id in keys:
-                keys[id].cipher = known.cipher
-        if active != self._active:
-            self._budget = 0
-        self._master, self._keys, self._active, self._stamp = master, keys, active, stamp
-
-    def _matching_master(self, check: str) -> MasterKey:
-        """The master key the file was written under; finishes a rotation that was cut short."""
-        if self._master is not None and hmac.compare_digest(self._master.check, check):
-            return self._master
-        source = self._source
-        interrupted = source.read_next()
-        if interrupted is not None and hmac.compare_digest(interrupted.check, check):
-            source.adopt_next()
-            return interrupted
-        if source.owned and documents.stamp(source.path) is None:
-            raise KeyringError(
-                f"cannot find the master key {source.path}",
-                why="the keyring is there, and nothing else opens it",
-                remedy="restore the file from a backup; see the runbook lost-master-key",
-                key="security.master_key",
-            )
-        master = source.read()
-        if not hmac.compare_digest(master.check, check):
-            raise KeyringError(
-                f"cannot open the keyring {self.path}",
-                why=f"{source.reference} is not the master key it was made with",
-                remedy="put back the master key that was in use; see the runbook lost-master-key",
-                key="security.master_key",
-            )
-        if interrupted is not None:
-            source.drop_next()
-        return master

@@ -1,125 +1,146 @@
-"""The master key: where it lies, and how the first boot makes it."""
+"""Master keys: what seals the ring key, in memory of this process or inside a hardware module.
+
+What a master key makes is a *slot*: a JSON object that only this key gets the ring key out of. A
+keyring has a slot for each master key that opens it; usually one, and two while the master key is
+being replaced.
+"""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import os
-import secrets
-from collections.abc import Mapping
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from novacron.data_directory import DataDirectory
-from novacron.durable import fsync_directory, remove_durably, write_durably
-from novacron.security.errors import storage_failure
-from novacron.security.references import (
-    MASTER_KEY_BYTES,
-    decode_master_key,
-    read_secret,
-    register,
-)
+from novacron.security.ring_key import RING_KEY_BYTES, RingKey, derive
+
+if TYPE_CHECKING:
+    from novacron.security.key_module import KeyModule
+
+Slot = Mapping[str, Any]
+
+_CONTEXT = "novacron ring key v2"
+_NONCE = 16
 
 
-class MasterKey:
-    """What is derived from one master key; the key itself is not kept.
+class MasterKey(ABC):
+    """One master key. Methods may block: call them in a worker thread."""
 
-    Each use has a key of its own (NIST SP 800-108 in spirit: HMAC with a label), so that the check
-    value in the file says nothing about the key that wraps.
-    """
+    kind: ClassVar[str]
 
-    __slots__ = ("_authenticate", "_wrap", "check")
-
-    def __init__(self, key: bytes) -> None:
-        self._wrap = _derive(key, b"novacron keyring wrap v1")
-        self._authenticate = _derive(key, b"novacron keyring authenticate v1")
-        self.check = _derive(key, b"novacron keyring check v1").hex()
+    def __init__(self, reference: str) -> None:
+        self.reference = reference
 
     def __repr__(self) -> str:
-        return "MasterKey(…)"
+        return f"{type(self).__name__}({self.reference})"
 
-    def authenticate(self, data: bytes) -> str:
-        return hmac.new(self._authenticate, data, hashlib.sha256).hexdigest()
+    @abstractmethod
+    def seal(self, ring: RingKey) -> Slot:
+        """A slot that holds *ring*.
 
-    def wrap(self, key: bytes, context: bytes) -> bytes:
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        Raises:
+          KeyModuleError, KeyModuleAwayError: it is in a module, which cannot be used.
+        """
 
-        nonce = os.urandom(12)
-        return nonce + AESGCM(self._wrap).encrypt(nonce, key, context)
+    @abstractmethod
+    def unseal(self, slots: Sequence[Slot]) -> tuple[int, RingKey] | None:
+        """The ring key, and in which of *slots* it was; None when none is this key's, or was
+        changed since. Raises like :meth:`seal`."""
 
-    def unwrap(self, wrapped: bytes, context: bytes) -> bytes:
-        """Raises ``ValueError`` when *wrapped* was not wrapped by this key for *context*."""
-        from cryptography.exceptions import InvalidTag
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-        try:
-            return AESGCM(self._wrap).decrypt(wrapped[:12], wrapped[12:], context)
-        except (InvalidTag, ValueError):
-            raise ValueError("the wrapped key does not open") from None
+    def legacy(self) -> RingKey | None:
+        """What files of version 1 are under, if this kind of key was there then."""
+        return None
 
 
-class MasterKeySource:
-    """Where the configuration says the master key is. All methods block on the disk."""
+class LocalMasterKey(MasterKey):
+    """A master key that was read into this process; the key itself is not kept.
 
-    def __init__(
-        self,
-        directory: DataDirectory,
-        reference: str,
-        environ: Mapping[str, str] | None = None,
-    ) -> None:
-        self._environ = environ
-        self.owned = reference == "file:"
-        """Whether the key is this node's to make and to replace."""
-        self.path: Path = directory.secrets / "master.key"
-        self.reference = f"file:{self.path}" if self.owned else reference
+    The ring key is as long as one block of HMAC-SHA-256, so it is sealed with that alone: masked by
+    the HMAC of a random nonce, and authenticated by another over nonce and result (a stream cipher
+    in counter mode with one block, encrypt-then-MAC). The AEAD would do the same and cost every
+    boot its import (ADR 0030).
+    """
 
-    @property
-    def next_path(self) -> Path:
-        """The key that a master rotation is about to put in place."""
-        return self.path.with_name("master.key.next")
+    kind = "local"
 
-    def read(self) -> MasterKey:
-        """Raises ``SecretReferenceError``: missing, readable by others, no 32 bytes of base64."""
-        text = read_secret(self.reference, key="security.master_key", environ=self._environ)
-        return MasterKey(decode_master_key(text, self.reference))
+    def __init__(self, key: bytes, reference: str) -> None:
+        super().__init__(reference)
+        self._legacy = RingKey(key)
+        self._mask = derive(key, b"novacron master mask v2")
+        self._authenticate = derive(key, b"novacron master authenticate v2")
+        self._check = derive(key, b"novacron master check v2").hex()
 
-    def read_next(self) -> MasterKey | None:
-        """The key a rotation that was cut short left behind."""
-        if not self.owned or not self.next_path.exists():
+    def seal(self, ring: RingKey) -> Slot:
+        nonce = os.urandom(_NONCE)
+        masked = self._masked(nonce, ring.key)
+        return {
+            "kind": self.kind,
+            "reference": self.reference,
+            "check": self._check,
+            "sealed": base64.b64encode(nonce + masked + self._tag(nonce + masked)).decode(),
+        }
+
+    def unseal(self, slots: Sequence[Slot]) -> tuple[int, RingKey] | None:
+        for index, slot in enumerate(slots):
+            if slot.get("kind") != self.kind or slot.get("check") != self._check:
+                continue
+            sealed = _bytes(slot)
+            nonce, masked = sealed[:_NONCE], sealed[_NONCE : _NONCE + RING_KEY_BYTES]
+            if hmac.compare_digest(
+                self._tag(nonce + masked), sealed[_NONCE + RING_KEY_BYTES :]
+            ) and (len(masked) == RING_KEY_BYTES):
+                return index, RingKey(self._masked(nonce, masked))
+        return None
+
+    def legacy(self) -> RingKey:
+        return self._legacy
+
+    def _masked(self, nonce: bytes, data: bytes) -> bytes:
+        mask = derive(self._mask, nonce)
+        return bytes(a ^ b for a, b in zip(mask, data, strict=True))
+
+    def _tag(self, data: bytes) -> bytes:
+        return derive(self._authenticate, data)
+
+
+class ModuleMasterKey(MasterKey):
+    """A master key that is in a hardware module and stays there; see the key module for how."""
+
+    kind = "pkcs11"
+    mechanism = "CKM_AES_GCM"
+
+    def __init__(self, module: KeyModule) -> None:
+        super().__init__(str(module.uri))
+        self._module = module
+
+    def seal(self, ring: RingKey) -> Slot:
+        sealed = self._module.encrypt(ring.key, _CONTEXT)
+        return {
+            "kind": self.kind,
+            "reference": self.reference,
+            "mechanism": self.mechanism,
+            "sealed": base64.b64encode(sealed).decode(),
+        }
+
+    def unseal(self, slots: Sequence[Slot]) -> tuple[int, RingKey] | None:
+        mine = [
+            index
+            for index, slot in enumerate(slots)
+            if slot.get("kind") == self.kind and slot.get("mechanism") == self.mechanism
+        ]
+        if not mine:
             return None
-        text = read_secret(f"file:{self.next_path}", key="security.master_key")
-        return MasterKey(decode_master_key(text, f"file:{self.next_path}"))
-
-    def create(self) -> MasterKey:
-        """Make the key file of the first boot."""
-        return self._write(self.path)
-
-    def create_next(self) -> MasterKey:
-        return self._write(self.next_path)
-
-    def adopt_next(self) -> None:
-        """Put the next key in the place of this one; harmless when it is there already."""
-        try:
-            os.rename(self.next_path, self.path)
-            fsync_directory(self.path.parent)
-        except FileNotFoundError:
-            return
-        except OSError as exc:
-            raise storage_failure("replace", self.path, exc) from exc
-
-    def drop_next(self) -> None:
-        remove_durably(self.next_path)
-
-    def _write(self, path: Path) -> MasterKey:
-        key = secrets.token_bytes(MASTER_KEY_BYTES)
-        text = base64.b64encode(key)
-        register(text)
-        try:
-            write_durably(path, text + b"\n", mode=0o600)
-        except OSError as exc:
-            raise storage_failure("write", path, exc) from exc
-        return MasterKey(key)
+        opened = self._module.decrypt([_bytes(slots[index]) for index in mine], _CONTEXT)
+        for index, key in zip(mine, opened, strict=True):
+            if key is not None and len(key) == RING_KEY_BYTES:
+                return index, RingKey(key)
+        return None
 
 
-def _derive(key: bytes, label: bytes) -> bytes:
-    return hmac.new(key, label, hashlib.sha256).digest()
+def _bytes(slot: Slot) -> bytes:
+    try:
+        return base64.b64decode(slot["sealed"], validate=True)
+    except (KeyError, TypeError, ValueError):
+        return b""

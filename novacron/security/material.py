@@ -1,7 +1,7 @@
 """The files TLS is made of: this node's certificate, its key, and the authority that is trusted.
 
-Two sources: the node's own authority, whose certificates are issued and renewed here, and files
-from outside, which are only checked. Checking takes an X.509 library whose import costs more than
+Three sources: the node's own authority, whose certificates are issued and renewed here, that of a
+node it has joined, and files from outside; the last two are only checked. Checking takes an X.509 library whose import costs more than
 everything else a boot does here. So what was checked is remembered by digest in
 ``pki/verified.json``: while the files are the same, only the dates are looked at again. That record
 protects nothing: who can write it can write the key beside it.
@@ -14,7 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from novacron.config.schema import SecuritySettings
 from novacron.data_directory import DataDirectory
@@ -75,7 +75,12 @@ class Material:
 class MaterialSource(ABC):
     """Where the material comes from. Every method blocks: call it in a worker thread."""
 
-    own: bool
+    kind: ClassVar[Literal["own", "outside", "joined"]]
+
+    @property
+    def own(self) -> bool:
+        """Whether this node issues its certificate itself."""
+        return self.kind == "own"
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ from novacron.security.references import read_secret, secret_path
 class OutsideMaterial(MaterialSource):
     """Files named by ``ca_certificate``, ``certificate`` and ``private_key``."""
 
-    own = False
+    kind = "outside"
 
     def __init__(
         self,

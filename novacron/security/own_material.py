@@ -23,7 +23,7 @@ class OwnMaterial(MaterialSource):
     """Issued by the node's own authority: ``pki/node.pem`` holds key and certificate, in one file
     so that a renewal replaces both at once."""
 
-    own = True
+    kind = "own"
 
     def __init__(
         self,
@@ -134,7 +134,12 @@ class OwnMaterial(MaterialSource):
             ) from exc
         not_after = chain[0].not_valid_after_utc.timestamp()
         names = set(inspection.host_names(chain[0]))
-        return now < not_after - self.renew_before and set(self.wanted) <= names
+        return (
+            now < not_after - self.renew_before
+            and set(self.wanted) <= names
+            # One from before nodes could join does not say that this node holds the authority.
+            and inspection.holds_authority(chain[0])
+        )
 
     def close(self) -> None:
         """Nothing stays open."""

@@ -59,6 +59,16 @@ RULES: dict[str, Rule] = {
     "token.read": Rule(Role.ADMIN),
     "token.create": Rule(Role.ADMIN, changes=True),
     "token.revoke": Rule(Role.ADMIN, changes=True),
+    "token.rotate": Rule(Role.ADMIN, changes=True),
+    # For join tokens alone, and all that they are for.
+    "node.join": Rule(Role.JOIN, changes=True),
+    "certificate.renew": Rule(Role.ADMIN, changes=True),
+    # Between nodes: who knows the newer list of revoked certificates, and a node's own renewal. The
+    # list is signed by the authority, so that it is no matter who passes it on.
+    "trust.state": Rule(None, node=True),
+    "trust.crl": Rule(None, node=True),
+    "trust.authority": Rule(None, node=True),
+    "trust.sign": Rule(None, node=True, changes=True),
     # What peers ask for. A transfer or a link is a change once, when it begins or is ended by the
     # peer; what is said in between belongs to it.
     "amst.link": Rule(None, node=True, changes=True),

@@ -27,6 +27,39 @@ def register(value: str | bytes) -> None:
     register_secret(value)
 
 
+class SecretSource:
+    """A secret that may be replaced while the node runs: whoever connects with it reads it anew.
+
+    Nothing is kept here. What was read before is masked in the log as well, since a server may still
+    take it.
+    """
+
+    __slots__ = ("_environ", "_key", "reference")
+
+    def __init__(
+        self, reference: str, *, key: str, environ: Mapping[str, str] | None = None
+    ) -> None:
+        """
+        Args:
+          key: The configuration key that holds the reference, for messages.
+        """
+        self.reference = reference
+        self._key = key
+        self._environ = environ
+
+    def __repr__(self) -> str:
+        return f"SecretSource({self._key})"
+
+    def read(self) -> bytes:
+        """The secret as it is now, without the white space around it. Blocks on the disk: call it
+        in a worker thread.
+
+        Raises:
+          SecretReferenceError: there is none, or others could have read it.
+        """
+        return read_secret(self.reference, key=self._key, environ=self._environ).strip()
+
+
 def read_secret(
     reference: str,
     *,

@@ -17,6 +17,8 @@ class Role(enum.StrEnum):
     OPERATOR = "operator"
     ADMIN = "admin"
     NODE = "node"
+    JOIN = "join"
+    """A join token's: it may ask for its certificate, once, and nothing else."""
 
     def allows(self, required: Role) -> bool:
         """Whether a caller with this role may do what *required* is required for."""
@@ -37,7 +39,7 @@ class Principal:
         self, kind: str, name: str, role: Role, resources: tuple[str, ...] = ("*",)
     ) -> None:
         self.kind = kind
-        """``token`` or ``certificate``."""
+        """``token``, ``certificate`` or ``join``."""
         self.name = name
         """The token's id, or the node's id: what the audit log names."""
         self.role = role

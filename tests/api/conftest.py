@@ -55,6 +55,7 @@ class Node:
             stand_in("database"),
             stand_in("cache"),
             cast(Any, self.network),
+            None,
             cast(Any, self.dwcp),
             cast(Any, self.environment),
             cast(Any, IdentityStandIn()),

@@ -190,4 +190,4 @@ def test_a_changed_reference_is_shown_as_one() -> None:
     old = load(environ={})
     new = load(overrides={"security.master_key": "env:KEY"}, environ={})
     (change,) = changes(old, new)
-    assert (change.old, change.new, change.reloadable) == ("file:", "env:KEY", False)
+    assert (change.old, change.new, change.reloadable) == ("file:", "env:KEY", True)

@@ -83,7 +83,16 @@ def test_references_are_shown_and_values_in_their_place_are_hidden() -> None:
 
 def test_every_key_that_names_a_secret_is_marked_as_a_reference() -> None:
     marked = {key.name for key in all_keys().values() if key.reference}
-    assert marked == {"security.master_key", "security.private_key"}
+    assert marked == {"security.master_key", "security.private_key", "security.pkcs11_pin"}
+
+
+def test_a_reference_into_a_module_is_shown_unless_a_pin_is_in_it() -> None:
+    for value, shown in (
+        ("pkcs11:token=a;object=b", "pkcs11:token=a;object=b"),
+        ("pkcs11:token=a;object=b?pin-value=1234", HIDDEN),
+    ):
+        loaded = load(overrides={"security.master_key": value}, environ={})
+        assert loaded.explain("security.master_key").value == shown
 
 
 def test_reloadable_keys_are_the_declared_subset() -> None:
@@ -97,4 +106,8 @@ def test_reloadable_keys_are_the_declared_subset() -> None:
         "boot.health.cache",
         "boot.health.failures",
         "dwcp.amst.limit_bps",
+        "security.master_key",
+        "security.pkcs11_module",
+        "security.pkcs11_pin",
+        "security.pkcs11_timeout",
     }

@@ -15,6 +15,7 @@ from novacron.database.store import (
     DatabaseMisuseError,
     DatabaseUnavailableError,
     Store,
+    Transaction,
 )
 
 Case = Callable[[Store], Awaitable[None]]
@@ -150,6 +151,38 @@ async def writers_take_turns_and_lose_nothing(store: Store) -> None:
         for _ in range(20):
             nursery.start_soon(add)
     assert await store.fetch_one("SELECT size FROM item") == (20,)
+
+
+async def work_that_may_be_repeated_loses_nothing(store: Store) -> None:
+    await store.execute(INSERT, item(1))
+
+    async def add(tx: Transaction) -> int:
+        row = await tx.fetch_one("SELECT size FROM item WHERE id = 1")
+        assert row is not None
+        await trio.lowlevel.checkpoint()
+        await tx.execute("UPDATE item SET size = :size WHERE id = 1", {"size": row[0] + 1})
+        return int(row[0])
+
+    seen: list[int] = []
+
+    async def run() -> None:
+        seen.append(await store.run(add))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(run)
+    assert await store.fetch_one("SELECT size FROM item") == (20,)
+    assert sorted(seen) == list(range(20))
+
+
+async def work_that_fails_leaves_nothing(store: Store) -> None:
+    async def fail(tx: Transaction) -> None:
+        await tx.execute(INSERT, item(1))
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await store.run(fail)
+    assert await count(store) == 0
 
 
 async def readers_go_on_while_a_transaction_is_open(store: Store) -> None:
@@ -324,6 +357,8 @@ CASES: tuple[Case, ...] = (
     an_empty_transaction_is_fine,
     a_task_cannot_wait_for_itself,
     writers_take_turns_and_lose_nothing,
+    work_that_may_be_repeated_loses_nothing,
+    work_that_fails_leaves_nothing,
     readers_go_on_while_a_transaction_is_open,
     the_wait_for_the_writer_has_a_deadline,
     a_duplicate_is_a_conflict,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
+from novacron.config.schema import PostgresqlSettings
+from novacron.database.postgresql import PostgresqlStore
+from novacron.database.postgresql_target import Target
 from novacron.database.sqlite import SqliteStore
 from novacron.database.store import Store
 from tests.contracts.check_store import CASES, TABLE, Case
-
-Opener = Callable[[Path], AbstractAsyncContextManager[Store]]
+from tests.servers import Cluster, postgresql_cluster
 
 
 @asynccontextmanager
@@ -29,13 +31,35 @@ async def sqlite(directory: Path) -> AsyncIterator[Store]:
         await store.close()
 
 
-ENGINES: dict[str, Opener] = {"sqlite": sqlite}
+@asynccontextmanager
+async def postgresql(settings: PostgresqlSettings) -> AsyncIterator[Store]:
+    store = PostgresqlStore(Target(settings, query_timeout=10.0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.keep)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    with postgresql_cluster() as cluster:
+        yield cluster
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-@pytest.mark.parametrize("engine", ENGINES)
-async def test_a_store(engine: str, case: Case, tmp_path: Path) -> None:
+async def test_a_store_on_sqlite(case: Case, tmp_path: Path) -> None:
     with trio.fail_after(20):
-        async with ENGINES[engine](tmp_path) as store:
+        async with sqlite(tmp_path) as store:
+            await store.execute(TABLE)
+            await case(store)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+async def test_a_store_on_postgresql(case: Case, cluster: Cluster) -> None:
+    settings = cluster.settings(name=cluster.new_database())
+    with trio.fail_after(20):
+        async with postgresql(settings) as store:
             await store.execute(TABLE)
             await case(store)

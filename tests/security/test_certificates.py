@@ -27,7 +27,10 @@ def test_the_first_boot_issues_a_certificate_with_the_nodes_names(tmp_path: Path
     directory = prepared(tmp_path)
     mine = certificates(directory)
     names = present(directory).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [NODE_URI + NODE_ID]
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [
+        NODE_URI + NODE_ID,
+        "urn:novacron:authority",
+    ]
     assert names.get_values_for_type(x509.DNSName) == ["localhost"]
     assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"]
     assert b"PRIVATE KEY" not in (directory.pki / "ca.key").read_bytes()

@@ -20,10 +20,10 @@ from novacron.security import (
     audit_recovery,
     authority,
     clock,
-    keyring,
-    master,
+    master_source,
     material,
     own_material,
+    stored_keyring,
     tokens,
 )
 from novacron.security.errors import StorageFailedError
@@ -35,9 +35,9 @@ WRITERS = (
     audit_recovery,
     authority,
     clock,
-    keyring,
-    master,
+    master_source,
     own_material,
+    stored_keyring,
     tokens,
 )
 

@@ -65,7 +65,7 @@ async def test_no_failure_and_no_repr_shows_a_secret(tmp_path: Path) -> None:
             parts = (security, security.keyring, security.certificates, security.tokens)
             shown += [repr(part) for part in parts]
             shown += [repr(vars(security)), repr(security.statistics())]
-            shown += [repr(security.keyring._keys), repr(security.keyring._master)]
+            shown += [repr(security.keyring._keys), repr(security.keyring._ring)]
             await security.shutdown()
             nursery.cancel_scope.cancel()
         good = tree(root)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from novacron.data_directory import DataDirectory
-from novacron.security import documents, keyring
+from novacron.security import documents, keyring, stored_keyring
 from novacron.security.errors import KeyringError, SecretReferenceError, StorageFailedError
 from novacron.security.keyring import MESSAGE_BLOCK, MESSAGE_LIMIT, Keyring
 from tests.security.stand_ins import prepared
@@ -303,7 +303,7 @@ def test_a_disk_that_refuses_leaves_the_keyring_as_it_was(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(keyring, "write_durably", full)
+        patch.setattr(stored_keyring, "write_durably", full)
         with pytest.raises(StorageFailedError, match="the disk is full"):
             ring.rotate()
     ring.encrypt(b"x", b"c")
@@ -324,6 +324,6 @@ def test_nothing_shows_a_key(tmp_path: Path) -> None:
     ring.encrypt(b"x", b"c")
     master = (directory.secrets / "master.key").read_text().strip()
     wrapped = json.loads(ring.path.read_bytes())["keys"][0]["wrapped"]
-    shown = f"{ring!r} {ring.status()} {ring._master!r} {list(ring._keys.values())!r}"
+    shown = f"{ring!r} {ring.status()} {ring._ring!r} {list(ring._keys.values())!r}"
     for secret in (master, base64.b64decode(master).hex(), wrapped):
         assert secret not in shown

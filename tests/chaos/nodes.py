@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from bench.backends import Backends
-from tests.faults.meter import Meter
+from tests.chaos.meter import Meter
 from tests.integration.node_process import ANY_HOST, NodeProcess
 
 
@@ -25,7 +25,7 @@ def start_node(
     path.write_text(json.dumps({**backends.configuration(), **settings}))
     module = ("novacron.boot",)
     if meter is not None:
-        module = ("tests.faults.metered_node", str(meter.path))
+        module = ("tests.chaos.metered_node", str(meter.path))
     return NodeProcess(
         directory / "data",
         *ANY_HOST,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from tests.faults.meter import Instrument, Meter
+from tests.chaos.meter import Instrument, Meter
 
 STALL = 0.1
 

@@ -1,4 +1,4 @@
-"""``python -m tests.faults.metered_node FILE …``: a node whose event loop is measured into FILE.
+"""``python -m tests.chaos.metered_node FILE …``: a node whose event loop is measured into FILE.
 
 The rest of the line is what ``python -m novacron.boot`` takes, and what runs is what that runs.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 
 from novacron.boot.__main__ import leave, main
-from tests.faults.meter import Instrument
+from tests.chaos.meter import Instrument
 
 trio.run = functools.partial(trio.run, instruments=[Instrument(Path(sys.argv[1]))])
 signal.signal(signal.SIGTERM, leave)

@@ -1,0 +1,86 @@
+"""What an operator does with a database from outside of the node, whichever engine it is."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from novacron.database.copies.outcome import Occupant, Restored
+from novacron.database.copies.tables import Owner, Report, Snapshot
+from novacron.database.inspection import Finding, Migration
+from novacron.database.store import DatabaseSchemaError
+from novacron.record import Record
+
+if TYPE_CHECKING:
+    from novacron.config.schema import DatabaseSettings
+    from novacron.data_directory import DataDirectory
+    from novacron.units import NodeId
+
+
+class Migrated(Record):
+    before: str | None
+    after: str
+    backup: Path | None
+    """Made before; None where nothing was to be done or nothing was there."""
+
+
+class Operations(Protocol):
+    """All methods block, and raise :class:`~novacron.errors.DatabaseError`."""
+
+    engine: str
+    place: str
+    """For messages and the audit log."""
+    backups: Path
+    """Where backups go that are given no name."""
+    owners: tuple[Owner, ...]
+    """Whose backups are this database's own; the first is whose it is."""
+
+    def status(self) -> dict[str, Any]: ...
+
+    def verify(self, *, full: bool) -> list[Finding]: ...
+
+    def pending(self) -> list[Migration]:
+        """The migrations that are to be run, oldest first."""
+        ...
+
+    def migrate(self, report: Report) -> Migrated: ...
+
+    def open_snapshot(self) -> Snapshot: ...
+
+    def alone(self, what: str, *, force: bool) -> AbstractContextManager[None]:
+        """Make sure that no node works on it while *what* is done."""
+        ...
+
+    def occupant(self) -> Occupant | None:
+        """What a restoration would replace; None if nothing is there."""
+        ...
+
+    def restore(self, snapshot: Snapshot, report: Report, *, keep: bool) -> Restored:
+        """Replace everything by *snapshot*, within :meth:`alone`. *keep*: what was there."""
+        ...
+
+
+def operations(
+    settings: DatabaseSettings, data: DataDirectory, node_id: NodeId, engine: str | None = None
+) -> Operations:
+    """Those of the configured *engine*, or of the one that is named."""
+    from novacron.database.operations_sqlite import SqliteOperations
+
+    return SqliteOperations(settings, data, node_id)
+
+
+def check_adoption(snapshot: Snapshot, target: Operations) -> None:
+    """Refuse another node's or cluster's data.
+
+    Raises:
+      DatabaseSchemaError: names both.
+    """
+    owner = snapshot.owner
+    if owner is None or owner in target.owners:
+        return
+    raise DatabaseSchemaError(
+        f"{snapshot.place} belongs to another {owner.kind}",
+        why=f"it was made by {owner}, {target.place} is that of {target.owners[0]}",
+        remedy="add --adopt if its data are to become this one's",
+    )

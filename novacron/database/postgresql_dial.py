@@ -1,0 +1,196 @@
+"""Opening a connection: look up the name, log in, and see whether the server takes changes.
+
+libpq looks names up in a way that blocks, so that is done before. The secrets are read anew each
+time: a password that was rotated is used from the next connection on.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+
+import trio
+from psycopg import Error as DriverError
+from psycopg import pq
+
+from novacron.database.postgresql_connection import Connection, Mode
+from novacron.database.postgresql_errors import away, map_failed_login, read_only
+from novacron.database.postgresql_target import Endpoint, Target, conninfo, milliseconds
+from novacron.database.store import (
+    DatabaseAwayError,
+    DatabaseReadOnlyError,
+    DatabaseTlsError,
+    DatabaseUnavailableError,
+)
+from novacron.errors import DatabaseError
+
+OLDEST_SERVER = 140000
+"""From 14 on a server reports by itself whether it is a standby, which saves a round trip."""
+OLDEST_LIBRARY = 170000
+"""From 17 on libpq cancels without blocking and over TLS."""
+
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+"""https://www.postgresql.org/docs/15/protocol-message-formats.html"""
+_UNTRUSTED = frozenset((2, 18, 19, 20, 21))
+"""X509_V_ERR_*: no issuer found, self-signed, no chain to an authority that is trusted."""
+
+
+async def dial(target: Target, preferred: Endpoint | None = None) -> Connection:
+    """Connect to the first server that takes changes; the *preferred* one is tried first.
+
+    Raises:
+      DatabaseReadOnlyError: servers were reached, and all of them are standbys or read-only.
+      DatabaseError: of the first server, where none was reached; see
+        :mod:`novacron.database.store`.
+      SecretReferenceError: a secret cannot be read.
+    """
+    if pq.version() < OLDEST_LIBRARY:
+        raise DatabaseUnavailableError(
+            "the PostgreSQL driver is too old",
+            why=f"its libpq is {pq.version() // 10000}, and {OLDEST_LIBRARY // 10000} is needed",
+            remedy="install psycopg[binary] as requirements.lock has it",
+        )
+    endpoints = sorted(target.endpoints, key=lambda endpoint: endpoint != preferred)
+    failures: list[DatabaseError] = []
+    for endpoint in endpoints:
+        try:
+            return await _dial_one(target, endpoint)
+        except DatabaseError as error:
+            failures.append(error)
+    for failure in failures:
+        # Says more than a second server that is down: the database is there, but not for changes.
+        if isinstance(failure, DatabaseReadOnlyError):
+            raise failure
+    if len(failures) > 1 and all(isinstance(each, DatabaseAwayError) for each in failures):
+        names = ", ".join(endpoint.address for endpoint in target.endpoints)
+        raise away(names, "; ".join(each.why for each in failures))
+    raise failures[0]
+
+
+async def _dial_one(target: Target, endpoint: Endpoint) -> Connection:
+    timeout = target.settings.connect_timeout
+    with trio.move_on_after(timeout):
+        failure: DatabaseError | None = None
+        for address in await _addresses(endpoint):
+            try:
+                return await _open(target, endpoint, address)
+            except DatabaseAwayError as error:
+                failure = error
+        assert failure is not None
+        raise failure
+    raise away(endpoint.address, f"it did not answer within {timeout:g} s")
+
+
+async def _addresses(endpoint: Endpoint) -> list[str | None]:
+    if endpoint.is_socket:
+        return [None]
+    try:
+        found = await trio.socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise away(endpoint.address, f"its name cannot be looked up: {error.strerror}") from error
+    return [str(entry[4][0]) for entry in found]
+
+
+async def _open(target: Target, endpoint: Endpoint, address: str | None) -> Connection:
+    if target.has_secrets:
+        parameters = await trio.to_thread.run_sync(target.parameters, endpoint, address)
+    else:
+        parameters = target.parameters(endpoint, address)
+    raw = pq.PGconn.connect_start(conninfo(parameters))
+    descriptor = raw.socket
+    try:
+        try:
+            status = pq.PollingStatus.WRITING
+            while status != pq.PollingStatus.OK:
+                descriptor = raw.socket
+                if raw.status == pq.ConnStatus.BAD or status == pq.PollingStatus.FAILED:
+                    raise await _explain(target, endpoint, address, raw)
+                if status == pq.PollingStatus.READING:
+                    await trio.lowlevel.wait_readable(descriptor)
+                else:
+                    await trio.lowlevel.wait_writable(descriptor)
+                status = pq.PollingStatus(raw.connect_poll())
+        except (DriverError, OSError) as error:
+            raise away(endpoint.address, str(error)) from error
+        connection = Connection(raw, endpoint)
+        connection.mode = Mode(True, milliseconds(target.query_timeout))
+    except BaseException:
+        if descriptor >= 0:
+            trio.lowlevel.notify_closing(descriptor)
+        raw.finish()
+        raise
+    try:
+        _check_server(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_server(connection: Connection) -> None:
+    where = connection.where
+    if connection.version < OLDEST_SERVER:
+        raise DatabaseUnavailableError(
+            f"PostgreSQL at {where} is too old",
+            why=f"it is version {connection.version // 10000}, and "
+            f"{OLDEST_SERVER // 10000} is needed",
+            remedy="upgrade the server",
+            key="database.postgresql.hosts",
+        )
+    if connection.parameter("in_hot_standby") == "on":
+        raise read_only(where, "it is a standby that follows another server")
+    if connection.parameter("default_transaction_read_only") == "on":
+        raise read_only(where, "its default_transaction_read_only is on")
+
+
+async def _explain(
+    target: Target, endpoint: Endpoint, address: str | None, raw: pq.abc.PGconn
+) -> DatabaseError:
+    """Why there is no connection. libpq says “certificate verify failed” whatever is wrong with a
+    certificate; then TLS is tried once more, with a library that says what."""
+    error = map_failed_login(
+        raw.get_error_message(),
+        endpoint.address,
+        user=target.settings.user,
+        used_password=raw.used_password,
+    )
+    if isinstance(error, DatabaseTlsError) and address is not None:
+        why = ""
+        with trio.move_on_after(target.settings.connect_timeout / 2):
+            why = await _what_is_wrong(target, endpoint, address)
+        if why:
+            return DatabaseTlsError(error.what, why=why, remedy=error.remedy, key=error.key)
+    return error
+
+
+async def _what_is_wrong(target: Target, endpoint: Endpoint, address: str) -> str:
+    """What is wrong with the server's certificate, or nothing."""
+    settings = target.settings
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_certificate)
+        context.check_hostname = settings.tls == "verify-full"
+        stream = await trio.open_tcp_stream(address, endpoint.port)
+        async with stream:
+            await stream.send_all(_SSL_REQUEST)
+            if await stream.receive_some(1) != b"S":
+                return "the server has no TLS"
+            tls = trio.SSLStream(stream, context, server_hostname=endpoint.host)
+            await tls.do_handshake()
+    except (OSError, trio.BrokenResourceError) as error:
+        cause = error if isinstance(error, ssl.SSLError) else error.__cause__
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _certificate_fault(cause, endpoint)
+    return ""
+
+
+def _certificate_fault(error: ssl.SSLCertVerificationError, endpoint: Endpoint) -> str:
+    if error.verify_code == 10:
+        return "the server's certificate has expired"
+    if error.verify_code == 9:
+        return "the server's certificate is not valid yet; one of the two clocks may be wrong"
+    if error.verify_code in _UNTRUSTED:
+        return "the server's certificate was not issued by an authority that is trusted here"
+    if error.verify_code in (62, 64):
+        return f"the server's certificate is not for {endpoint.host}"
+    return f"the server's certificate is not accepted: {error.verify_message}"

@@ -1,0 +1,416 @@
+"""What the node that holds the authority's key does for the others: issue and revoke.
+
+Every method blocks, on disk and on arithmetic, and may be called from several threads and processes
+at once: what is decided together is decided under the ledger's lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from novacron.config.schema import SecuritySettings
+from novacron.data_directory import DataDirectory
+from novacron.record import Record
+from novacron.security import documents
+from novacron.security.authority import Authority
+from novacron.security.errors import (
+    JoinConflictError,
+    NotAuthorityError,
+    RequestRefusedError,
+    RevocationListError,
+    TokenLimitError,
+    TokenNotFoundError,
+)
+from novacron.security.inspection import host_names, load_certificates, node_name
+from novacron.security.join_tokens import JoinTokens
+from novacron.security.keyring import Keyring
+from novacron.security.ledger import Issued, Ledger
+from novacron.security.requests import LOOPBACK, Request, check_request
+from novacron.security.revocations import MOST_ENTRIES, RevocationList, Revocations, Revoked
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+MOST_LIVE = 8
+"""Valid certificates of one node. One that renews more often than it must is stopped here, before
+it fills the list."""
+MOST_ISSUED = 20_000
+"""Entries of the ledger, 1.5 KiB each and rewritten with each new one."""
+_LONGEST_VALIDITY = 825 * 86400.0
+"""Seconds; the most that security.certificate_days allows."""
+_REASONS = {
+    "unspecified": "unspecified",
+    "key-compromise": "keyCompromise",
+    "superseded": "superseded",
+    "cessation-of-operation": "cessationOfOperation",
+    "privilege-withdrawn": "privilegeWithdrawn",
+}
+REASONS = tuple(_REASONS)
+"""What a revocation can be put down to (RFC 5280 5.3.1, those that fit a node)."""
+
+
+class Grant(Record):
+    """A certificate that was issued, and what its holder needs beside it."""
+
+    node_id: str
+    serial: str
+    certificate: str
+    """PEM."""
+    authority: str
+    """PEM."""
+    not_after: float
+    """Seconds since the epoch."""
+    left_out: tuple[str, ...]
+    """Names that were asked for and are another node's."""
+
+
+class Issuer:
+    """For the node *node_id*. Every method raises NotAuthorityError where it holds no authority."""
+
+    def __init__(
+        self,
+        directory: DataDirectory,
+        settings: SecuritySettings,
+        keyring: Keyring,
+        tokens: JoinTokens,
+        revocations: Revocations,
+        node_id: str,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._tokens = tokens
+        self._revocations = revocations
+        self._node_id = node_id
+        self._now = now
+        self.authority = Authority(directory, keyring, settings.ca_days)
+        self.ledger = Ledger(directory, now=now)
+
+    @property
+    def present(self) -> bool:
+        """Whether this node holds an authority that others join. Costs a few ``stat``."""
+        return (
+            self._settings.certificate is None
+            and self.authority.key_path.exists()
+            and not (self._directory.pki / "joined.json").exists()
+        )
+
+    # --- Issue ----------------------------------------------------------------------------------
+
+    def join(self, token: str, request: bytes) -> Grant:
+        """A certificate for the key of *request*, for which the join token with the id *token* is
+        used up. The same request again, while the token lives, has the same answer.
+
+        Raises:
+          RequestRefusedError: of the request, see :func:`~novacron.security.requests.check_request`.
+          JoinConflictError: the node's id is another key's.
+          JoinTokenError: of the token, see :meth:`JoinTokens.claim_blocking`.
+          StorageFailedError: the disk refuses.
+        """
+        self._check_present()
+        asked = check_request(request)
+        with self.ledger.changing() as entries:
+            for entry in entries:
+                if (
+                    entry.token == token
+                    and (entry.key, entry.node_id) == (asked.key_hash, asked.node_id)
+                    and entry.live(self._now())
+                ):
+                    # Its answer was lost on the way. The token is looked at again all the same.
+                    self._tokens.claim_blocking(token, asked.node_id, asked.key_hash)
+                    return self._grant(entry, asked)
+            self._check_key(asked, entries)
+            self._check_id(asked, entries, token)
+            self._check_room(asked, entries)
+            # Used up before anything is issued: a crash between the two leaves a token that its key,
+            # and no other, can use again.
+            self._tokens.claim_blocking(token, asked.node_id, asked.key_hash)
+            return self._issue(asked, entries, token)
+
+    def renew(self, node_id: str, serial: str, request: bytes) -> Grant:
+        """A new certificate for node *node_id*, which has shown that it is that node with the
+        certificate of the *serial*. A node that asks again with a key it has a fresh certificate
+        for gets that one.
+
+        Raises:
+          RequestRefusedError: of the request, or the certificate it was shown with is revoked.
+          StorageFailedError: the disk refuses.
+        """
+        self._check_present()
+        asked = check_request(request)
+        if asked.node_id != node_id:
+            raise RequestRefusedError(
+                "the certificate request is refused",
+                why=f"it is for node {asked.node_id}, and node {node_id} asks",
+            )
+        with self.ledger.changing() as entries:
+            now = self._now()
+            revoked = {entry.serial for entry in entries if entry.revoked is not None}
+            if serial in revoked or self._revocations.find(serial) is not None:
+                raise RequestRefusedError(
+                    "the certificate request is refused",
+                    why="the certificate it was shown with is revoked",
+                )
+            self._check_key(asked, entries)
+            for entry in reversed(entries):
+                if entry.key == asked.key_hash and entry.live(now) and entry.issued > now - 3600:
+                    return self._grant(entry, asked)
+            self._check_room(asked, entries)
+            return self._issue(asked, entries, None)
+
+    def _check_present(self) -> None:
+        if not self.present:
+            raise NotAuthorityError(
+                "this node cannot issue certificates",
+                why="it does not hold the authority's key",
+                remedy="ask the node where `novacron pki init` was run",
+            )
+
+    def _check_key(self, asked: Request, entries: Sequence[Issued]) -> None:
+        for entry in entries:
+            if entry.key != asked.key_hash:
+                continue
+            if entry.revoked is not None:
+                raise RequestRefusedError(
+                    "the certificate request is refused",
+                    why="a certificate for its key was revoked",
+                    remedy="have the node make another key: move its pki/joining.json away and run "
+                    "`novacron join` again",
+                )
+            if entry.node_id != asked.node_id:
+                raise JoinConflictError(
+                    "the certificate request is refused",
+                    why=f"its key is that of node {entry.node_id}",
+                    remedy="give each node a data directory of its own; copies share their keys",
+                )
+
+    def _check_id(self, asked: Request, entries: Sequence[Issued], token: str) -> None:
+        if asked.node_id == self._node_id:
+            raise JoinConflictError(
+                f"node {asked.node_id} cannot join itself",
+                why="the data directory that joins has this node's id: it is a copy of this one's",
+                remedy="start from an empty data directory",
+                key="system.node_id",
+            )
+        bound = self._tokens.bound_to(token)
+        for entry in entries:
+            if (
+                entry.node_id == asked.node_id
+                and entry.key != asked.key_hash
+                and entry.live(self._now())
+                and bound != asked.node_id
+            ):
+                raise JoinConflictError(
+                    f"there is a node {asked.node_id} already",
+                    why=f"it has the certificate {entry.serial}, valid until "
+                    f"{documents.to_text(entry.not_after)}, with another key",
+                    remedy="if it is that node, set up anew, make its token with `novacron token "
+                    f"create --role node --node-id {asked.node_id}`; if it is a copy, give it a "
+                    "data directory of its own",
+                    key="system.node_id",
+                )
+
+    def _check_room(self, asked: Request, entries: Sequence[Issued]) -> None:
+        now = self._now()
+        live = sum(entry.node_id == asked.node_id and entry.live(now) for entry in entries)
+        if live >= MOST_LIVE or len(entries) >= MOST_ISSUED:
+            raise TokenLimitError(
+                "no more certificates are issued",
+                why=f"node {asked.node_id} has {live} valid ones"
+                if live >= MOST_LIVE
+                else f"there are {len(entries)} on record",
+                remedy="revoke those that are not needed: `novacron certificate list`",
+            )
+
+    def _issue(self, asked: Request, entries: list[Issued], token: str | None) -> Grant:
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        settings, now = self._settings, self._now()
+        names, _ = self._names(asked, entries)
+        certificate = self.authority.certify(
+            asked.key,
+            asked.node_id,
+            names,
+            settings.certificate_days,
+            now,
+            settings.clock_tolerance,
+        )
+        entry = Issued(
+            f"{certificate.serial_number:x}",
+            asked.node_id,
+            asked.key_hash,
+            tuple(names),
+            now,
+            certificate.not_valid_after_utc.timestamp(),
+            certificate.public_bytes(Encoding.PEM).decode(),
+            token,
+        )
+        # On record before anybody has it: what was given out can be revoked.
+        self.ledger.write([*entries, entry])
+        return self._grant(entry, asked)
+
+    def _names(
+        self, asked: Request, entries: Sequence[Issued]
+    ) -> tuple[list[str], tuple[str, ...]]:
+        """The names to issue for, and those that are another node's: a node that could take a name
+        over could stand in for the other's REST interface."""
+        now = self._now()
+        taken = {
+            name
+            for entry in entries
+            if entry.node_id != asked.node_id and entry.live(now)
+            for name in entry.names
+        }
+        taken |= set(host_names(self.own_certificate()))
+        taken -= LOOPBACK
+        names = [name for name in asked.names if name not in taken]
+        return names, tuple(name for name in asked.names if name in taken)
+
+    def own_certificate(self) -> x509.Certificate:
+        """Of this node."""
+        path = self._directory.pki / "node.pem"
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return self.authority.certificate()
+        return load_certificates(data, str(path), "")[0]
+
+    def _grant(self, entry: Issued, asked: Request) -> Grant:
+        left_out = tuple(name for name in asked.names if name not in entry.names)
+        return Grant(
+            entry.node_id,
+            entry.serial,
+            entry.certificate,
+            self.authority.path.read_text("ascii"),
+            entry.not_after,
+            left_out,
+        )
+
+    # --- Revoke ---------------------------------------------------------------------------------
+
+    def revoke(self, target: str, reason: str = "unspecified") -> list[str]:
+        """Take back every valid certificate of the node *target* (its id, or four or more characters
+        of its beginning), or the one with that serial; returns their serials. Those that are revoked
+        already are harmless.
+
+        Raises:
+          TokenNotFoundError: nothing was issued to such a node, nor with such a serial.
+          JoinConflictError: it is this node's own.
+          RevocationListError: the list is full.
+          StorageFailedError: the disk refuses; nothing is revoked.
+        """
+        self._check_present()
+        target = target.lower().replace(":", "")
+        with self.ledger.changing() as entries:
+            now = self._now()
+            chosen = self._chosen(target, entries)
+            marked = [
+                entry._replace(revoked=now, reason=_REASONS[reason])
+                if entry.serial in chosen and entry.revoked is None
+                else entry
+                for entry in entries
+            ]
+            listed = self._kept(marked)
+            for serial in chosen:
+                listed.setdefault(serial, Revoked(now, _REASONS[reason]))
+            # The list is what others believe. Cut short after it, the next revocation, or looking at
+            # what was issued, still finds the mark missing and the list knows better.
+            self._publish(listed)
+            self.ledger.write(marked)
+            return sorted(chosen)
+
+    def _chosen(self, target: str, entries: Sequence[Issued]) -> set[str]:
+        own = self.own_certificate()
+        if target in (f"{own.serial_number:x}", node_name(own)):
+            raise JoinConflictError(
+                "refusing to revoke this node's own certificate",
+                why="it holds the authority: nobody could tell the others",
+                remedy="replace it with `novacron certificate renew`, then revoke the old one by its "
+                "serial",
+            )
+        serials = {entry.serial for entry in entries if entry.serial == target}
+        if serials:
+            return serials
+        nodes = {entry.node_id for entry in entries if entry.node_id == target}
+        if not nodes and len(target) >= 4:
+            nodes = {entry.node_id for entry in entries if entry.node_id.startswith(target)}
+        if len(nodes) > 1:
+            raise TokenNotFoundError(
+                f"{target!r} may be any of several nodes",
+                why=", ".join(sorted(nodes)[:8]),
+                remedy="give more of its id",
+            )
+        if nodes:
+            now = self._now()
+            return {
+                entry.serial
+                for entry in entries
+                if entry.node_id in nodes and (now < entry.not_after)
+            }
+        if len(target) >= 24 and not set(target) - set("0123456789abcdef"):
+            # Issued, and not on record: one of this node's own, or before a backup was restored.
+            return {target}
+        raise TokenNotFoundError(
+            f"cannot revoke {target[:64]!r}",
+            why="nothing was issued to a node of that id, nor with that serial",
+            remedy="list what was issued with `novacron certificate list`",
+        )
+
+    def _kept(self, entries: Sequence[Issued]) -> dict[str, Revoked]:
+        """What is on the list and has to stay there: a certificate that has expired needs no entry.
+        The list itself is where to start from: it may come from a time that this node's ledger, once
+        restored from a backup, does not know of."""
+        horizon = self._now() - 86400.0
+        ends = {entry.serial: entry.not_after for entry in entries}
+        self._revocations.refresh_blocking()
+        known = dict(self._revocations.current.entries)
+        for entry in entries:
+            if entry.revoked is not None:
+                known.setdefault(entry.serial, Revoked(entry.revoked, entry.reason))
+        return {
+            serial: each
+            for serial, each in known.items()
+            if ends.get(serial, each.at + _LONGEST_VALIDITY) > horizon
+        }
+
+    def _publish(self, listed: dict[str, Revoked]) -> RevocationList:
+        from datetime import UTC, datetime
+
+        from cryptography import x509
+
+        if len(listed) > MOST_ENTRIES:
+            raise RevocationListError(
+                "cannot revoke more certificates",
+                why=f"the list has {MOST_ENTRIES} that have not expired yet",
+                remedy="issue for a shorter time, so that fewer have to be listed",
+                key="security.certificate_days",
+            )
+        authority = self.authority.certificate()
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .last_update(datetime.fromtimestamp(int(self._now()), UTC))
+            # RFC 5280 demands a time by which the next one is there. Here the number decides, which
+            # two nodes compare whenever they meet; a list is never too old to be believed.
+            .next_update(authority.not_valid_after_utc)
+            .add_extension(x509.CRLNumber(self._revocations.current.number + 1), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()),  # type: ignore[arg-type]
+                critical=False,
+            )
+        )
+        for serial, each in sorted(listed.items()):
+            entry = (
+                x509.RevokedCertificateBuilder()
+                .serial_number(int(serial, 16))
+                .revocation_date(datetime.fromtimestamp(int(each.at), UTC))
+            )
+            if each.reason and each.reason != "unspecified":
+                entry = entry.add_extension(
+                    x509.CRLReason(x509.ReasonFlags(each.reason)), critical=False
+                )
+            builder = builder.add_revoked_certificate(entry.build())
+        self._revocations.offer_blocking(self.authority.sign_list(builder))
+        return self._revocations.current
