@@ -16,6 +16,7 @@ from novacron.api.cluster_tokens import (
     LOOKUPS_AT_ONCE,
     UNKNOWN_LIMIT,
     LookupsLimitedError,
+    TokenConflictError,
 )
 from novacron.api.token_table import TOKEN_LIMIT, ClusterTokensUnavailableError
 from novacron.cache.store import CacheUnavailableError
@@ -265,6 +266,7 @@ async def test_the_list_says_who_made_a_token_and_holds_no_hash(cluster: Cluster
         "expires": None,
         "state": "active",
         "created_by": "token:admin",
+        "former_until": None,
     }
 
 
@@ -297,3 +299,65 @@ async def test_there_are_only_so_many_and_dead_ones_do_not_count(
     cluster.clock.time += 31 * 86400
     await cluster.token()
     assert [entry["state"] for entry in await cluster.first.list()] == ["active", "active"]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_a_new_secret_is_taken_by_every_node_at_once_and_the_old_one_during_the_grace(
+    cluster: Cluster, shared: bool
+) -> None:
+    there = cluster.second if shared else cluster.node(None)
+    id, old = await cluster.token(resources=["tenant:acme"])
+    assert await there.authenticate(old, HERE) is not None
+    cluster.clock.time += 2.0
+    new = (await cluster.first.rotate(id, 60.0)).secret
+    for node in (cluster.first, there):
+        for secret in (old, new):
+            principal = await node.authenticate(secret, HERE)
+            assert principal == Principal("token", id, Role.OPERATOR, ("tenant:acme",))
+    cluster.clock.time += 60.0
+    for node in (cluster.first, there):
+        assert await node.authenticate(old, HERE) is None
+        assert await node.authenticate(new, HERE) is not None
+
+
+async def test_two_that_rotate_at_once_do_not_undo_each_other(cluster: Cluster) -> None:
+    id, _ = await cluster.token()
+    gate = cluster.database.gate = trio.Event()
+    made: list[str] = []
+    refused: list[str] = []
+
+    async def rotate() -> None:
+        try:
+            made.append((await cluster.first.rotate(id, 60.0)).secret)
+        except TokenConflictError as exc:
+            refused.append(exc.why)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rotate)
+        nursery.start_soon(rotate)
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+    assert len(made) == 1
+    assert "same time" in refused[0]
+    assert await cluster.second.authenticate(made[-1], HERE) is not None
+
+
+async def test_what_is_revoked_or_unknown_is_not_rotated(cluster: Cluster) -> None:
+    id, _ = await cluster.token()
+    await cluster.first.revoke(id)
+    with pytest.raises(TokenNotFoundError, match="revoked"):
+        await cluster.first.rotate(id, 60.0)
+    with pytest.raises(TokenNotFoundError, match="neither"):
+        await cluster.first.rotate("0123456789abcdef", 60.0)
+
+
+async def test_wrong_secrets_of_a_known_token_are_limited_like_unknown_ones(
+    cluster: Cluster,
+) -> None:
+    id, secret = await cluster.token()
+    await cluster.first.authenticate(secret, HERE)
+    asked = cluster.database.asked
+    for _ in range(100):
+        assert await cluster.first.authenticate(f"ncc_{id}_x", "198.51.100.9") is None
+    assert cluster.database.asked == asked
+    assert await cluster.first.authenticate(secret, HERE) is not None
