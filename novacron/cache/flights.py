@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -10,9 +11,10 @@ import trio
 class Flight:
     """A value that is being made, and those who wait for it."""
 
-    __slots__ = ("done", "failure", "value")
+    __slots__ = ("began", "done", "failure", "value")
 
     def __init__(self) -> None:
+        self.began = trio.current_time()
         self.done = trio.Event()
         self.value: bytes | None = None
         self.failure: Exception | None = None
@@ -20,9 +22,11 @@ class Flight:
 
 class Flights:
     """At most one :class:`Flight` for a key, unless the key changes on the way: those who ask after
-    a change must not get what was begun before it."""
+    a change must not get what was begun before it. Nor do those who ask more than *longest* seconds
+    after its begin; they wait for its end all the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: float = math.inf) -> None:
+        self._longest = longest
         self._flights: dict[str, Flight] = {}
 
     def forget(self, key: str) -> None:
@@ -55,7 +59,10 @@ class Flights:
             flight = self._flights.get(key)
             if flight is None:
                 return await self._lead(key, make)
+            young = trio.current_time() - flight.began < self._longest
             await flight.done.wait()
+            if not young:
+                continue
             if flight.failure is not None:
                 raise flight.failure
             if flight.value is not None:

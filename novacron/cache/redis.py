@@ -97,7 +97,7 @@ class RedisCache:
         self._max_bytes = max_bytes
         self._ttl = ttl
         self._memory = MemoryCache(max_bytes=max_bytes, ttl=ttl, clock=lifetimes)
-        self._flights = Flights()
+        self._flights = Flights(max_staleness)
         self._watches = Watches()
         self._leases: dict[bytes, str] = {}
         self._link: Link | None = None
@@ -324,8 +324,7 @@ class RedisCache:
 
     async def _change(self, key: str, words: Words) -> Any:
         """Forget *key* here and execute *words* in Redis; the answer, or None: it is owed."""
-        self._flights.forget(key)
-        self._heard(key)
+        self._forget(key)
         link = self._link
         if link is None:
             self.debts.owe(key)
@@ -385,15 +384,20 @@ class RedisCache:
 
     def pushed(self, link: Link, message: list[Any]) -> None:
         """What Redis says has changed."""
-        keys = self.language.changes(message)
-        if keys is None:
+        changes = self.language.changes(message)
+        if changes is None:
+            self._flights.clear()
             self._forget_all()
             return
-        for key in keys:
-            CHANGES.inc()
-            self._heard(key)
+        for change in changes:
+            if change.value:
+                CHANGES.inc()
+                self._forget(change.key)
+            else:
+                self._watches.note(change.key)
 
-    def _heard(self, key: str) -> None:
+    def _forget(self, key: str) -> None:
+        self._flights.forget(key)
         self._memory.forget(key)
         self._watches.note(key)
 

@@ -86,12 +86,20 @@ def _script(source: str, publishing: bool) -> Script:
 Word = str | bytes | int
 Words = tuple[Word, ...]
 
-EVERYTHING: Final = b""
-"""As a message: not one key has changed but all."""
+_VALUE: Final = b"v"
+_LEASE: Final = b"l"
+_ALL: Final = b"*"
+"""What a message says has changed; the key follows."""
 _LONGEST: Final = 10 * 366 * 86400.0
 """Seconds. Redis counts in milliseconds and refuses what does not fit."""
 _GLOB: Final = b"\\*?[]^-"
 _ORIGIN_BYTES: Final = 8
+
+
+class Change(Record):
+    key: str
+    value: bool
+    """Its value, as opposed to its lease."""
 
 
 class Language:
@@ -105,8 +113,8 @@ class Language:
         self.publishing = publishing
         self.channel = prefix.encode() + b"changed"
         self._prefix = prefix.encode()
-        self._values = self._prefix + b"v:"
-        self._leases = self._prefix + b"l:"
+        self._values = self._prefix + _VALUE + b":"
+        self._leases = self._prefix + _LEASE + b":"
         self._origin = os.urandom(_ORIGIN_BYTES)
         self._write = _script(_WRITE, publishing)
         self._delete = _script(_DELETE, publishing)
@@ -123,10 +131,10 @@ class Language:
         return (b"GET", name), (b"PTTL", name)
 
     def write(self, key: str, value: bytes, seconds: float) -> Words:
-        return self._telling(self._write, key, value, milliseconds(seconds))
+        return self._telling(self._write, _VALUE, key, value, milliseconds(seconds))
 
     def delete(self, key: str) -> Words:
-        return self._telling(self._delete, key)
+        return self._telling(self._delete, _VALUE, key)
 
     def claim(self, key: str, token: bytes, seconds: float) -> Words:
         """Value and milliseconds; or 1: the lease is this token's now; or 0: it is another's."""
@@ -134,10 +142,10 @@ class Language:
 
     def keep(self, key: str, token: bytes, value: bytes, seconds: float) -> Words:
         """1: the value is kept and the lease has ended; 0: it was not the token's any more."""
-        return self._telling(self._keep, key, token, value, milliseconds(seconds))
+        return self._telling(self._keep, _VALUE, key, token, value, milliseconds(seconds))
 
     def release(self, key: str, token: bytes) -> Words:
-        return self._telling(self._release, key, token)
+        return self._telling(self._release, _LEASE, key, token)
 
     def renew(self, key: str, token: bytes, seconds: float) -> Words:
         return self._call(self._renew, key, token, milliseconds(seconds))
@@ -152,7 +160,7 @@ class Language:
         return b"SCAN", cursor, b"MATCH", pattern + b"*", b"COUNT", 1000
 
     def tell_all(self) -> Words:
-        return b"PUBLISH", self.channel, self._origin + EVERYTHING
+        return b"PUBLISH", self.channel, self._origin + _ALL
 
     def prepare(self, database: int, former: tuple[int, str] | None) -> list[Words]:
         """What a connection is prepared with.
@@ -188,23 +196,25 @@ class Language:
 
     # What the server says -------------------------------------------------------------------------
 
-    def changes(self, message: list[Any]) -> list[str] | None:
-        """The keys a push message says have changed, by others as far as that can be told; None is
-        all of them."""
+    def changes(self, message: list[Any]) -> list[Change] | None:
+        """What a push message says has changed, by others as far as that can be told; None: all."""
         if message[0] == b"invalidate":
-            names = message[1]
-            return (
-                None if names is None else [key for key in map(self._key, names) if key is not None]
-            )
+            if message[1] is None:
+                return None
+            return [change for name in message[1] if (change := self._of(name)) is not None]
         if message[0] == b"message" and not message[2].startswith(self._origin):
-            key = message[2][_ORIGIN_BYTES:]
-            return None if key == EVERYTHING else [_text(key)]
+            what, key = (
+                message[2][_ORIGIN_BYTES : _ORIGIN_BYTES + 1],
+                message[2][_ORIGIN_BYTES + 1 :],
+            )
+            return None if what == _ALL else [Change(_text(key), what == _VALUE)]
         return []
 
-    def _key(self, name: bytes) -> str | None:
-        for prefix in (self._values, self._leases):
-            if name.startswith(prefix):
-                return _text(name[len(prefix) :])
+    def _of(self, name: bytes) -> Change | None:
+        if name.startswith(self._values):
+            return Change(_text(name[len(self._values) :]), True)
+        if name.startswith(self._leases):
+            return Change(_text(name[len(self._leases) :]), False)
         return None
 
     def _call(self, script: Script, key: str, *arguments: bytes | int) -> Words:
@@ -212,10 +222,10 @@ class Language:
         names = (self._values + name, self._leases + name)
         return (b"EVALSHA", script.name, 2, *names, *arguments)
 
-    def _telling(self, script: Script, key: str, *arguments: bytes | int) -> Words:
+    def _telling(self, script: Script, what: bytes, key: str, *arguments: bytes | int) -> Words:
         words = self._call(script, key, *arguments)
         if self.publishing:
-            return (*words, self.channel, self._origin + _bytes(key))
+            return (*words, self.channel, self._origin + what + _bytes(key))
         return words
 
 

@@ -119,6 +119,18 @@ class _Connection(TCPConnection):
             while True:
                 self.on_stray(self._streamed_message_buffer_out.receive_nowait())
 
+    def discard(self) -> None:
+        """Close what coredis leaves open where the connection could not be made."""
+        for stream in (
+            self._write_buffer_in,
+            self._write_buffer_out,
+            self._push_message_buffer_in,
+            self._push_message_buffer_out,
+            self._streamed_message_buffer_in,
+            self._streamed_message_buffer_out,
+        ):
+            stream.close()
+
 
 def _encoded(words: Words) -> tuple[bytes, *tuple[Word, ...]]:
     command = words[0]
@@ -203,6 +215,7 @@ class Link:
                 remedy="see whether the server runs; the node connects again by itself",
                 key=f"{_KEY}.address",
             )
+            self._connection.discard()
             self._ready.set()
             self.closed.set()
 
