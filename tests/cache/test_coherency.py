@@ -125,7 +125,9 @@ async def faults(server: RedisServer, proxies: list[Proxy], chance: random.Rando
 
 
 @asynccontextmanager
-async def cluster(*, publishing: bool) -> AsyncIterator[tuple[RedisServer, list[Proxy], list[Node]]]:
+async def cluster(
+    *, publishing: bool
+) -> AsyncIterator[tuple[RedisServer, list[Proxy], list[Node]]]:
     async with AsyncExitStack() as stack:
         server = stack.enter_context(RedisServer(durable=True))
         proxies = [stack.enter_context(Proxy(("127.0.0.1", server.port))) for _ in range(NODES)]
