@@ -15,19 +15,18 @@ with 503. Without a shared cache a revocation reaches the other nodes after the 
 
 from __future__ import annotations
 
-import hmac
 import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Protocol
 
 from novacron.api.problems import RateLimitedError
 from novacron.api.rate import Buckets, address_key
 from novacron.api.token_table import ClusterTokensUnavailableError, TokenStore, TokenTable
 from novacron.cache import Loader
-from novacron.errors import CacheError
+from novacron.errors import ApiError, CacheError, ConflictError
 from novacron.observe import Counter
 from novacron.record import Record
 from novacron.security.errors import TokenNotFoundError
@@ -44,11 +43,12 @@ from novacron.security.token_record import (
     check_ttl,
     hash_token,
     new_secret,
+    rotated,
     split_token,
 )
 
 KNOWN_LIMIT: Final = 10_000
-"""Tokens kept in this process, about 600 bytes each; the one not used for longest goes first."""
+"""Tokens kept in this process, about 600 bytes each; the one read longest ago goes first."""
 UNKNOWN_SECONDS: Final = 5.0
 """How long an id that was in no database is not asked for again. Ids are random and never come into
 being later; the time only bounds what a restored backup would have to wait."""
@@ -58,6 +58,8 @@ LOOKUP_RATE: Final = 20.0
 LOOKUP_BURST: Final = 100
 """Lookups a second, and at once, for each address: a working client needs one for each token in each
 bound, and one that guesses must not load the database that the cluster works with."""
+REREAD_SECONDS: Final = 1.0
+"""How often a token is read again, within the bound, because its secret did not match."""
 LOOKUPS_AT_ONCE: Final = 32
 """Lookups of this node under way; more are told to come back rather than pile up behind a database
 that is slow."""
@@ -74,6 +76,12 @@ class LookupsLimitedError(RateLimitedError):
     """An address presents more tokens that nobody knows than a client would."""
 
     code = "api.lookups"
+
+
+class TokenConflictError(ApiError, ConflictError):
+    """Two changed one token of the cluster at the same time."""
+
+    code = "api.token_conflict"
 
 
 class _UnknownToken(Exception):
@@ -139,32 +147,45 @@ class ClusterTokens:
         id = split_token(secret, CLUSTER_PREFIX)
         if id is None:
             return None
-        token = await self._find(id, source)
-        if token is None:
-            _CHECKS.inc("unknown")
-            return None
-        if not hmac.compare_digest(hash_token(secret[:LONGEST_SECRET]), token.hash):
-            _CHECKS.inc("unknown")
-            return None
+        hash = hash_token(secret[:LONGEST_SECRET])
+        known = await self._find(id, source)
+        if known is not None and known.token.accepts(hash, self._now()) is None:
+            # Another node may have given it a new secret, and nobody may be refused for that.
+            known = await self._look_again(id, known, source)
+        token = known.token if known is not None else None
         now = self._now()
+        accepted = token.accepts(hash, now) if token is not None else None
+        if token is None or accepted is None:
+            _CHECKS.inc("unknown")
+            return None
         if not token.usable(now):
             _CHECKS.inc(token.state(now))
             return None
-        _CHECKS.inc("accepted")
+        _CHECKS.inc("accepted" if accepted == "current" else "former")
         return Principal("token", token.id, token.role, token.resources)
 
-    async def _find(self, id: str, source: str) -> Token | None:
+    async def _find(self, id: str, source: str) -> _Known | None:
         known = self._fresh(id)
         if known is not None:
             if self._cache is None or await self._vouched(id, known):
-                self._known.move_to_end(id)
-                return known.token
+                return known
         elif self._unknown.get(id, 0.0) > self._clock():
             return None
+        return await self._admitted(source, self._look_up, id)
+
+    async def _look_again(self, id: str, known: _Known, source: str) -> _Known | None:
+        if self._clock() - known.read_at < REREAD_SECONDS:
+            return known
+        return await self._admitted(source, self._read, id)
+
+    async def _admitted(
+        self, source: str, look: Callable[[str], Awaitable[_Known]], id: str
+    ) -> _Known | None:
+        """What *look* finds, if *source* may have something looked up now."""
         self._admit(source)
         self._running += 1
         try:
-            return (await self._look_up(id)).token
+            return await look(id)
         except _UnknownToken:
             self._note_unknown(id)
             return None
@@ -219,6 +240,7 @@ class ClusterTokens:
             raise _UnknownToken
         known = _Known(row.token, row.fingerprint, read_at)
         self._known[id] = known
+        self._known.move_to_end(id)
         if len(self._known) > KNOWN_LIMIT:
             self._known.popitem(last=False)
         return known
@@ -277,6 +299,30 @@ class ClusterTokens:
         await self._table.insert(token, created_by)
         return CreatedToken(id, secret)
 
+    async def rotate(self, id: str, grace: float, ttl: float | None = None) -> CreatedToken:
+        """Give the token *id* a new secret, which every node takes once it has read it; the old one is
+        accepted for *grace* seconds more. With *ttl* it is valid that long from now.
+
+        Raises:
+          TokenNotFoundError, TokenInvalidError, TokenLimitError: as for a node's own.
+          TokenConflictError: somebody else changed it at the same time.
+          ClusterTokensUnavailableError: it may have been changed; ask again.
+        """
+        row = await self._table.read(id)
+        if row is None:
+            raise _not_found("rotate", id)
+        secret = new_secret(id, CLUSTER_PREFIX)
+        made = rotated(row.token, hash_token(secret), self._now(), grace, ttl)
+        register(secret)
+        if not await self._table.replace(row.token, made):
+            raise TokenConflictError(
+                f"cannot rotate the token {id}",
+                why="somebody else rotated or revoked it at the same time",
+                remedy="look at it with `novacron token list --cluster`, and try again",
+            )
+        await self._forget(id, "rotated: they know the new secret")
+        return CreatedToken(id, secret)
+
     async def revoke(self, id: str) -> None:
         """Make the token *id* invalid: durably, and on this node, before this returns; on the others
         as soon as the cache tells them, within the bound at the latest. Twice is harmless.
@@ -286,22 +332,23 @@ class ClusterTokens:
           ClusterTokensUnavailableError: it may still be valid; ask again.
         """
         found = await self._table.revoke(id, self._now())
-        self._known.pop(id, None)
-        if self._cache is not None:
-            try:
-                await self._cache.delete(_key(id))
-            except CacheError as exc:
-                _LOG.warning(
-                    "The cache does not tell the other nodes that a token was revoked: they take it "
-                    "for %g s more at the most.",
-                    self._bound,
-                    extra={"token": id, "why": str(exc)},
-                )
+        await self._forget(id, "revoked: they refuse it")
         if not found:
-            raise TokenNotFoundError(
-                f"cannot revoke the token {id[:32]!r}",
-                why="neither this node nor the cluster has one with this id",
-                remedy="list them with `novacron token list --cluster`",
+            raise _not_found("revoke", id)
+
+    async def _forget(self, id: str, what: str) -> None:
+        """Have every node read *id* again."""
+        self._known.pop(id, None)
+        if self._cache is None:
+            return
+        try:
+            await self._cache.delete(_key(id))
+        except CacheError as exc:
+            _LOG.warning(
+                "The cache does not tell the other nodes that a token was %s within %g s.",
+                what,
+                self._bound,
+                extra={"token": id, "why": str(exc)},
             )
 
     async def list(self) -> list[dict[str, Any]]:
@@ -317,3 +364,11 @@ class ClusterTokens:
 
 def _key(id: str) -> str:
     return f"api-token:{id}"
+
+
+def _not_found(verb: str, id: str) -> TokenNotFoundError:
+    return TokenNotFoundError(
+        f"cannot {verb} the token {id[:32]!r}",
+        why="neither this node nor the cluster has one with this id",
+        remedy="list them with `novacron token list --cluster`",
+    )

@@ -8,6 +8,7 @@ from novacron.api.entry import Entry
 from novacron.api.parameters import ROTATION_REQUEST, TOKEN_ID, RotationRequest, read_body
 from novacron.api.services import Services
 from novacron.component import JsonObject
+from novacron.security.errors import TokenNotFoundError
 
 
 class TokenRotation:
@@ -15,13 +16,18 @@ class TokenRotation:
         self._services = services
 
     async def rotate(self, request: Request) -> JsonObject:
-        """Give a token of this node a new secret, which is in this answer and nowhere else. The old
-        one is accepted until the grace is over, so that nobody is refused meanwhile."""
+        """Give a token, of this node or of its cluster, a new secret, which is in this answer and
+        nowhere else. The old one is accepted until the grace is over, so that nobody is refused
+        meanwhile."""
         id = TOKEN_ID.read(request)
         request.state.target = id
         wanted = read_body(RotationRequest, await request.body() or b"{}")
-        tokens = self._services.security.tokens
-        created = await tokens.rotate(id, wanted.grace, wanted.ttl)
+        try:
+            created = await self._services.security.tokens.rotate(id, wanted.grace, wanted.ttl)
+        except TokenNotFoundError:
+            if self._services.cluster_tokens is None:
+                raise
+            created = await self._services.cluster_tokens.rotate(id, wanted.grace, wanted.ttl)
         return {"id": id, "secret": created.secret, "grace": wanted.grace}
 
     def table(self) -> list[Entry]:

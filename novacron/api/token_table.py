@@ -21,7 +21,7 @@ KEEP_DEAD: Final = 30 * 86400.0
 QUERY_TIMEOUT: Final = 2.0
 """Seconds for one statement here: a call waits for it before it is known whose it is."""
 
-_COLUMNS = "id, name, role, hash, resources, created, created_by, expires, revoked"
+_COLUMNS = "id, name, role, hash, resources, created, created_by, expires, revoked, former"
 
 
 class ClusterTokensUnavailableError(ApiError, UnavailableError):
@@ -92,7 +92,7 @@ class TokenTable:
                 )
             await database.execute(
                 f"INSERT INTO api_token ({_COLUMNS}) VALUES (:id, :name, :role, :hash, :resources,"
-                " :created, :created_by, :expires, NULL)",
+                " :created, :created_by, :expires, NULL, '[]')",
                 {
                     "id": token.id,
                     "name": token.name,
@@ -107,6 +107,27 @@ class TokenTable:
             )
         except DatabaseError as exc:
             raise unavailable("make the token", exc) from exc
+
+    async def replace(self, before: Token, after: Token) -> bool:
+        """Keep the secret and the times of *after*; False, and nothing is changed, where *before* is
+        not what is kept any more."""
+        former = [[hash.hex(), until] for hash, until in after.former]
+        try:
+            changed = await self._database.execute(
+                "UPDATE api_token SET hash = :hash, expires = :expires, former = :former"
+                " WHERE id = :id AND hash = :before AND revoked IS NULL",
+                {
+                    "id": after.id,
+                    "before": before.hash.hex(),
+                    "hash": after.hash.hex(),
+                    "expires": after.expires,
+                    "former": json.dumps(former),
+                },
+                within=QUERY_TIMEOUT,
+            )
+        except DatabaseError as exc:
+            raise unavailable("rotate the token", exc) from exc
+        return changed > 0
 
     async def revoke(self, id: str, now: float) -> bool:
         """Note that *id* is not valid any more, durably; whether there is such a token."""
@@ -134,7 +155,7 @@ class TokenTable:
 
 
 def _read(row: tuple[Any, ...]) -> TokenRow:
-    id, name, role, hash, resources, created, created_by, expires, revoked = row
+    id, name, role, hash, resources, created, created_by, expires, revoked, former = row
     token = Token(
         id,
         name,
@@ -144,6 +165,7 @@ def _read(row: tuple[Any, ...]) -> TokenRow:
         expires,
         revoked,
         tuple(json.loads(resources)),
+        tuple((bytes.fromhex(known), until) for known, until in json.loads(former)),
     )
     return TokenRow(token, created_by, hashlib.sha256(json.dumps(row).encode()).digest())
 

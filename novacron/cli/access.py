@@ -12,7 +12,7 @@ from novacron.cli.tables import as_json, table
 if TYPE_CHECKING:
     from novacron.security.roles import Principal
 
-ROLES = ("viewer", "operator", "admin", "node")
+ROLES = ("viewer", "operator", "admin", "node", "join")
 
 
 def register(subparsers: Subparsers) -> None:

@@ -6,13 +6,15 @@ import argparse
 import json
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from novacron.cli.manual import Formatter, manual
-from novacron.cli.stored import ArgumentError, StoredNode, Subparsers, add_action
+from novacron.cli.parser import version as release
+from novacron.cli.stored import ArgumentError, StoredNode, Subparsers, add_action, duration
 from novacron.cli.tables import as_json, cell, table
+from novacron.security.audit_export import COLUMNS, FORMATS, Selection
 
 
 def register(subparsers: Subparsers) -> None:
@@ -53,8 +55,14 @@ def register(subparsers: Subparsers) -> None:
     _add_after(verify)
     verify.add_argument(
         "--path",
-        metavar="DIR",
-        help="verify the audit-*.jsonl files in DIR instead, without a head",
+        metavar="PATH",
+        help="verify an exported file (JSON lines or CSV), or the audit-*.jsonl files in a "
+        "directory, without a head",
+    )
+    verify.add_argument(
+        "--filtered",
+        action="store_true",
+        help="with --path: records were left out of the export, which is no damage",
     )
     verify.set_defaults(run=verify_log)
 
@@ -66,25 +74,55 @@ def register(subparsers: Subparsers) -> None:
         [
             ("novacron audit show", "the last 20"),
             ("novacron audit show --actor token:5f0c2b9d41e7a836", "what one token did"),
+            ("novacron audit show --outcome denied --since 24h", "who was denied what today"),
         ],
     )
     show.add_argument(
         "--last", type=int, default=20, metavar="N", help="how many (default: %(default)s)"
     )
-    show.add_argument("--action", dest="only", metavar="PREFIX", help="only actions that begin so")
-    show.add_argument("--actor", metavar="PREFIX", help="only actors that begin so")
+    _add_selection(show)
     show.set_defaults(run=show_log)
 
     export = add_action(
         actions,
         "export",
-        "copy all records to one file",
-        "Write all records, as they are, to standard output or a new file with mode 0600.",
-        [("novacron audit export --after 5120 | gzip > audit.jsonl.gz", "the records since")],
+        "copy records to one file",
+        "Write records to standard output or a new file with mode 0600. JSON lines are the log's\n"
+        "own lines; CSV holds the same; CEF is for collectors that want it. `verify --path` checks\n"
+        "the first two.",
+        [
+            ("novacron audit export --after 5120 | gzip > audit.jsonl.gz", "the records since"),
+            (
+                "novacron audit export --format csv --since 2026-01-01 --until 2026-02-01 "
+                "--output january.csv",
+                "a month, for a spreadsheet",
+            ),
+            ("novacron audit export --format cef --since 1h | logger -t novacron", "into syslog"),
+        ],
+        {"0": "all of it is exported", "1": "damaged lines were left out; how many is said"},
     )
     _add_after(export)
+    _add_selection(export)
+    export.add_argument("--format", choices=FORMATS, default="jsonl", help="(default: %(default)s)")
     export.add_argument("--output", metavar="FILE", help="a file that does not exist")
     export.set_defaults(run=export_log)
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--action", dest="only", metavar="PREFIX", help="only actions that begin so"
+    )
+    parser.add_argument("--actor", metavar="PREFIX", help="only actors that begin so")
+    parser.add_argument(
+        "--outcome", choices=("started", "success", "denied", "failure"), help="only those"
+    )
+    parser.add_argument(
+        "--since",
+        type=moment,
+        metavar="TIME",
+        help="from then on: 2026-01-31, 2026-01-31T12:00:00Z, or 24h for the last day",
+    )
+    parser.add_argument("--until", type=moment, metavar="TIME", help="before then")
 
 
 def _add_after(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +152,7 @@ def verify_log(args: argparse.Namespace) -> int:
         node = StoredNode(args, change=False)
         directory = node.directory.audit
         head = AuditHead(node.directory.secrets / "audit.head")
-    found = verify(directory, head, after=args.after)
+    found = verify(directory, head, after=args.after, filtered=args.filtered)
     if args.json:
         print(as_json(found.document()))
     else:
@@ -127,6 +165,11 @@ def verify_log(args: argparse.Namespace) -> int:
         )
         span = f" {found.first_seq} to {found.last_seq}" if found.records else ""
         print(f"{found.records} records{span} in {found.files} files. {verdict}")
+        if found.pruned_through:
+            print(
+                f"Records 1 to {found.pruned_through} were removed because they were old, as the "
+                f"log notes; verified from {found.first_seq} on."
+            )
         if found.last_hash:
             print(f"Hash of record {found.last_seq}: {found.last_hash}")
     return 0 if found.ok else 1
@@ -134,19 +177,12 @@ def verify_log(args: argparse.Namespace) -> int:
 
 def show_log(args: argparse.Namespace) -> int:
     node = StoredNode(args, change=False)
+    selection = _selection(args)
     newest: deque[dict[str, Any]] = deque(maxlen=max(1, args.last))
     for line in _lines(node.directory.audit):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if not isinstance(record, dict):
-            continue
-        if args.only and not str(record.get("action")).startswith(args.only):
-            continue
-        if args.actor and not str(record.get("actor")).startswith(args.actor):
-            continue
-        newest.append(record)
+        record = _record(line)
+        if record is not None and selection.takes(record):
+            newest.append(record)
     if args.json:
         print(as_json({"records": list(newest)}))
         return 0
@@ -171,28 +207,80 @@ def export_log(args: argparse.Namespace) -> int:
                 remedy="name a file that does not exist, in a directory you may write to",
             ) from exc
         with os.fdopen(descriptor, "wb") as file:
-            count = _copy(node.directory.audit, args.after, file.write)
-        document = {"records": count, "file": args.output}
+            count, damaged = _copy(node.directory.audit, args, file.write)
+        document = {"records": count, "damaged": damaged, "file": args.output}
         print(as_json(document) if args.json else f"{count} records are in {args.output}.")
     else:
-        _copy(node.directory.audit, args.after, sys.stdout.buffer.write)
+        count, damaged = _copy(node.directory.audit, args, sys.stdout.buffer.write)
         sys.stdout.buffer.flush()
-    return 0
+    if damaged:
+        print(
+            f"{damaged} damaged lines were left out; see `novacron audit verify`.", file=sys.stderr
+        )
+    return 1 if damaged else 0
 
 
-def _copy(directory: Path, after: int, write: Any) -> int:
-    count = 0
+def _copy(
+    directory: Path, args: argparse.Namespace, write: Callable[[bytes], object]
+) -> tuple[int, int]:
+    """The records that were written, and the lines that could not be."""
+    from novacron.security.audit_export import header, render
+
+    selection, version = _selection(args), release()
+    # A copy of everything has the damaged lines too: whoever verifies it must find them.
+    faithful = args.format == "jsonl" and selection.is_everything
+    count = damaged = 0
+    write(header(args.format).encode())
     for line in _lines(directory):
-        if after:
-            try:
-                if int(json.loads(line)["seq"]) <= after:
-                    continue
-            except (ValueError, KeyError, TypeError):
-                # Damaged lines are exported too: whoever verifies the copy must find them.
-                pass
-        write(line + b"\n")
-        count += 1
-    return count
+        record = _record(line)
+        if record is None:
+            if faithful:
+                write(line + b"\n")
+                count += 1
+            else:
+                damaged += 1
+        elif selection.takes(record):
+            write(render(record, line, args.format, version).encode())
+            count += 1
+    return count, damaged
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """The record in *line*, which is not verified; None where it is not one."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or record.keys() < set(COLUMNS):
+        return None
+    return record if isinstance(record["seq"], int) else None
+
+
+def _selection(args: argparse.Namespace) -> Selection:
+    return Selection(
+        after=getattr(args, "after", 0),
+        since=args.since,
+        until=args.until,
+        actor=args.actor or "",
+        action=args.only or "",
+        outcome=args.outcome or "",
+    )
+
+
+def moment(text: str) -> float:
+    """Seconds since the epoch of a date, a time, or a duration before now; for argparse."""
+    import time
+    from datetime import UTC, datetime
+
+    if text[-1:] in "smhd" and text[:-1].replace(".", "", 1).isdecimal():
+        return time.time() - duration(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            "write 2026-01-31, 2026-01-31T12:00:00Z or 24h; without a zone it is UTC"
+        ) from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 def _lines(directory: Path) -> Iterator[bytes]:

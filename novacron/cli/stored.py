@@ -107,7 +107,13 @@ class StoredNode:
         from novacron.security.audit import AuditLog
 
         settings = self.settings.security
-        return AuditLog(self.directory, settings.audit_max_bytes, settings.audit_on_failure)
+        return AuditLog(
+            self.directory,
+            settings.audit_max_bytes,
+            settings.audit_on_failure,
+            keep_files=settings.audit_keep_files,
+            keep_days=settings.audit_keep_days,
+        )
 
     def keyring(self) -> Keyring:
         """The open keyring."""

@@ -143,6 +143,7 @@ def register(subparsers: Subparsers) -> None:
     rotate.add_argument(
         "--output", metavar="FILE", help="write it to a new file with mode 0600, do not print it"
     )
+    _add_cluster(rotate)
     rotate.set_defaults(run=rotate_token)
 
     revoke = add_action(
@@ -306,14 +307,10 @@ def list_tokens(args: argparse.Namespace) -> int:
 
 
 def rotate_token(args: argparse.Namespace) -> int:
-    from novacron.security.tokens import Tokens
-
-    node = StoredNode(args, change=True)
     # The file first: a secret that could not be written down must not replace the one in use.
     output = _open_new(args.output) if args.output else None
     try:
-        node.record("token.rotate", f"token:{args.id[:32]}", grace=args.grace)
-        made = Tokens(node.directory).rotate_blocking(args.id, args.grace, args.ttl)
+        secret = (_rotate_shared if args.cluster else _rotate_here)(args)
     except BaseException:
         if output is not None:
             output.close()
@@ -321,15 +318,35 @@ def rotate_token(args: argparse.Namespace) -> int:
         raise
     if output is not None:
         with output:
-            output.write(made.secret + "\n")
+            output.write(secret + "\n")
     if args.json:
-        document = {"id": made.id, "grace": args.grace}
-        print(as_json(document if args.output else {**document, "token": made.secret}))
+        document = {"id": args.id, "grace": args.grace}
+        print(as_json(document if args.output else {**document, "token": secret}))
     elif args.output:
-        print(f"The new secret of token {made.id} is in {args.output}.")
+        print(f"The new secret of token {args.id} is in {args.output}.")
     else:
-        print(made.secret)
+        print(secret)
     return 0
+
+
+def _rotate_here(args: argparse.Namespace) -> str:
+    from novacron.security.tokens import Tokens
+
+    node = StoredNode(args, change=True)
+    tokens = Tokens(node.directory)
+    node.record("token.rotate", f"token:{args.id[:32]}", grace=args.grace)
+    return tokens.rotate_blocking(args.id, args.grace, args.ttl).secret
+
+
+def _rotate_shared(args: argparse.Namespace) -> str:
+    from urllib.parse import quote
+
+    from novacron.cli.client import client_for
+
+    wanted = {"grace": args.grace, "ttl": args.ttl}
+    path = f"tokens/{quote(args.id, safe='')}/rotate"
+    secret: str = client_for(args).post(path, wanted, "rotate the token")["secret"]
+    return secret
 
 
 def _grace(text: str) -> float:

@@ -86,3 +86,15 @@ class SecuritySettings(Section):
         le=3600.0,
         description="Seconds a node goes by what it has read of a token of the cluster: a revocation reaches it by then at the latest, and while the database is away known tokens work so long.",
     )
+    audit_keep_files: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Files of the audit log that stay at most, the newest included; 0 for all. What goes is noted in the log, which stays verifiable.",
+    )
+    audit_keep_days: int = Field(
+        0,
+        ge=0,
+        le=36500,
+        description="Days after its last record that a file of the audit log is removed; 0 for never.",
+    )

@@ -16,6 +16,7 @@ CREATE TABLE api_token (
     created_by TEXT NOT NULL,
     expires DOUBLE,
     revoked DOUBLE,
+    former TEXT NOT NULL,
     PRIMARY KEY (id)
 );
 CREATE TABLE cluster_identity (

@@ -17,7 +17,7 @@ import trio
 
 from novacron._native.tcp import TcpInfo
 from novacron.errors import NetworkError, NovaCronError
-from novacron.network.errors import RequestFailedError, TlsError
+from novacron.network.errors import PeerForbiddenError, RequestFailedError, TlsError
 from novacron.network.metrics import BYTES, FRAMES, ROUND_TRIP, SEED_ROUND_TRIP
 from novacron.network.transport import Stream
 from novacron.protocol.codes import GoodbyeReason, MisuseError
@@ -59,6 +59,8 @@ STATUS_OK: Final = 0
 STATUS_UNKNOWN_METHOD: Final = 1
 STATUS_FAILED: Final = 2
 STATUS_INTERNAL: Final = 3
+STATUS_DENIED: Final = 4
+"""No rule allows it to a node; asking again is of no use."""
 
 RequestHandler = Callable[["PeerSession", bytes], Awaitable[bytes]]
 """Does what a peer asks. A NovaCronError becomes the answer's message; anything else is logged and
@@ -292,6 +294,8 @@ class PeerSession:
             return
         try:
             body = await handler(self, request.body)
+        except PeerForbiddenError as exc:
+            await self._respond(request.id, STATUS_DENIED, exc.what)
         except NovaCronError as exc:
             await self._respond(request.id, STATUS_FAILED, exc.what)
         except Exception:

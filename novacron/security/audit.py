@@ -26,6 +26,8 @@ from novacron.security.audit_denials import DenialBudget
 from novacron.security.audit_head import AuditHead
 from novacron.security.audit_record import GENESIS, Entry, seal
 from novacron.security.audit_recovery import AuditPosition, recover
+from novacron.security.audit_retention import ACTION as PRUNED
+from novacron.security.audit_retention import find_old
 from novacron.security.errors import AuditUnavailableError, StorageFailedError, storage_failure
 from novacron.security.filelock import held
 
@@ -60,20 +62,26 @@ class AuditLog:
         max_bytes: int = 64 * 1024**2,
         on_failure: Literal["stop", "continue"] = "stop",
         *,
+        keep_files: int = 0,
+        keep_days: int = 0,
         now: Callable[[], float] = time.time,
     ) -> None:
+        """*keep_files*, *keep_days*: see :func:`novacron.security.audit_retention.find_old`."""
         self.directory = directory.audit
         self.head = AuditHead(directory.secrets / "audit.head")
         self._data = directory
         self._lock_path = directory.audit / "lock"
         self._max_bytes = max_bytes
         self._on_failure = on_failure
+        self._keep_files = keep_files
+        self._keep_days = keep_days
         self._now = now
         self._turn: trio.Lock | None = None
         self._waiting: list[_Pending] = []
         self._position: AuditPosition | None = None
         self._descriptor = -1
         self._lost = 0
+        self._kept_though_old = ""
         self._denials = DenialBudget()
         self.failure = ""
         """Why the last append failed; empty while the log can be written."""
@@ -209,6 +217,20 @@ class AuditLog:
                 "audit.denials", "system", "audit", "denied", details=self._denials.take()
             )
 
+    def prune_blocking(self) -> None:
+        """Remove the files that are older, or more, than are kept.
+
+        Raises:
+          StorageFailedError: the disk refuses.
+        """
+        try:
+            with held(self._lock_path):
+                if self._elsewhere():
+                    self._recover()
+                self._prune()
+        except OSError as exc:
+            raise storage_failure("remove old files from", self.directory, exc) from exc
+
     def verify(self, path: Path | None = None) -> Verification:
         """Check the log in the directory *path*, by default this node's. Blocks."""
         from novacron.security.audit_verification import verify
@@ -222,6 +244,7 @@ class AuditLog:
             "last_hash": position.hash if position else None,
             "failure": self.failure,
             "lost": self._lost,
+            "kept_though_old": self._kept_though_old,
         }
 
     def _entry(
@@ -266,8 +289,11 @@ class AuditLog:
                 entries = [pending.entry for pending in batch]
                 if self._lost:
                     entries.insert(0, self._event("audit.lost", {"records": self._lost}))
+                before = self._position.path if self._position else None
                 self._append(entries)
                 self._lost = 0
+                if before is not None and self._position and self._position.path != before:
+                    self._prune_after_rotation()
         except (OSError, StorageFailedError) as exc:
             failure = self._failed(exc, len(batch))
             for pending in batch:
@@ -352,6 +378,36 @@ class AuditLog:
         generation = position.generation + 1
         self.head.write(generation, seq, hash)
         self._position = AuditPosition(path, size + len(data), seq, hash, generation)
+
+    def _prune_after_rotation(self) -> None:
+        try:
+            self._prune()
+        except (OSError, StorageFailedError) as exc:
+            # What was to be recorded is recorded; the hour's look tries again, and reports.
+            _LOG.warning("Old files of the audit log cannot be removed: %s", exc)
+
+    def _prune(self) -> None:
+        """The caller holds the lock."""
+        if self._keep_files <= 0 and self._keep_days <= 0:
+            return
+        old, stays = find_old(
+            self.directory, self._keep_files, self._keep_days * 86400.0, self._now()
+        )
+        if old:
+            # Noted first: files that are still there though noted harm nobody.
+            files = [file.document() for file in old]
+            self._append([self._event(PRUNED, {"files": files})])
+            for file in old:
+                file.path.unlink()
+            fsync_directory(self.directory)
+            _LOG.info("Old files of the audit log are removed.", extra={"files": len(old)})
+        if stays and stays != self._kept_though_old:
+            _LOG.warning(
+                "Files of the audit log stay though they are old, because the log was changed: %s. "
+                "Run `novacron audit verify`, and move the damaged files away.",
+                stays,
+            )
+        self._kept_though_old = stays
 
     def _failed(self, exc: Exception, records: int) -> StorageFailedError:
         self.close_blocking()

@@ -107,7 +107,7 @@ def _end(files: list[Path], anchor: Anchor | None) -> tuple[str, int, str]:
             return f"its files are gone, which held {anchor.seq} records", 0, ""
         return "", 0, GENESIS
     name = files[-1].name
-    lines = _tail(files[-1]).split(b"\n")[:-1]
+    lines = tail(files[-1]).split(b"\n")[:-1]
     if not lines:
         return f"{name} has no complete line near its end", 0, ""
     try:
@@ -142,7 +142,7 @@ def _end(files: list[Path], anchor: Anchor | None) -> tuple[str, int, str]:
     return "", seq, hash
 
 
-def _tail(path: Path) -> bytes:
+def tail(path: Path) -> bytes:
     """The end of *path*: complete lines, of which there is at least one if there is any."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)

@@ -117,7 +117,12 @@ class Security(ObservableComponent, ReloadableComponent):
         self.tokens = Tokens(directory, now=now)
         self._join_tokens: JoinTokens | None = None
         self.audit = AuditLog(
-            directory, settings.audit_max_bytes, settings.audit_on_failure, now=now
+            directory,
+            settings.audit_max_bytes,
+            settings.audit_on_failure,
+            keep_files=settings.audit_keep_files,
+            keep_days=settings.audit_keep_days,
+            now=now,
         )
         self.clock = ClockRecord(directory, now=now)
         self._warned: set[str] = set()
@@ -267,6 +272,7 @@ class Security(ObservableComponent, ReloadableComponent):
                 await self._recorded("key.rotate", f"key:{rotated}")
             await self.renew_certificate(force=False)
             await trio.to_thread.run_sync(self.clock.advance)
+            await trio.to_thread.run_sync(self.audit.prune_blocking)
             await self._settle()
             # Last: a module that is away keeps nothing else from being done.
             if self._master_failure:

@@ -9,7 +9,7 @@ import secrets
 from typing import Any, Literal
 
 from novacron.security import documents
-from novacron.security.errors import TokenInvalidError
+from novacron.security.errors import TokenInvalidError, TokenLimitError, TokenNotFoundError
 from novacron.security.resources import EVERYTHING
 from novacron.security.roles import Role
 
@@ -19,6 +19,9 @@ CLUSTER_PREFIX = "ncc"
 """Of those that every node of a cluster takes."""
 LONGEST_NAME = 64
 LONGEST_SECRET = 256
+FORMER_LIMIT = 4
+"""Secrets of one token that were replaced and are still accepted. Who rotates more often than that
+within one grace period has a loop in a script, not a reason."""
 LONGEST_TTL = 3650 * 86400.0
 LONGEST_GRACE = 30 * 86400.0
 """Seconds that a secret which was replaced may still be accepted."""
@@ -117,6 +120,44 @@ class Token:
                 for hash, until in self.former
             ],
         }
+
+
+def rotated(token: Token, hash: bytes, now: float, grace: float, ttl: float | None) -> Token:
+    """*token* with another secret, whose *hash* this is; the one it had is accepted for *grace*
+    seconds more. With *ttl* it is valid that long from *now*, else as long as before.
+
+    Raises:
+      TokenNotFoundError: it is not usable.
+      TokenInvalidError: one of the two times makes no sense.
+      TokenLimitError: it was rotated too often within its grace.
+    """
+    check_grace(grace)
+    check_ttl(ttl)
+    if not token.usable(now):
+        raise TokenNotFoundError(
+            f"cannot rotate the token {token.id}",
+            why=f"it is {token.state(now)}",
+            remedy="list them with `novacron token list`, or make a new one",
+        )
+    former = tuple(entry for entry in token.former if now < entry[1])
+    if grace:
+        former += ((token.hash, now + grace),)
+    if len(former) > FORMER_LIMIT:
+        raise TokenLimitError(
+            f"cannot rotate the token {token.id}",
+            why=f"{FORMER_LIMIT} older secrets of it are still accepted",
+            remedy="wait until they are not, or revoke it and make a new one",
+        )
+    return Token(
+        token.id,
+        token.name,
+        token.role,
+        hash,
+        token.created,
+        token.expires if ttl is None else now + ttl,
+        resources=token.resources,
+        former=former,
+    )
 
 
 class CreatedToken:

@@ -41,6 +41,7 @@ from novacron.security.token_record import (
     check_ttl,
     hash_token,
     new_secret,
+    rotated,
     split_token,
 )
 
@@ -48,9 +49,6 @@ TOKEN_LIMIT = 1000
 """Tokens that may be usable at once. All are read at each change; this keeps that below 1 ms."""
 _KEEP_DEAD = 30 * 86400.0
 """Seconds an expired or revoked token stays in the list, so that an operator still finds it."""
-_FORMER_LIMIT = 4
-"""Secrets of one token that were replaced and are still accepted. Who rotates more often than that
-within one grace period has a loop in a script, not a reason."""
 _NOBODY = Token("", "", Role.VIEWER, b"\0" * 32, 0.0, None)
 VERSIONS = (1, 2)
 """Of the file. The second is written once a token is narrowed: a release that knows the first alone
@@ -251,40 +249,18 @@ class Tokens:
     def rotate_blocking(self, id: str, grace: float, ttl: float | None = None) -> CreatedToken:
         check_grace(grace)
         check_ttl(ttl)
-        now = self._now()
         with held(self._lock_path):
             tokens = self._fresh()
             token = tokens.get(id)
-            if token is None or not token.usable(now):
+            if token is None:
                 raise TokenNotFoundError(
                     f"cannot rotate the token {id[:32]!r}",
-                    why="there is no token with this id"
-                    if token is None
-                    else f"it is {token.state(now)}",
+                    why="there is no token with this id",
                     remedy="list them with `novacron token list`, or make a new one",
                 )
-            former = tuple(entry for entry in token.former if now < entry[1])
-            if grace:
-                former += ((token.hash, now + grace),)
-            if len(former) > _FORMER_LIMIT:
-                raise TokenLimitError(
-                    f"cannot rotate the token {id}",
-                    why=f"{_FORMER_LIMIT} older secrets of it are still accepted",
-                    remedy="wait until they are not, or revoke it and make a new one",
-                )
             secret = new_secret(id)
+            made = rotated(token, hash_token(secret), self._now(), grace, ttl)
             register(secret)
-            expires = token.expires if ttl is None else now + ttl
-            made = Token(
-                id,
-                token.name,
-                token.role,
-                hash_token(secret),
-                token.created,
-                expires,
-                resources=token.resources,
-                former=former,
-            )
             self._replace({**tokens, id: made})
             if self._is_admin_file(id):
                 # What the command line of this machine uses. After the hash: until then the old

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,10 +12,12 @@ import trio
 
 from novacron.api.cluster_tokens import ClusterTokens
 from novacron.cache.memory import MemoryCache
-from novacron.database.opening import fill
+from novacron.config.schema import PostgresqlSettings
+from novacron.database.postgresql import PostgresqlStore
+from novacron.database.postgresql_target import Target
+from novacron.database.schema import SQLITE_SNAPSHOT
 from novacron.database.sqlite import SqliteStore
-from novacron.database.store import DatabaseUnavailableError, Parameters, Row
-from novacron.units import NodeId
+from novacron.database.store import DatabaseUnavailableError, Parameters, Row, Store
 
 BOUND = 15.0
 
@@ -30,11 +33,12 @@ class Clock:
 class Shared:
     """A database of several nodes, which can be away, slow, and counts how often it is asked."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
         self.away = False
         self.asked = 0
         self.gate: trio.Event | None = None
+        self.changes: trio.Event | None = None
 
     async def _reach(self) -> None:
         self.asked += 1
@@ -57,13 +61,15 @@ class Shared:
 
     async def execute(self, sql: str, parameters: Parameters | None = None, **options: Any) -> int:
         await self._reach()
+        if self.changes is not None:
+            await self.changes.wait()
         return await self.store.execute(sql, parameters, **options)
 
 
 class Cluster:
     """Nodes that share a database and, unless told otherwise, a cache."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.database = Shared(store)
         self.clock = Clock()
         self.cache = self.new_cache()
@@ -86,12 +92,40 @@ class Cluster:
         return made.id, made.secret
 
 
+def table_of_tokens() -> str:
+    """The statement that makes the table, for either engine: what the migrations made on SQLite."""
+    script = SQLITE_SNAPSHOT.read_text()
+    found = re.search(r"CREATE TABLE api_token \(.*?\n\);", script, re.DOTALL)
+    assert found is not None
+    return found.group().rstrip(";").replace("DOUBLE", "DOUBLE PRECISION")
+
+
 @asynccontextmanager
-async def shared_cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    path = tmp_path / "shared.db"
+async def postgresql_store(settings: PostgresqlSettings) -> AsyncIterator[PostgresqlStore]:
+    """A store on the database that *settings* name."""
+    store = PostgresqlStore(Target(settings, query_timeout=10.0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.keep)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+@asynccontextmanager
+async def sqlite_store(directory: Path) -> AsyncIterator[SqliteStore]:
+    path = directory / "shared.db"
     path.touch()
-    await trio.to_thread.run_sync(fill, path, NodeId("11111111-1111-4111-8111-111111111111"))
     store = SqliteStore(path, readers=2, busy_timeout=5.0, query_timeout=30.0)
-    with trio.fail_after(60):
-        yield Cluster(store)
+    try:
+        yield store
+    finally:
         await store.close()
+
+
+@asynccontextmanager
+async def shared_cluster(directory: Path) -> AsyncIterator[Cluster]:
+    """One whose database is a file, which no test can tell from a server that is up."""
+    async with sqlite_store(directory) as store:
+        await store.execute(table_of_tokens())
+        yield Cluster(store)

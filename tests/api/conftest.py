@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
@@ -27,7 +28,7 @@ from tests.api.stand_ins import (
 class Node:
     """A node's real security and API around stand-ins for the rest."""
 
-    def __init__(self, directory: DataDirectory) -> None:
+    def __init__(self, directory: DataDirectory, **security: Any) -> None:
         self.directory = directory
         self.view = NodeStandIn()
         self.environment = EnvironmentStandIn()
@@ -38,7 +39,7 @@ class Node:
         self.cluster_tokens: ClusterTokens | None = None
         self.security = Security(
             cast(Identity, IdentityStandIn()),
-            SecuritySettings(),
+            SecuritySettings(**security),
             NetworkSettings(),
             self.settings,
             directory,
@@ -73,7 +74,13 @@ class Node:
 
 @pytest.fixture
 async def node(data_directory: DataDirectory) -> AsyncIterator[Node]:
-    made = Node(data_directory)
+    async with running(data_directory) as made:
+        yield made
+
+
+@asynccontextmanager
+async def running(directory: DataDirectory, **security: Any) -> AsyncIterator[Node]:
+    made = Node(directory, **security)
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             await made.security.initialize(nursery)

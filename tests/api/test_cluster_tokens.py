@@ -3,7 +3,7 @@ or the cache is away."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,44 @@ from novacron.api.cluster_tokens import (
     LOOKUPS_AT_ONCE,
     UNKNOWN_LIMIT,
     LookupsLimitedError,
+    TokenConflictError,
 )
 from novacron.api.token_table import TOKEN_LIMIT, ClusterTokensUnavailableError
 from novacron.cache.store import CacheUnavailableError
 from novacron.log.redaction import mask
 from novacron.security import Principal, Role
 from novacron.security.errors import TokenInvalidError, TokenLimitError, TokenNotFoundError
-from tests.api.cluster import BOUND, Cluster, shared_cluster
+from tests.api.cluster import (
+    BOUND,
+    Cluster,
+    postgresql_store,
+    shared_cluster,
+    table_of_tokens,
+)
+from tests.servers import Cluster as Servers
+from tests.servers import postgresql_cluster
 
 HERE = "192.0.2.7"
 
 
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    async with shared_cluster(tmp_path) as made:
-        yield made
+@pytest.fixture(scope="session")
+def server() -> Iterator[Servers]:
+    with postgresql_cluster() as servers:
+        yield servers
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Cluster]:
+    with trio.fail_after(60):
+        if request.param == "sqlite":
+            async with shared_cluster(tmp_path) as made:
+                yield made
+            return
+        servers: Servers = request.getfixturevalue("server")
+        settings = servers.settings(name=servers.new_database())
+        async with postgresql_store(settings) as store:
+            await store.execute(table_of_tokens())
+            yield Cluster(store)
 
 
 async def test_every_node_takes_a_token_with_its_role_and_resources(cluster: Cluster) -> None:
@@ -265,6 +288,7 @@ async def test_the_list_says_who_made_a_token_and_holds_no_hash(cluster: Cluster
         "expires": None,
         "state": "active",
         "created_by": "token:admin",
+        "former_until": None,
     }
 
 
@@ -297,3 +321,67 @@ async def test_there_are_only_so_many_and_dead_ones_do_not_count(
     cluster.clock.time += 31 * 86400
     await cluster.token()
     assert [entry["state"] for entry in await cluster.first.list()] == ["active", "active"]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_a_new_secret_is_taken_by_every_node_at_once_and_the_old_one_during_the_grace(
+    cluster: Cluster, shared: bool
+) -> None:
+    there = cluster.second if shared else cluster.node(None)
+    id, old = await cluster.token(resources=["tenant:acme"])
+    assert await there.authenticate(old, HERE) is not None
+    cluster.clock.time += 2.0
+    new = (await cluster.first.rotate(id, 60.0)).secret
+    for node in (cluster.first, there):
+        for secret in (old, new):
+            principal = await node.authenticate(secret, HERE)
+            assert principal == Principal("token", id, Role.OPERATOR, ("tenant:acme",))
+    cluster.clock.time += 60.0
+    for node in (cluster.first, there):
+        assert await node.authenticate(old, HERE) is None
+        assert await node.authenticate(new, HERE) is not None
+
+
+async def test_two_that_rotate_at_once_do_not_undo_each_other(cluster: Cluster) -> None:
+    id, _ = await cluster.token()
+    changes = cluster.database.changes = trio.Event()
+    asked = cluster.database.asked
+    made: list[str] = []
+    refused: list[str] = []
+
+    async def rotate() -> None:
+        try:
+            made.append((await cluster.first.rotate(id, 60.0)).secret)
+        except TokenConflictError as exc:
+            refused.append(exc.why)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rotate)
+        nursery.start_soon(rotate)
+        while cluster.database.asked < asked + 4:  # both have read, and want to change
+            await trio.sleep(0.001)
+        changes.set()
+    assert len(made) == 1
+    assert "same time" in refused[0]
+    assert await cluster.second.authenticate(made[-1], HERE) is not None
+
+
+async def test_what_is_revoked_or_unknown_is_not_rotated(cluster: Cluster) -> None:
+    id, _ = await cluster.token()
+    await cluster.first.revoke(id)
+    with pytest.raises(TokenNotFoundError, match="revoked"):
+        await cluster.first.rotate(id, 60.0)
+    with pytest.raises(TokenNotFoundError, match="neither"):
+        await cluster.first.rotate("0123456789abcdef", 60.0)
+
+
+async def test_wrong_secrets_of_a_known_token_are_limited_like_unknown_ones(
+    cluster: Cluster,
+) -> None:
+    id, secret = await cluster.token()
+    await cluster.first.authenticate(secret, HERE)
+    asked = cluster.database.asked
+    for _ in range(100):
+        assert await cluster.first.authenticate(f"ncc_{id}_x", "198.51.100.9") is None
+    assert cluster.database.asked == asked
+    assert await cluster.first.authenticate(secret, HERE) is not None

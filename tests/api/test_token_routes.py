@@ -119,3 +119,13 @@ async def test_a_node_that_shares_no_database_says_so_and_knows_its_own_alone(no
         assert (await admin.delete("/api/v1/tokens/0123456789abcdef")).status_code == 404
         bearer = {"authorization": "Bearer ncc_0123456789abcdef_x"}
         assert (await admin.get("/api/v1/whoami", headers=bearer)).status_code == 401
+
+
+async def test_a_token_of_the_cluster_gets_a_new_secret(node: Node, cluster: Cluster) -> None:
+    id, old = await cluster.token()
+    async with calling(node, Role.ADMIN) as admin:
+        answer = await admin.post(f"/api/v1/tokens/{id}/rotate", json={"grace": 0})
+        new = answer.json()["secret"]
+        for secret, status in ((old, 401), (new, 200)):
+            bearer = {"authorization": f"Bearer {secret}"}
+            assert (await admin.get("/api/v1/whoami", headers=bearer)).status_code == status

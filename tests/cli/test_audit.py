@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from pathlib import Path
 
 import pytest
 
+from novacron.cli import main
+from novacron.security.audit import AuditLog
 from tests.cli.booted import Booted
 
 
@@ -105,3 +108,69 @@ def test_each_help_has_examples_and_exit_codes(
     assert "exit codes:" in shown
     assert "--data-dir" in shown
     assert "--json" in shown
+
+
+def test_export_selects_by_time_actor_action_and_outcome(node: Booted) -> None:
+    audit = node.security.audit
+    audit.append_blocking("vm.start", "token:other", "vm-9", "denied", "192.0.2.7")
+
+    def targets(*arguments: str) -> list[str]:
+        lines = node.run("audit", "export", *arguments).splitlines()
+        return [json.loads(line)["target"] for line in lines]
+
+    assert targets("--outcome", "denied") == ["vm-9"]
+    assert targets("--actor", "token:abc", "--after", "4") == ["vm-3"]
+    assert targets("--action", "vm.", "--since", "1h", "--actor", "token:o") == ["vm-9"]
+    assert targets("--until", "1h") == []
+    assert len(targets("--since", "2020-01-01", "--until", "2100-01-01T00:00:00Z")) == 6
+    (shown,) = node.json("audit", "show", "--outcome", "denied")["records"]
+    assert shown["target"] == "vm-9"
+
+
+@pytest.mark.parametrize("text", ["yesterday", "24", "2026-13-01", ""])
+def test_a_time_that_is_none_is_refused(
+    node: Booted, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["audit", "export", f"--since={text}", "--data-dir", str(node.directory.root)])
+    assert status == 2
+    assert "24h" in capsys.readouterr().err
+
+
+def test_an_export_as_csv_verifies_and_one_that_was_changed_does_not(
+    node: Booted, tmp_path: Path
+) -> None:
+    path = tmp_path / "audit.csv"
+    shown = node.json("audit", "export", "--format", "csv", "--output", str(path))
+    assert shown == {"records": 5, "damaged": 0, "file": str(path)}
+    assert node.json("audit", "verify", "--path", str(path))["records"] == 5
+    path.write_text(path.read_text().replace("vm-1", "vm-7"), newline="")
+    assert not node.json("audit", "verify", "--path", str(path), fails=1)["ok"]
+
+
+def test_a_filtered_export_verifies_when_it_is_said_to_be_one(node: Booted, tmp_path: Path) -> None:
+    node.security.audit.append_blocking("x", "y", "z")
+    node.security.audit.append_blocking("vm.start", "y", "z")
+    path = tmp_path / "audit.jsonl"
+    node.run("audit", "export", "--action", "vm.", "--output", str(path))
+    assert not node.json("audit", "verify", "--path", str(path), fails=1)["ok"]
+    assert node.json("audit", "verify", "--path", str(path), "--filtered")["records"] == 5
+
+
+def test_damaged_lines_that_cannot_be_exported_are_counted(node: Booted) -> None:
+    path = log_file(node)
+    path.write_bytes(path.read_bytes().replace(b'"vm-1"', b'"vm-1'))
+    shown = node.run("audit", "export", "--format", "cef", fails=1)
+    assert "1 damaged lines were left out" in shown
+    assert shown.count("CEF:0|NovaCron|") == 4
+
+
+def test_verify_says_from_where_when_old_files_went(node: Booted) -> None:
+    audit = AuditLog(node.directory, 65536, keep_files=2)
+    for number in range(600):
+        audit.append_blocking("vm.start", "token:abc", f"vm-{number}")
+    audit.close_blocking()
+    found = node.json("audit", "verify")
+    assert found["pruned_through"] == found["first_seq"] - 1 > 0
+    assert f"Records 1 to {found['pruned_through']} were removed because they were old" in node.run(
+        "audit", "verify"
+    )

@@ -91,6 +91,13 @@ def test_one_is_revoked_by_the_running_node(rest: Answers, token: Run) -> None:
     assert rest.deleted[-1] == "/api/v1/tokens/..%2Fboot"
 
 
+def test_one_gets_a_new_secret_from_the_running_node(rest: Answers, token: Run) -> None:
+    rest.by_path["/api/v1/tokens/5f0c/rotate"] = (200, {"id": "5f0c", "secret": "ncc_5f0c_new"})
+    status, out, _ = token("rotate", "5f0c", "--grace", "0")
+    assert (status, out.strip()) == (0, "ncc_5f0c_new")
+    assert rest.posted == [("/api/v1/tokens/5f0c/rotate", {"grace": 0.0, "ttl": None})]
+
+
 def test_a_node_without_a_shared_database_says_so(rest: Answers, token: Run) -> None:
     rest.by_path["/api/v1/tokens"] = (
         503,

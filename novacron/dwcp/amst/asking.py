@@ -18,6 +18,7 @@ from novacron.dwcp.amst.transport import Link
 from novacron.errors import DwcpError, NetworkError, NovaCronError, TransientError
 from novacron.network.errors import RequestFailedError
 from novacron.network.session import (
+    STATUS_DENIED,
     STATUS_FAILED,
     STATUS_UNKNOWN_METHOD,
     PeerSession,
@@ -127,7 +128,7 @@ def _refusal(peer: str, exc: RequestFailedError) -> DwcpError:
             why="its DWCP component does not run",
             remedy="look at its status and log",
         )
-    if exc.status == STATUS_FAILED:
+    if exc.status in (STATUS_FAILED, STATUS_DENIED):
         return TransferRefusedError(f"node {peer} refused", why=exc.why)
     # It failed in a way that it did not foresee. It may be well after a restart.
     return PeerUnreachableError(f"node {peer} failed to answer", why=exc.why)

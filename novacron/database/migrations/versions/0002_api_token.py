@@ -23,4 +23,6 @@ def upgrade() -> None:
         sa.Column("created_by", sa.Text, nullable=False),
         sa.Column("expires", sa.Double, nullable=True),
         sa.Column("revoked", sa.Double, nullable=True),
+        # A JSON list of [hash, until]: secrets that were replaced and are still accepted.
+        sa.Column("former", sa.Text, nullable=False),
     )
