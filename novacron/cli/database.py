@@ -131,7 +131,28 @@ def node_id_of(node: StoredNode) -> NodeId:
 def operations_of(node: StoredNode, engine: str | None = None) -> Operations:
     from novacron.database.operations import operations
 
-    return operations(node.settings.database, node.directory, node_id_of(node), engine)
+    return operations(
+        node.settings.database,
+        node.directory,
+        node_id_of(node),
+        lambda: authorities_of(node),
+        engine,
+    )
+
+
+def authorities_of(node: StoredNode) -> tuple[str, ...]:
+    """Hashes of the keys of the authorities that the node trusts, its own first.
+
+    Raises:
+      CertificateError: there is none, or it cannot be read.
+    """
+    from novacron.cli.certificate import read
+    from novacron.security import inspection
+
+    outside = node.settings.security.ca_certificate
+    path = Path(outside) if outside else node.directory.pki / "ca.pem"
+    roots = inspection.load_certificates(read(path), str(path), "security.ca_certificate")
+    return tuple(inspection.key_hash(root.public_key()) for root in roots)
 
 
 def show_status(args: argparse.Namespace) -> int:
@@ -200,13 +221,17 @@ def verify_database(args: argparse.Namespace) -> int:
 
     target = operations_of(StoredNode(args, change=False))
     with Advance(silent=args.json):
-        found = target.verify(full=not args.quick)
+        done = target.verify(full=not args.quick)
+    found = done.findings
     if args.json:
         rows = [{"what": one.what, "remedy": one.remedy} for one in found]
-        print(as_json({"place": target.place, "ok": not found, "findings": rows}))
+        document = {"place": target.place, "ok": not found, "findings": rows, "notes": done.notes}
+        print(as_json(document))
     else:
         for one in found:
             print(f"{cell(one.what)}. {one.remedy[:1].upper()}{one.remedy[1:]}.")
+        for note in done.notes:
+            print(f"Note: {cell(note)}.")
         print(f"{target.place}: " + (f"{len(found)} findings." if found else "nothing is wrong."))
     return 1 if found else 0
 
