@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 
@@ -38,6 +38,9 @@ from novacron.http import HttpServer, Limits, listener_address, listener_port, o
 from novacron.network import Network
 from novacron.security import Security
 from novacron.trust import Trust
+
+if TYPE_CHECKING:
+    from novacron.api.cluster_tokens import ClusterTokens
 
 PROBE_TIMEOUT = 0.5
 """Seconds for the deep check's connection to ourselves; half of what the check may take."""
@@ -82,6 +85,7 @@ class Api(ReloadableComponent, ObservableComponent):
             configuration=configuration,
             reports=ReportStore(directory),
             api=self,
+            cluster_tokens=_cluster_tokens(database, cache, configuration),
         )
         self._buckets = Buckets(settings.rate_limit, settings.rate_burst)
         self._front: Front | None = None
@@ -184,7 +188,19 @@ def _build(services: Services, buckets: Buckets, settings: ApiSettings) -> Any:
         buckets,
         max_request_bytes=settings.max_request_bytes,
         request_timeout=settings.request_timeout,
+        cluster_tokens=services.cluster_tokens,
     )
+
+
+def _cluster_tokens(
+    database: Database, cache: Cache | None, configuration: LoadedConfiguration
+) -> ClusterTokens | None:
+    settings = configuration.settings
+    if settings.database.engine != "postgresql":
+        return None
+    from novacron.api.cluster_tokens import ClusterTokens
+
+    return ClusterTokens(database, cache, settings.security.cluster_token_seconds)
 
 
 def prefetch() -> None:

@@ -7,7 +7,7 @@ matched to a route and its rule, and only then is a byte of its body read.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -36,6 +36,8 @@ from novacron.security.policy import RULES, decide
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from novacron.api.cluster_tokens import ClusterTokens
+
 log = logging.getLogger("novacron.api")
 
 DENIAL_COST = 10.0
@@ -59,6 +61,7 @@ class Gate:
     Args:
       app: Its routes are matched here first, so that a call is judged before it is read.
       request_timeout: Seconds a call may take, body and answer included.
+      cluster_tokens: None: the node's own are all there are.
     """
 
     def __init__(
@@ -69,8 +72,10 @@ class Gate:
         *,
         max_request_bytes: int,
         request_timeout: float,
+        cluster_tokens: ClusterTokens | None = None,
     ) -> None:
         self._app = app
+        self._cluster_tokens = cluster_tokens
         self._security = security
         self._buckets = buckets
         self._max_request_bytes = max_request_bytes
@@ -96,7 +101,7 @@ class Gate:
         except UnauthenticatedError as exc:
             self._count(call)
             _denied.inc("unauthenticated")
-            await self._record_denial(call, exc)
+            await self._record_denial(call, "api.call", exc.code, exc.why)
             raise
         self._count(call)
         template, action = self._route(call)
@@ -108,7 +113,7 @@ class Gate:
                 why=decision.why,
                 remedy=decision.remedy,
             )
-            await self._record_denial(call, error)
+            await self._record_denial(call, action, error.code, decision.why)
             raise error
         body = await self._read_body(call, receive)
         call.scope["state"]["principal"] = call.principal
@@ -116,6 +121,10 @@ class Gate:
             await self._change(call, action, replay(body, receive))
         else:
             await self._app(call.scope, replay(body, receive), call.send)
+            if call.status == 403:
+                # The handler asked again, once it knew what the call is about.
+                _denied.inc("resource")
+                await self._record_denial(call, action, ForbiddenError.code, "")
 
     # --- Who ------------------------------------------------------------------------------------
 
@@ -132,6 +141,8 @@ class Gate:
             if secret.startswith("ncj_"):
                 return self._authenticate_joining(secret.strip())
             principal = self._security.tokens.authenticate(secret.strip())
+            if principal is None and self._cluster_tokens is not None:
+                principal = await self._cluster_tokens.authenticate(secret.strip(), call.source)
             if principal is None:
                 raise UnauthenticatedError(
                     "the call cannot be authenticated",
@@ -222,6 +233,9 @@ class Gate:
             await self._app(call.scope, receive, call.send)
             if call.status is not None and call.status < 400:
                 outcome = "success"
+            elif call.status == 403:
+                _denied.inc("resource")
+                outcome = "denied"
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + OUTCOME_TIMEOUT):
                 try:
@@ -230,23 +244,27 @@ class Gate:
                     # The change is made and its beginning recorded: refusing it now would be a lie.
                     log.error("the outcome of a call is not in the audit log: %s", exc)
 
-    async def _record_denial(self, call: Call, error: NovaCronError) -> None:
+    async def _record_denial(self, call: Call, action: str, reason: str, why: str) -> None:
         try:
-            await self._audit(call, "api.call", "denied", reason=error.code)
+            await self._security.audit.append_denied(
+                action,
+                _actor(call),
+                _target(call),
+                call.source,
+                {"request": call.id, "method": call.method[:16], "reason": reason, "why": why},
+            )
         except NovaCronError as exc:
             # It is denied either way.
             log.error("a denied call is not in the audit log: %s", exc)
 
-    async def _audit(self, call: Call, action: str, outcome: str, **details: Any) -> None:
-        principal = call.principal
+    async def _audit(self, call: Call, action: str, outcome: str) -> None:
         await self._security.audit.append(
             action=action,
-            actor=f"{principal.kind}:{principal.name}" if principal else "anonymous",
-            target=str(call.scope["state"].get("target") or call.scope["path"][:200]),
+            actor=_actor(call),
+            target=_target(call),
             outcome=outcome,
             source=call.source,
-            details={"request": call.id, "method": call.method[:16], "status": call.status}
-            | details,
+            details={"request": call.id, "method": call.method[:16], "status": call.status},
         )
 
     # --- How large ------------------------------------------------------------------------------
@@ -329,3 +347,12 @@ class Gate:
                 instance=call.id,
                 **problem.members,
             )
+
+
+def _actor(call: Call) -> str:
+    principal = call.principal
+    return f"{principal.kind}:{principal.name}" if principal else "anonymous"
+
+
+def _target(call: Call) -> str:
+    return str(call.scope["state"].get("target") or call.scope["path"][:200])

@@ -89,6 +89,16 @@ class TokenRequest(BaseModel):
     ttl: float | None = Field(
         None, gt=0, description="Seconds it is valid; null until it is revoked."
     )
+    resources: list[str] = Field(
+        ["*"],
+        min_length=1,
+        max_length=32,
+        description="What it is narrowed to: tenant:NAME, directory:/PATH, with * at the end for all that begin so. Of each kind that is named it may touch nothing else; kinds that are not named are as the role gives them.",
+    )
+    scope: Literal["node", "cluster"] | None = Field(
+        None,
+        description="Who takes it: this node alone, or every node that shares its database. Null for cluster where there is such a database, else node.",
+    )
 
 
 TRANSFER_ID = Parameter(

@@ -16,18 +16,11 @@ import trio
 from fastapi import Request
 
 from novacron import __version__
+from novacron.api.access import caller
 from novacron.api.entry import Entry, NotHereError
-from novacron.api.parameters import (
-    BOOT_ID,
-    COMPONENT,
-    DEPTH,
-    KEY,
-    TOKEN_ID,
-    TOKEN_REQUEST,
-    TokenRequest,
-    read_body,
-)
+from novacron.api.parameters import BOOT_ID, COMPONENT, DEPTH, KEY
 from novacron.api.services import Services
+from novacron.api.token_routes import TokenRoutes
 from novacron.api.transfers import TransferRoutes
 from novacron.api.trust import TrustRoutes
 from novacron.api.views import (
@@ -38,7 +31,6 @@ from novacron.api.views import (
     report_summary,
 )
 from novacron.component import Component, HealthDepth, JsonObject
-from novacron.security import Principal
 
 
 class Routes:
@@ -59,12 +51,14 @@ class Routes:
         }
 
     async def whoami(self, request: Request) -> JsonObject:
-        """The caller as the node knows it: by token or certificate, and its role."""
-        principal: Principal = request.state.principal
+        """The caller as the node knows it: by token or certificate, its role, and what it is narrowed
+        to."""
+        principal = caller(request)
         return {
             "kind": principal.kind,
             "name": principal.name,
             "role": principal.role.value,
+            "resources": list(principal.resources),
         }
 
     async def health(self, request: Request) -> JsonObject:
@@ -144,24 +138,6 @@ class Routes:
         figures = network.statistics()
         return {"peers": figures["peers"], "seeds": figures["seeds"]}
 
-    async def tokens(self) -> JsonObject:
-        """Every token, the ones revoked lately included; never a secret."""
-        return {"tokens": self._services.security.tokens.list()}
-
-    async def create_token(self, request: Request) -> JsonObject:
-        """Make a token. Its secret is in this answer and nowhere else."""
-        wanted = read_body(TokenRequest, await request.body())
-        created = await self._services.security.tokens.create(wanted.name, wanted.role, wanted.ttl)
-        request.state.target = created.id
-        return {"id": created.id, "secret": created.secret, "role": wanted.role}
-
-    async def revoke_token(self, request: Request) -> JsonObject:
-        """Make a token invalid, from the next call on."""
-        id = TOKEN_ID.read(request)
-        request.state.target = id
-        await self._services.security.tokens.revoke(id)
-        return {"id": id, "state": "revoked"}
-
     def table(self) -> list[Entry]:
         return [
             Entry("GET", "/status", self.status),
@@ -180,9 +156,7 @@ class Routes:
             Entry("GET", "/peers", self.peers),
             Entry("GET", "/mode", self.mode),
             *TransferRoutes(self._services).table(),
-            Entry("GET", "/tokens", self.tokens),
-            Entry("POST", "/tokens", self.create_token, body=TOKEN_REQUEST, status=201),
-            Entry("DELETE", "/tokens/{id}", self.revoke_token, (TOKEN_ID,)),
+            *TokenRoutes(self._services).table(),
             *TrustRoutes(self._services).table(),
         ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from novacron.boot.report_store import ReportStore
 from novacron.cache import Cache
 from novacron.component import Component, NodeView
@@ -13,6 +15,9 @@ from novacron.network import Network
 from novacron.record import Record
 from novacron.security import Security
 from novacron.trust import Trust
+
+if TYPE_CHECKING:
+    from novacron.api.cluster_tokens import ClusterTokens
 
 
 class Services(Record):
@@ -28,3 +33,5 @@ class Services(Record):
     configuration: LoadedConfiguration
     reports: ReportStore
     api: Component
+    cluster_tokens: ClusterTokens | None = None
+    """None: the nodes share no database."""

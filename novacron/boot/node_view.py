@@ -100,7 +100,9 @@ class EngineView:
         for unit in self._units.values():
             if unit.serving and unit.state is not ComponentState.DEGRADED:
                 if unit.health.state in (HealthState.DEGRADED, HealthState.UNHEALTHY):
-                    found.append({"name": unit.name, "why": unit.health.message})
+                    entry = {"name": unit.name, "why": unit.health.message}
+                    details = unit.health.details
+                    found.append(entry | {n: details[n] for n in ("remedy", "key") if n in details})
                 continue
             if unit.state in (ComponentState.PENDING, ComponentState.STOPPED):
                 continue

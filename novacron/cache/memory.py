@@ -9,6 +9,7 @@ from collections.abc import Callable
 import trio
 from cachetools import TLRUCache
 
+from novacron.cache.flights import Flight, Flights
 from novacron.cache.store import (
     CacheInvalidError,
     CacheLimitError,
@@ -57,17 +58,6 @@ class _Entries(TLRUCache[str, Entry]):
         return super().popitem()
 
 
-class _Load:
-    """A loader that runs, and those who wait for it."""
-
-    __slots__ = ("done", "failure", "value")
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.value: bytes | None = None
-        self.failure: Exception | None = None
-
-
 class MemoryCache:
     """A :class:`~novacron.cache.store.CacheStore` that holds at most *max_bytes*.
 
@@ -83,7 +73,7 @@ class MemoryCache:
         self._ttl = ttl
         self._clock = clock
         self._entries = _Entries(max_bytes, clock)
-        self._loads: dict[str, _Load] = {}
+        self._flights = Flights()
         self._hits = 0
         self._misses = 0
         self._sets = 0
@@ -109,45 +99,46 @@ class MemoryCache:
 
     async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
         entry = self._entry(key, value, ttl)
-        self._loads.pop(key, None)
-        if entry[2] > self._max_bytes:
-            self._entries.pop(key, None)
-            self._oversize += 1
-            raise CacheLimitError(
-                "a value is too large for the cache",
-                why=f"with its key it takes {entry[2]} bytes, the whole cache has "
-                f"{self._max_bytes}",
-                remedy="do without caching it, or raise the limit",
-                key="cache.max_bytes",
-            )
-        self._keep(key, entry)
+        self._flights.forget(key)
+        if not self._keep(key, entry):
+            raise too_large(entry[2], self._max_bytes)
         self._sets += 1
 
     async def delete(self, key: str) -> bool:
-        self._loads.pop(key, None)
-        if self._entries.pop(key, None) is None:
+        self._flights.forget(key)
+        if not self.forget(key):
             return False
         self._deletes += 1
         return True
 
     async def get_or_load(self, key: str, loader: Loader, *, ttl: float | None = None) -> bytes:
         await trio.lowlevel.checkpoint()
-        while True:
-            value = self.get_nowait(key)
-            if value is not None:
-                return value
-            load = self._loads.get(key)
-            if load is None:
-                return await self._load(key, loader, ttl)
-            await load.done.wait()
-            if load.failure is not None:
-                raise load.failure
-            if load.value is not None:
-                return load.value
-            # Its caller was cancelled. Whoever wakes first runs a loader of its own.
+
+        async def load(flight: Flight) -> bytes:
+            return await self._load(key, loader, ttl, flight)
+
+        return await self._flights.run(key, self.get_nowait, load)
 
     async def clear(self) -> None:
-        self._loads.clear()
+        self._flights.clear()
+        self.empty()
+
+    # For a cache that has this one before it -----------------------------------------------------
+
+    def size(self, key: str, value: bytes, ttl: float | None) -> int:
+        """Bytes the entry would count for. Raises :class:`CacheInvalidError` as :meth:`set` does."""
+        return self._entry(key, value, ttl)[2]
+
+    def keep(self, key: str, value: bytes, ttl: float) -> bool:
+        """Like :meth:`set`, uncounted, and nothing to a load; whether there was room for it."""
+        return self._keep(key, self._entry(key, value, ttl))
+
+    def forget(self, key: str) -> bool:
+        """Like :meth:`delete`, uncounted, and nothing to a load."""
+        return self._entries.pop(key, None) is not None
+
+    def empty(self) -> None:
+        """Like :meth:`clear`, and nothing to a load."""
         # Not entries.clear(): some releases drop one entry after the other as if evicted.
         entries = _Entries(self._max_bytes, self._clock)
         entries.evictions = self._entries.evictions
@@ -170,32 +161,27 @@ class MemoryCache:
             max_bytes=self._max_bytes,
         )
 
-    async def _load(self, key: str, loader: Loader, ttl: float | None) -> bytes:
-        load = self._loads[key] = _Load()
+    async def _load(self, key: str, loader: Loader, ttl: float | None, flight: Flight) -> bytes:
         self._load_count += 1
         LOADS.inc(ENGINE)
         try:
             value = await loader()
             entry = self._entry(key, value, ttl)
-            load.value = value
-            if self._loads.get(key) is load:
-                if entry[2] > self._max_bytes:
-                    self._oversize += 1
-                else:
-                    self._keep(key, entry)
-            return value
-        except Exception as error:
+        except Exception:
             self._load_failures += 1
-            load.failure = error
             raise
-        finally:
-            if self._loads.get(key) is load:
-                del self._loads[key]
-            load.done.set()
+        if self._flights.current(key, flight):
+            self._keep(key, entry)
+        return value
 
-    def _keep(self, key: str, entry: Entry) -> None:
+    def _keep(self, key: str, entry: Entry) -> bool:
+        if entry[2] > self._max_bytes:
+            self._entries.pop(key, None)
+            self._oversize += 1
+            return False
         self._entries[key] = entry
         BYTES.set(self._entries.currsize, ENGINE)
+        return True
 
     def _entry(self, key: str, value: bytes, ttl: float | None) -> Entry:
         seconds = self._ttl if ttl is None else ttl
@@ -208,3 +194,12 @@ class MemoryCache:
         # Characters may take up to four bytes each in memory.
         width = len(key) if key.isascii() else sys.getsizeof(key)
         return value, seconds, len(value) + width + ENTRY_BYTES
+
+
+def too_large(size: int, max_bytes: int) -> CacheLimitError:
+    return CacheLimitError(
+        "a value is too large for the cache",
+        why=f"with its key it takes {size} bytes, the whole cache has {max_bytes}",
+        remedy="do without caching it, or raise the limit",
+        key="cache.max_bytes",
+    )

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from novacron.errors import CacheError, InvalidError, LimitError, UnavailableError
+from novacron.errors import (
+    CacheError,
+    DeniedError,
+    InvalidError,
+    LimitError,
+    RemoteProtocolError,
+    UnavailableError,
+)
 from novacron.record import Record
 
 Loader = Callable[[], Awaitable[bytes]]
@@ -28,9 +35,51 @@ class CacheInvalidError(CacheError, InvalidError):
 
 
 class CacheUnavailableError(CacheError, UnavailableError):
-    """The cache is not running."""
+    """The cache is not running, or the server behind it does not serve; see the classes below."""
 
     code = "cache.unavailable"
+
+
+class CacheAwayError(CacheUnavailableError):
+    """The server does not answer, or not in time, or is not ready yet."""
+
+    code = "cache.away"
+
+
+class CacheDeniedError(CacheUnavailableError, DeniedError):
+    """The server refuses this node's credentials, or what their user may do is not enough."""
+
+    code = "cache.denied"
+
+
+class CacheIdentityError(CacheUnavailableError):
+    """TLS: the server is not who it has to be, or its certificate is no good."""
+
+    code = "cache.identity"
+
+
+class CacheFullError(CacheUnavailableError, LimitError):
+    """The server takes no more values: its memory, or the disk it has to write to, is full."""
+
+    code = "cache.full"
+
+
+class CacheReadOnlyError(CacheUnavailableError):
+    """The server is a replica, which others change behind its back."""
+
+    code = "cache.read_only"
+
+
+class CacheProtocolError(CacheUnavailableError, RemoteProtocolError):
+    """What answers speaks something else than Redis does."""
+
+    code = "cache.protocol"
+
+
+class CacheRefusedError(CacheUnavailableError):
+    """The server refused one command, for a reason that concerns that command alone."""
+
+    code = "cache.refused"
 
 
 class CacheStatistics(Record):
@@ -61,6 +110,10 @@ class CacheStatistics(Record):
 
 class CacheStore(Protocol):
     """One cache. *ttl* is always seconds; ``None`` takes the configured ``cache.ttl``."""
+
+    def get_nowait(self, key: str) -> bytes | None:
+        """The value if it is in this process's memory. A value that is not may be elsewhere."""
+        ...
 
     async def get(self, key: str) -> bytes | None:
         """The value, or None where there is none or its time is over."""

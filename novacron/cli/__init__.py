@@ -33,6 +33,7 @@ COMMANDS = {
     "certificate": "certificate",
     "audit": "audit",
     "database": "database",
+    "access": "access",
 }
 """Command to the module of this package whose ``register(subparsers)`` adds it."""
 

@@ -72,7 +72,13 @@ class NodeLacksError(ApiError, NotFoundError):
 
 
 def add_node_options(parser: argparse.ArgumentParser) -> None:
-    """Give *parser* the options that say which node to ask and as whom."""
+    """Give *parser* the options that say which node to ask and as whom, and how to print."""
+    group = add_address_options(parser)
+    group.add_argument("--json", action="store_true", help="print the answer as JSON")
+
+
+def add_address_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Those that say which node to ask and as whom."""
     group = parser.add_argument_group("node")
     group.add_argument(
         "--address",
@@ -90,7 +96,7 @@ def add_node_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="PEM file of the authority that issued the node's certificate, instead of pki/ca.pem",
     )
-    group.add_argument("--json", action="store_true", help="print the answer as JSON")
+    return group
 
 
 class NodeClient:
@@ -120,6 +126,14 @@ class NodeClient:
         """
         body = b"" if content is None else json.dumps(content).encode()
         return self._call("POST", path, body, f"the node refused to {doing}")
+
+    def delete(self, path: str, doing: str) -> Any:
+        """The JSON answer to ``DELETE /api/v1/<path>``; *doing* as for :meth:`post`.
+
+        Raises:
+          ApiError: as :meth:`post`.
+        """
+        return self._call("DELETE", path, b"", f"the node refused to {doing}")
 
     def _call(self, method: str, path: str, content: bytes | None, refused: str) -> Any:
         status, body = self._request(method, f"/api/v1/{path}", content)

@@ -17,7 +17,8 @@ def register(subparsers: Subparsers) -> None:
         help="make, list and revoke API tokens",
         description="Make, list and revoke the tokens that let programs and people use the API.\n"
         "Works on the data directory, with or without a running node; a running one takes\n"
-        "over the change with the next request.",
+        "over the change with the next request. With --cluster a running node is asked, and\n"
+        "the tokens are those that every node sharing its database takes.",
         formatter_class=Formatter,
         epilog=manual(
             examples=[
@@ -27,6 +28,7 @@ def register(subparsers: Subparsers) -> None:
                 ),
                 ("novacron token list", "all of them, without the secrets"),
                 ("novacron token revoke 5f0c2b9d41e7a836", "from the next request on"),
+                ("novacron token create ci --role operator --cluster", "every node takes it"),
             ],
             files={
                 "DATA_DIR/secrets/tokens.json": "hashes of the tokens",
@@ -50,6 +52,11 @@ def register(subparsers: Subparsers) -> None:
             (
                 "novacron token create --role node --ttl 10m",
                 "for `novacron join` on another machine",
+            ),
+            (
+                "novacron token create acme --role operator --resource tenant:acme "
+                "--resource directory:/srv/acme",
+                "may move files of one tenant, below one directory",
             ),
         ],
     )
@@ -79,8 +86,16 @@ def register(subparsers: Subparsers) -> None:
         help="with --role node: the only node that it lets in, also where that id is in use",
     )
     create.add_argument(
+        "--resource",
+        action="append",
+        metavar="KIND:NAME",
+        help="narrow it to tenant:NAME or directory:/PATH, with * at the end for all that begin so; "
+        "may be given several times (default: everything the role gives)",
+    )
+    create.add_argument(
         "--output", metavar="FILE", help="write it to a new file with mode 0600, do not print it"
     )
+    _add_cluster(create)
     create.set_defaults(run=create_token)
 
     listing = add_action(
@@ -90,6 +105,7 @@ def register(subparsers: Subparsers) -> None:
         "List every token, and those that expired or were revoked in the last 30 days.",
         [("novacron token list --json", "for scripts")],
     )
+    _add_cluster(listing)
     listing.set_defaults(run=list_tokens)
 
     revoke = add_action(
@@ -100,34 +116,77 @@ def register(subparsers: Subparsers) -> None:
         [("novacron token revoke 5f0c2b9d41e7a836", "by the id that `list` shows")],
     )
     revoke.add_argument("id", metavar="ID", help="the id, not the token")
+    _add_cluster(revoke)
     revoke.set_defaults(run=revoke_token)
 
 
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    from novacron.cli.client import add_address_options
+
+    parser.add_argument(
+        "--cluster",
+        action="store_true",
+        help="tokens of every node that shares the running node's database",
+    )
+    add_address_options(parser)
+
+
 def create_token(args: argparse.Namespace) -> int:
-    from novacron.security.tokens import Tokens
+    from novacron.security.resources import EVERYTHING, check_patterns
 
     _check_arguments(args)
-    node = StoredNode(args, change=True)
     if args.role == "node":
-        return _create_join_token(args, node)
+        return _create_join_token(args)
+    resources = list(check_patterns(args.resource or EVERYTHING))
+    made = _create_shared if args.cluster else _create_here
+    id, secret = made(args, resources)
+    if args.json:
+        document = {"id": id, "name": args.name, "role": args.role, "resources": resources}
+        print(as_json(document if args.output else {**document, "token": secret}))
+    elif args.output:
+        print(f"Token {id} is in {args.output}.")
+    else:
+        print(secret)
+    return 0
+
+
+def _create_here(args: argparse.Namespace, resources: list[str]) -> tuple[str, str]:
+    from novacron.security.tokens import Tokens
+
+    node = StoredNode(args, change=True)
     tokens = Tokens(node.directory)
-    created = tokens.create_blocking(args.name, args.role, args.ttl)
+    created = tokens.create_blocking(args.name, args.role, args.ttl, resources)
     try:
-        node.record("token.create", f"token:{created.id}", name=args.name, role=args.role)
+        details = {"name": args.name, "role": args.role, "resources": resources}
+        node.record("token.create", f"token:{created.id}", **details)
         if args.output:
             _write_new(args.output, created.secret)
     except BaseException:
         # A token nobody has, or nobody knows of, is not left valid.
         tokens.revoke_blocking(created.id)
         raise
-    if args.json:
-        document = {"id": created.id, "name": args.name, "role": args.role}
-        print(as_json(document if args.output else {**document, "token": created.secret}))
-    elif args.output:
-        print(f"Token {created.id} is in {args.output}.")
-    else:
-        print(created.secret)
-    return 0
+    return created.id, created.secret
+
+
+def _create_shared(args: argparse.Namespace, resources: list[str]) -> tuple[str, str]:
+    from novacron.cli.client import client_for
+
+    client = client_for(args)
+    wanted = {
+        "name": args.name,
+        "role": args.role,
+        "ttl": args.ttl,
+        "resources": resources,
+        "scope": "cluster",
+    }
+    created = client.post("tokens", wanted, "make the token")
+    try:
+        if args.output:
+            _write_new(args.output, created["secret"])
+    except BaseException:
+        client.delete(f"tokens/{created['id']}", "revoke the token that could not be written")
+        raise
+    return created["id"], created["secret"]
 
 
 def _check_arguments(args: argparse.Namespace) -> None:
@@ -137,6 +196,12 @@ def _check_arguments(args: argparse.Namespace) -> None:
         raise ArgumentError(
             "cannot use --node-id", why="only --role node has use for it", remedy="leave it out"
         )
+    if args.role == "node" and (args.cluster or args.resource):
+        raise ArgumentError(
+            "cannot use --cluster or --resource",
+            why="a join token is of the node that holds the authority, and for one node",
+            remedy="leave them out",
+        )
     if args.name is None and args.role != "node":
         raise ArgumentError(
             "cannot make the token",
@@ -145,10 +210,11 @@ def _check_arguments(args: argparse.Namespace) -> None:
         )
 
 
-def _create_join_token(args: argparse.Namespace, node: StoredNode) -> int:
+def _create_join_token(args: argparse.Namespace) -> int:
     from novacron.security.join_tokens import DEFAULT_TTL, JoinTokens
     from novacron.trust.founding import prepare_for_joins
 
+    node = StoredNode(args, change=True)
     authority, warnings = prepare_for_joins(node.directory, node.settings, node.keyring)
     tokens = JoinTokens(node.directory)
     id, secret = tokens.create_blocking(args.name or "", args.ttl or DEFAULT_TTL, args.node_id)
@@ -171,30 +237,50 @@ def _create_join_token(args: argparse.Namespace, node: StoredNode) -> int:
 
 
 def list_tokens(args: argparse.Namespace) -> int:
-    from novacron.security.join_tokens import JoinTokens
-    from novacron.security.tokens import Tokens
+    columns = ["id", "name", "role", "resources", "state", "created", "expires"]
+    if args.cluster:
+        from novacron.cli.client import NodeUnreachableError, client_for
 
-    node = StoredNode(args, change=False)
-    tokens = Tokens(node.directory)
-    tokens.open_blocking(create=False)
-    found = tokens.list() + JoinTokens(node.directory).list()
+        answer = client_for(args).get("tokens")
+        if "cluster_unavailable" in answer:
+            raise NodeUnreachableError(
+                "cannot list the cluster's tokens",
+                why=str(answer["cluster_unavailable"]),
+                remedy="try again later; without --cluster the node's own are listed",
+            )
+        found = [entry for entry in answer["tokens"] if entry["scope"] == "cluster"]
+        columns.append("created_by")
+    else:
+        from novacron.security.join_tokens import JoinTokens
+        from novacron.security.tokens import Tokens
+
+        node = StoredNode(args, change=False)
+        tokens = Tokens(node.directory)
+        tokens.open_blocking(create=False)
+        found = tokens.list() + JoinTokens(node.directory).list()
     if args.json:
         print(as_json({"tokens": found}))
     else:
-        columns = ("id", "name", "role", "state", "created", "expires")
         print(table(columns, [[entry[column] for column in columns] for entry in found]))
     return 0
 
 
 def revoke_token(args: argparse.Namespace) -> int:
-    from novacron.security.join_tokens import JoinTokens
-    from novacron.security.tokens import Tokens
+    if args.cluster:
+        from urllib.parse import quote
 
-    node = StoredNode(args, change=True)
-    joins = JoinTokens(node.directory)
-    tokens = joins if joins.knows(args.id) else Tokens(node.directory)
-    node.record("token.revoke", f"token:{args.id[:32]}")
-    tokens.revoke_blocking(args.id)
+        from novacron.cli.client import client_for
+
+        client_for(args).delete(f"tokens/{quote(args.id, safe='')}", "revoke the token")
+    else:
+        from novacron.security.join_tokens import JoinTokens
+        from novacron.security.tokens import Tokens
+
+        node = StoredNode(args, change=True)
+        joins = JoinTokens(node.directory)
+        tokens = joins if joins.knows(args.id) else Tokens(node.directory)
+        node.record("token.revoke", f"token:{args.id[:32]}")
+        tokens.revoke_blocking(args.id)
     print(as_json({"revoked": args.id}) if args.json else f"Token {args.id} is not valid any more.")
     return 0
 

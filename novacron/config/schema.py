@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field
 
 from novacron.config.cache import CacheSettings as CacheSettings
+from novacron.config.cache import RedisSettings as RedisSettings
 from novacron.config.database import DatabaseSettings as DatabaseSettings
 from novacron.config.database import PostgresqlSettings as PostgresqlSettings
 from novacron.config.dwcp import AcpSettings as AcpSettings

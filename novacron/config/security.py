@@ -81,3 +81,8 @@ class SecuritySettings(Section):
         False,
         description="Whether a crash of the node may leave a core dump. It would hold every key in use.",
     )
+    cluster_token_seconds: Seconds = Field(
+        15.0,
+        le=3600.0,
+        description="Seconds a node goes by what it has read of a token of the cluster: a revocation reaches it by then at the latest, and while the database is away known tokens work so long.",
+    )

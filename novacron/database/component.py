@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -13,7 +10,6 @@ from typing import Any, ClassVar, TypeVar
 import trio
 
 from novacron.component import (
-    HEALTHY,
     Criticality,
     Health,
     HealthDepth,
@@ -27,50 +23,40 @@ from novacron.component import (
 )
 from novacron.config.schema import DatabaseSettings
 from novacron.data_directory import DataDirectory
-from novacron.database.backup import make_backup, prune_backups, undo_migration
-from novacron.database.opening import (
-    Opening,
-    Plan,
-    explain_os_error,
-    file_place,
-    fill,
-    open_database,
-    suspicion,
-)
-from novacron.database.schema import revisions
-from novacron.database.sqlite import SqliteStore
+from novacron.database.life import Life, Surroundings
 from novacron.database.store import (
     FETCH_LIMIT,
-    DatabaseCorruptError,
-    DatabaseLimitError,
     DatabaseUnavailableError,
     Parameters,
     Row,
+    Store,
     Transaction,
 )
 from novacron.environment import Identity
-from novacron.errors import DatabaseError
 from novacron.security import Security
 
 T = TypeVar("T")
 
-logger = logging.getLogger("novacron.database")
 
-BACKGROUND_CHECK_SECONDS = 3600.0
-"""Longest time the check of a large file may take; at the 50 MB/s of a slow disk this is 180 GB."""
+def _undo_migration(arguments: Mapping[str, Any]) -> None:
+    from novacron.database.backup import undo_migration
+
+    undo_migration(arguments)
 
 
 class Database(ObservableComponent):
     """A :class:`~novacron.database.store.Store` once it is initialized.
 
+    The engine is imported when it is opened: a node pays for the one it has.
+
     Args:
-      security: started first; an engine on the network takes its credentials from it.
+      security: started first; a server's credentials and the cluster's name come from it.
     """
 
     name: ClassVar[str] = "database"
     phase: ClassVar[Phase] = Phase.CORE
     criticality: ClassVar[Criticality] = Criticality.CRITICAL
-    undo_handlers: ClassVar[Mapping[str, UndoHandler]] = {"restore_backup": undo_migration}
+    undo_handlers: ClassVar[Mapping[str, UndoHandler]] = {"restore_backup": _undo_migration}
 
     def __init__(
         self,
@@ -82,25 +68,22 @@ class Database(ObservableComponent):
         undo: UndoLog,
         progress: Progress,
     ) -> None:
-        self._security = security
-        self._identity = identity
         self._settings = settings
         self._data = data
-        self._node = node
-        self._undo = undo
-        self._progress = progress
-        self._store: SqliteStore | None = None
-        self._suspect = False
-        self._place: tuple[int, int] | None = None
-        self._losses: list[str] = []
+        self._around = Surroundings(
+            self.name, security, identity, settings, data, node, undo, progress
+        )
+        self._life: Life | None = None
+        self._store: Store | None = None
 
     @property
     def path(self) -> Path:
+        """The file of SQLite."""
         configured = self._settings.path
         return Path(configured) if configured else self._data.database / "novacron.db"
 
     @property
-    def store(self) -> SqliteStore:
+    def store(self) -> Store:
         """The open store. Raises :class:`DatabaseUnavailableError` while there is none."""
         if self._store is None:
             raise DatabaseUnavailableError(
@@ -113,104 +96,34 @@ class Database(ObservableComponent):
     # --- Life ------------------------------------------------------------------------------------
 
     async def initialize(self, nursery: trio.Nursery) -> None:
-        plan = Plan(
-            path=self.path,
-            data=self._data,
-            node_id=self._identity.node_id,
-            check=self._settings.integrity_check,
-            busy_timeout=self._settings.busy_timeout,
-            thorough=self._suspect,
-            progress=self._report_from_thread,
-        )
-        opening = await trio.to_thread.run_sync(open_database, plan)
-        if opening.writer is None:
-            opening = await self._migrate(plan, opening)
-        self._suspect = False
-        for notice in opening.notices:
-            self._node.warn(notice)
-            logger.warning(notice, extra={"path": str(plan.path)})
-        # Kept over restarts of the component: whoever runs this node has to learn of it.
-        self._losses += opening.notices
-        self._place = opening.place
-        store = SqliteStore(
-            plan.path,
-            readers=self._settings.readers,
-            busy_timeout=self._settings.busy_timeout,
-            query_timeout=self._settings.query_timeout,
-        )
-        assert opening.writer is not None
-        store.adopt(writer=opening.writer, reader=opening.reader)
-        self._store = store
-        if opening.unchecked:
-            nursery.start_soon(self._check_in_background, store)
+        """Raises DatabaseError, retryable where the server is only away."""
+        if self._life is None:
+            # Kept over restarts: it knows what was lost in this process.
+            self._life = await self._begin()
+        self._store = await self._life.open(nursery)
+
+    async def _begin(self) -> Life:
+        if self._settings.engine == "postgresql":
+            # In a thread, since its driver takes a tenth of a second to import.
+            return await trio.to_thread.run_sync(_postgresql_life, self._around)
+        from novacron.database.sqlite_life import SqliteLife
+
+        return SqliteLife(self.path, self._around)
 
     async def shutdown(self) -> None:
-        store, self._store = self._store, None
-        if store is not None:
-            self._suspect = self._suspect or store.damaged
-            await store.close()
-            if self._suspect:
-                await trio.to_thread.run_sync(_note_suspicion, store.path)
+        self._store = None
+        if self._life is not None:
+            await self._life.close()
 
     async def health_check(self, depth: HealthDepth) -> Health:
-        """Healthy says that nothing is known to be wrong. What was lost at the boot of this
-        process stays in the answer until it ends."""
-        health = await self._look(depth)
-        if health.state is HealthState.HEALTHY and self._losses:
-            return Health(HealthState.DEGRADED, "; ".join(self._losses), health.details)
-        return health
-
-    async def _look(self, depth: HealthDepth) -> Health:
-        store = self._store
-        if store is None:
+        """Healthy says that nothing is known to be wrong. A server that is away is no reason to
+        restart this node: then it is degraded."""
+        if self._life is None:
             return Health(HealthState.UNKNOWN, "not open")
-        if store.damaged or self._suspect:
-            return Health(HealthState.UNHEALTHY, f"the database {store.path} is damaged")
-        if depth is HealthDepth.SHALLOW:
-            return HEALTHY
-        # A little less than the check may take, so that what is slow has a name.
-        seconds = depth.deadline * 0.8
-        started = time.perf_counter()
-        try:
-            if await trio.to_thread.run_sync(file_place, store.path) != self._place:
-                return Health(
-                    HealthState.UNHEALTHY,
-                    f"the database {store.path} was moved, deleted or replaced while the node "
-                    "runs: what is written now goes to the file that was there. Stop the node, "
-                    "put that file back, start the node",
-                )
-            await self._beat(store, seconds)
-            details: dict[str, Any] = {"seconds": round(time.perf_counter() - started, 6)}
-            if depth is HealthDepth.FULL:
-                return await self._look_at_pages(store, seconds - details["seconds"], details)
-            return Health(HealthState.HEALTHY, "reads and writes", details)
-        except DatabaseLimitError as error:
-            return Health(HealthState.DEGRADED, str(error))
-        except DatabaseError as error:
-            return Health(HealthState.UNHEALTHY, str(error))
-        except OSError as error:
-            return Health(HealthState.UNHEALTHY, str(explain_os_error(error, store.path)))
-
-    async def _look_at_pages(
-        self, store: SqliteStore, seconds: float, details: dict[str, Any]
-    ) -> Health:
-        try:
-            findings = await store.check(within=max(0.1, seconds))
-        except DatabaseLimitError:
-            return Health(
-                HealthState.HEALTHY,
-                "reads and writes; too large to check every page in time",
-                details,
-            )
-        if findings:
-            self._suspect = True
-            return Health(HealthState.UNHEALTHY, "; ".join(findings[:3]), details)
-        return Health(HealthState.HEALTHY, "reads and writes", details)
+        return await self._life.health(depth)
 
     def statistics(self) -> Mapping[str, Any]:
-        if self._store is None:
-            return {}
-        return {"path": str(self._store.path), **self._store.statistics()._asdict()}
+        return {} if self._store is None or self._life is None else self._life.statistics()
 
     # --- The store -------------------------------------------------------------------------------
 
@@ -258,97 +171,8 @@ class Database(ObservableComponent):
     ) -> AbstractAsyncContextManager[AsyncIterator[Row]]:
         return self.store.stream(sql, parameters, batch_rows=batch_rows, within=within)
 
-    # --- Parts -----------------------------------------------------------------------------------
 
-    async def _migrate(self, plan: Plan, opening: Opening) -> Opening:
-        """Back up, note how to undo, migrate, open again."""
-        current, newest = opening.state.revision, revisions()[-1]
-        try:
-            self._report(f"migrating the database from version {current or 'none'} to {newest}")
-            if current is not None:
-                backup = await trio.to_thread.run_sync(self._back_up, opening, plan, current)
-                await self._undo.record(
-                    self.name,
-                    "restore_backup",
-                    {"database": str(plan.path), "backup": str(backup), "revision": current},
-                )
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(opening.close)
-        # One thread call up to the open connections: a cancellation cannot come in between and
-        # leave them without an owner.
-        migrated = await trio.to_thread.run_sync(self._upgrade_and_open, plan, current)
-        migrated.notices[:0] = opening.notices
-        logger.info(
-            "database migrated", extra={"path": str(plan.path), "from": current, "to": newest}
-        )
-        return migrated
+def _postgresql_life(around: Surroundings) -> Life:
+    from novacron.database.postgresql_life import PostgresqlLife
 
-    def _upgrade_and_open(self, plan: Plan, current: str | None) -> Opening:
-        if current is None:
-            fill(plan.path, plan.node_id)
-            return open_database(plan)
-        from novacron.database.migrate import upgrade
-
-        upgrade(plan.path)
-        # The copy just made is still needed to undo this boot, whatever is configured.
-        prune_backups(plan.path, max(1, self._settings.backups))
-        return open_database(plan)
-
-    def _back_up(self, opening: Opening, plan: Plan, revision: str) -> Path:
-        try:
-            return make_backup(
-                opening.reader, plan.path, revision, progress=self._report_from_thread
-            )
-        except OSError as error:
-            raise explain_os_error(error, plan.path) from error
-
-    async def _beat(self, store: SqliteStore, seconds: float) -> None:
-        """A real write and a real read, of a row that is there for this."""
-        await store.execute(
-            "INSERT INTO node_heartbeat (node_id, boot_id, beat) VALUES (:node_id, :boot_id, :beat)"
-            " ON CONFLICT (node_id) DO UPDATE SET boot_id = excluded.boot_id, beat = excluded.beat",
-            {
-                "node_id": self._identity.node_id,
-                "boot_id": self._node.boot_id,
-                "beat": time.time(),
-            },
-            within=seconds,
-        )
-        row = await store.fetch_one(
-            "SELECT boot_id FROM node_heartbeat WHERE node_id = :node_id",
-            {"node_id": self._identity.node_id},
-            within=seconds,
-        )
-        if row != (self._node.boot_id,):
-            raise DatabaseCorruptError(
-                f"the database {store.path} does not keep what is written",
-                why="the heartbeat read back is not the one written",
-                remedy="see whether another node or process writes to this file",
-                key="database.path",
-            )
-
-    async def _check_in_background(self, store: SqliteStore) -> None:
-        """Raising here fails the component; its restart checks in the foreground and repairs."""
-        findings = await store.check(within=BACKGROUND_CHECK_SECONDS)
-        if findings:
-            self._suspect = True
-            raise DatabaseCorruptError(
-                f"the database {store.path} is damaged",
-                why="; ".join(findings[:3]),
-                remedy="restart the node: it sets the file aside, keeps it, and restores a backup",
-                key="database.path",
-            )
-
-    def _report(self, message: str) -> None:
-        self._progress.advance(self.name, message, extend=10.0)
-
-    def _report_from_thread(self, message: str) -> None:
-        trio.from_thread.run_sync(self._report, message)
-
-
-def _note_suspicion(path: Path) -> None:
-    # Without room for it the restart within this process still knows, and a new process finds out
-    # by its check.
-    with contextlib.suppress(OSError):
-        suspicion(path).touch(mode=0o600)
+    return PostgresqlLife(around)

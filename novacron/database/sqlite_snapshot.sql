@@ -5,7 +5,19 @@ CREATE TABLE alembic_version (
     version_num VARCHAR(32) NOT NULL,
     CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0001');
+INSERT INTO "alembic_version" VALUES('0002');
+CREATE TABLE api_token (
+    id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    role TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    resources TEXT NOT NULL,
+    created DOUBLE NOT NULL,
+    created_by TEXT NOT NULL,
+    expires DOUBLE,
+    revoked DOUBLE,
+    PRIMARY KEY (id)
+);
 CREATE TABLE node_heartbeat (
     node_id TEXT NOT NULL,
     boot_id TEXT NOT NULL,
@@ -27,4 +39,4 @@ CREATE TABLE node_registration (
     stopped DOUBLE,
     PRIMARY KEY (node_id)
 );
-PRAGMA user_version=1;
+PRAGMA user_version=2;

@@ -15,7 +15,8 @@ MASK = "[redacted]"
 MIN_LENGTH = 6
 """Characters; masking a shorter value would tear holes into every line and hide nothing."""
 
-TOKEN_PREFIX = "nct_"
+TOKEN_PREFIXES = ("nct_", "ncc_")
+"""Of a node's own API tokens, and of a cluster's."""
 
 _forms: dict[str, int] = {}
 """Text to look for, and how many registered values have it."""
@@ -82,12 +83,13 @@ def mask(text: str) -> str:
     for form in _ordered:
         if form in text:
             text = text.replace(form, MASK)
-    if TOKEN_PREFIX in text:
-        text = _mask_tokens(text)
+    for prefix in TOKEN_PREFIXES:
+        if prefix in text:
+            text = _mask_tokens(text, prefix)
     return text
 
 
-def _mask_tokens(text: str) -> str:
+def _mask_tokens(text: str, prefix: str) -> str:
     import re  # Compiled once by its cache; only a line that holds a token pays.
 
-    return re.sub(r"nct_[A-Za-z0-9_\-]{8,}", f"{TOKEN_PREFIX}{MASK}", text)
+    return re.sub(rf"{prefix}[A-Za-z0-9_\-]{{8,}}", f"{prefix}{MASK}", text)

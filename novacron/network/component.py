@@ -21,10 +21,10 @@ from novacron.component import (
 )
 from novacron.config.schema import NetworkSettings
 from novacron.environment import Identity
-from novacron.errors import NetworkError, NovaCronError, SecurityError
+from novacron.errors import DeniedError, NetworkError, NovaCronError, SecurityError
 from novacron.network.contacts import Contacts
 from novacron.network.errors import NetworkStoppingError, TlsError
-from novacron.network.guard import guarded
+from novacron.network.guard import guarded, record_rejection
 from novacron.network.listener import AcceptLoop
 from novacron.network.metrics import HANDSHAKE_FAILURES, SESSIONS_ENDED
 from novacron.network.peers import Seed, SeedState, SelfDialledError
@@ -282,6 +282,8 @@ class Network(ObservableComponent, Component):
             await session.handshake()
         except NovaCronError as exc:
             _count_failure(Role.ACCEPTOR, _reason(exc, session), incoming.peer_address, exc)
+            if isinstance(exc, SecurityError) and isinstance(exc, DeniedError):
+                await record_rejection(self._security.audit, incoming.peer_address, exc)
         finally:
             if session is None:
                 incoming.close()

@@ -33,14 +33,13 @@ def guarded(method: str, handler: RequestHandler, audit: AuditLog) -> RequestHan
     if rule is None:
         raise ValueError(f"no rule says who may do {method}; see novacron/security/policy.py")
 
-    async def record(session: PeerSession, outcome: str, **details: str) -> None:
+    async def record(session: PeerSession, outcome: str) -> None:
         await audit.append(
             action=method,
             actor=f"node:{session.node_id}",
             target=method,
             outcome=outcome,
             source=session.stream.peer_address,
-            details=details,
         )
 
     async def answer(session: PeerSession, body: bytes) -> bytes:
@@ -50,7 +49,13 @@ def guarded(method: str, handler: RequestHandler, audit: AuditLog) -> RequestHan
             DENIED.inc()
             error = PeerForbiddenError(f"{method} is denied", why=decision.why)
             try:
-                await record(session, "denied", reason=error.code)
+                await audit.append_denied(
+                    method,
+                    f"node:{session.node_id}",
+                    method,
+                    session.stream.peer_address,
+                    {"reason": error.code, "why": decision.why},
+                )
             except NovaCronError as exc:
                 # It is denied either way.
                 logger.error("a denied request of a peer is not in the audit log: %s", exc)
@@ -71,3 +76,18 @@ def guarded(method: str, handler: RequestHandler, audit: AuditLog) -> RequestHan
                     logger.error("the outcome of a peer's request is not in the audit log: %s", exc)
 
     return answer
+
+
+async def record_rejection(audit: AuditLog, address: str, error: NovaCronError) -> None:
+    """Put on record that whoever called from *address* was let in no session, and why."""
+    try:
+        await audit.append_denied(
+            "peer.session",
+            "anonymous",
+            "session",
+            address,
+            {"reason": error.code, "why": error.why},
+        )
+    except NovaCronError as exc:
+        # It has no session either way.
+        logger.error("a rejected peer is not in the audit log: %s", exc)

@@ -22,6 +22,7 @@ from novacron.data_directory import DataDirectory
 from novacron.durable import fsync_directory
 from novacron.observe import Counter
 from novacron.security import documents
+from novacron.security.audit_denials import DenialBudget
 from novacron.security.audit_head import AuditHead
 from novacron.security.audit_record import GENESIS, Entry, seal
 from novacron.security.audit_recovery import AuditPosition, recover
@@ -73,6 +74,7 @@ class AuditLog:
         self._position: AuditPosition | None = None
         self._descriptor = -1
         self._lost = 0
+        self._denials = DenialBudget()
         self.failure = ""
         """Why the last append failed; empty while the log can be written."""
 
@@ -118,7 +120,7 @@ class AuditLog:
         Args:
           action: Dotted, ``token.create``.
           actor: ``token:<id>``, ``node:<id>``, ``system`` or ``cli:<user>``.
-          outcome: ``success``, ``denied`` or ``failure``.
+          outcome: ``started``, then ``success``, ``denied`` or ``failure``.
           source: Where the request came from, an address; empty for the node itself.
           details: JSON values; registered secrets in them are masked.
 
@@ -152,6 +154,39 @@ class AuditLog:
         if pending.error is not None:
             self._refused(pending.error)
 
+    async def append_denied(
+        self,
+        action: str,
+        actor: str,
+        target: str,
+        source: str,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record that *action* was denied; past a budget it is counted, and the count recorded.
+
+        Raises:
+          AuditUnavailableError: as :meth:`append`. It is denied all the same.
+        """
+        await self.flush_denials()
+        if self._denials.admit(source, time.monotonic()):
+            await self.append(action, actor, target, "denied", source, details)
+
+    async def flush_denials(self) -> None:
+        """Record the count of the denials that were not recorded one by one, if it is time.
+
+        Raises:
+          AuditUnavailableError: as :meth:`append`. They are counted on.
+        """
+        now = time.monotonic()
+        if not self._denials.due(now):
+            return
+        summary = self._denials.take()
+        try:
+            await self.append("audit.denials", "system", "audit", "denied", "", summary)
+        except BaseException:
+            self._denials.put_back(summary, now)
+            raise
+
     def append_blocking(
         self,
         action: str,
@@ -166,6 +201,13 @@ class AuditLog:
         self._write([pending])
         if pending.error is not None:
             self._refused(pending.error)
+
+    def flush_denials_blocking(self) -> None:
+        """Record that count now: the node stops."""
+        if self._denials.left_out:
+            self.append_blocking(
+                "audit.denials", "system", "audit", "denied", details=self._denials.take()
+            )
 
     def verify(self, path: Path | None = None) -> Verification:
         """Check the log in the directory *path*, by default this node's. Blocks."""

@@ -239,6 +239,8 @@ class Security(ObservableComponent, ReloadableComponent):
                 await self._settle()
             while True:
                 await trio.sleep(FILES_INTERVAL)
+                with contextlib.suppress(AuditUnavailableError):  # health says it
+                    await self.audit.flush_denials()
                 present = documents.stamp(path)
                 if present != seen or trio.current_time() >= due:
                     async with self._busy:
@@ -387,6 +389,7 @@ class Security(ObservableComponent, ReloadableComponent):
     def _close(self, opened: bool) -> None:
         try:
             if opened:
+                self.audit.flush_denials_blocking()
                 self.audit.append_blocking(
                     "node.stop",
                     f"node:{self._identity.node_id}",

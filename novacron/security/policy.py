@@ -3,16 +3,18 @@
 An action is what is done, whichever way it was asked for: REST maps its routes to actions, requests
 of peers are actions by their own names. What is not in the table is denied.
 
-A caller's *resources* narrow what its role gives: patterns ``kind:name``, where the name may end in
-``*``; ``*`` alone is everything. A narrowed caller may look at what concerns no resource, and changes
-only its own.
+A caller's *resources* narrow what its role gives, see :mod:`novacron.security.resources`. Of each kind
+of resource they name, only what they name is the caller's; kinds they do not name are as the role
+gives them. An action that concerns none of the kinds they name is denied, but for looking at what any
+viewer may see of the node: so a kind that comes later is closed to tokens made before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 
 from novacron.record import Record
+from novacron.security.resources import is_narrowed, matches
 from novacron.security.roles import Principal, Role
 
 
@@ -25,9 +27,13 @@ class Rule(Record):
     """Whether a node's certificate will do. Nodes are on no ladder: each rule says."""
     changes: bool = False
     """Whether it changes something, and so is in the audit log before it is done."""
-    resource: str = ""
-    """The kind of resource it concerns, ``tenant`` or ``directory``; empty: the node as a whole."""
+    resources: tuple[str, ...] = ()
+    """The kinds of resource it concerns, of :data:`novacron.security.resources.KINDS`; none: the node
+    as a whole."""
 
+
+_TRANSFER = ("tenant", "directory")
+"""Whose files, and which of this node."""
 
 RULES: dict[str, Rule] = {
     "status.read": Rule(Role.VIEWER, node=True),
@@ -42,14 +48,14 @@ RULES: dict[str, Rule] = {
     "peers.read": Rule(Role.VIEWER),
     "dwcp.read": Rule(Role.VIEWER),
     "mode.read": Rule(Role.VIEWER),
-    "transfer.read": Rule(Role.VIEWER, resource="tenant"),
+    "transfer.read": Rule(Role.VIEWER, resources=_TRANSFER),
     # An operator, within dwcp.amst.directories. Reading or writing any file of the host is an
     # administrator's business; the handler looks, because the path is in the body.
-    "transfer.start": Rule(Role.OPERATOR, changes=True, resource="tenant"),
-    "transfer.pause": Rule(Role.OPERATOR, changes=True, resource="tenant"),
-    "transfer.resume": Rule(Role.OPERATOR, changes=True, resource="tenant"),
-    "transfer.cancel": Rule(Role.OPERATOR, changes=True, resource="tenant"),
-    "transfer.limit": Rule(Role.OPERATOR, changes=True, resource="tenant"),
+    "transfer.start": Rule(Role.OPERATOR, changes=True, resources=_TRANSFER),
+    "transfer.pause": Rule(Role.OPERATOR, changes=True, resources=_TRANSFER),
+    "transfer.resume": Rule(Role.OPERATOR, changes=True, resources=_TRANSFER),
+    "transfer.cancel": Rule(Role.OPERATOR, changes=True, resources=_TRANSFER),
+    "transfer.limit": Rule(Role.OPERATOR, changes=True, resources=_TRANSFER),
     "token.read": Rule(Role.ADMIN),
     "token.create": Rule(Role.ADMIN, changes=True),
     "token.revoke": Rule(Role.ADMIN, changes=True),
@@ -95,22 +101,24 @@ class Decision(Record):
 def decide(
     principal: Principal,
     action: str,
-    resource: str | None = None,
-    rules: dict[str, Rule] | None = None,
+    resources: Collection[str] | None = None,
+    rules: Mapping[str, Rule] | None = None,
 ) -> Decision:
     """Whether *principal* may do *action*.
 
     Args:
-      resource: ``kind:name`` of what it is done to; None: not known yet, or the node as a whole. An
-        action that concerns a kind of resource is decided a second time, once it is known.
+      resources: ``kind:name`` of everything it is done to; None: not known yet. An action that
+        concerns resources is decided a second time, once they are.
     """
     rule = (RULES if rules is None else rules).get(action)
     if rule is None:
-        return Decision(False, action, f"no rule allows {action}")
+        return Decision(
+            False, action, f"no rule allows {action}", "`novacron access list` has what there is"
+        )
     by_role = _by_role(principal.role, action, rule)
-    if not by_role.allowed or "*" in principal.resources:
+    if not by_role.allowed or not is_narrowed(principal.resources):
         return by_role
-    return _by_resource(principal.resources, action, rule, resource, by_role)
+    return _by_resource(principal.resources, action, rule, resources, by_role)
 
 
 def _by_role(role: Role, action: str, rule: Rule) -> Decision:
@@ -126,34 +134,33 @@ def _by_role(role: Role, action: str, rule: Rule) -> Decision:
 
 
 def _by_resource(
-    resources: Sequence[str], action: str, rule: Rule, resource: str | None, by_role: Decision
+    patterns: Collection[str],
+    action: str,
+    rule: Rule,
+    resources: Collection[str] | None,
+    by_role: Decision,
 ) -> Decision:
-    narrowed = "the caller is narrowed to " + (", ".join(resources) or "nothing")
+    narrowed = "the caller is narrowed to " + (", ".join(patterns) or "nothing")
     remedy = "use a token for this resource, or one that is not narrowed"
-    if not rule.resource:
-        if rule.changes:
-            return Decision(
-                False, action, f"{narrowed}, and {action} concerns the whole node", remedy
-            )
-        return by_role
-    if resource is None:
-        if any(pattern.startswith(f"{rule.resource}:") for pattern in resources):
+    if not rule.resources:
+        if not rule.changes and rule.role is Role.VIEWER:
             return by_role
-        return Decision(False, action, f"{narrowed}, none of them a {rule.resource}", remedy)
-    if any(matches(pattern, resource) for pattern in resources):
-        return Decision(True, action, f"{by_role.why}, and {resource} is among its resources")
-    return Decision(False, action, f"{narrowed}, which {resource[:200]} is not among", remedy)
-
-
-def matches(pattern: str, resource: str) -> bool:
-    """Whether *resource* is what *pattern* names: itself, everything below a directory, or whatever
-    begins with what stands before a final ``*``."""
-    if pattern == "*" or pattern == resource:
-        return True
-    if pattern.endswith("*"):
-        # `tenant:` at least: a star never reaches over the kind.
-        prefix = pattern[:-1]
-        return ":" in prefix and resource.startswith(prefix)
-    if pattern.startswith("directory:"):
-        return resource.startswith(pattern.rstrip("/") + "/")
-    return False
+        return Decision(False, action, f"{narrowed}, and {action} concerns the whole node", remedy)
+    kinds = [kind for kind in rule.resources if is_narrowed(tuple(patterns), kind)]
+    if not kinds:
+        of = " or ".join(rule.resources)
+        return Decision(False, action, f"{narrowed}, and {action} takes a {of}", remedy)
+    if resources is None:
+        return by_role
+    for kind in kinds:
+        concerned = [name for name in resources if name.startswith(f"{kind}:")]
+        if not concerned:
+            return Decision(
+                False, action, f"{narrowed}, and whose {kind} is concerned is not known", remedy
+            )
+        for name in concerned:
+            if not any(matches(pattern, name) for pattern in patterns):
+                return Decision(
+                    False, action, f"{narrowed}, which {name[:200]} is not among", remedy
+                )
+    return Decision(True, action, f"{by_role.why}, and so is what it is narrowed to")

@@ -44,7 +44,7 @@ class Principal:
         """The token's id, or the node's id: what the audit log names."""
         self.role = role
         self.resources = resources
-        """What the role is narrowed to; see :mod:`novacron.security.policy`."""
+        """What the role is narrowed to; see :mod:`novacron.security.resources`."""
 
     def __repr__(self) -> str:
         return f"Principal({self.kind}:{self.name}, {self.role.value})"

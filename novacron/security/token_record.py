@@ -9,17 +9,22 @@ from typing import Any
 
 from novacron.security import documents
 from novacron.security.errors import TokenInvalidError
+from novacron.security.resources import EVERYTHING
 from novacron.security.roles import Role
 
 PREFIX = "nct"
+"""Of a node's own tokens."""
+CLUSTER_PREFIX = "ncc"
+"""Of those that every node of a cluster takes."""
 LONGEST_NAME = 64
 LONGEST_SECRET = 256
+LONGEST_TTL = 3650 * 86400.0
 
 
 class Token:
     """What is known of a token; not the token."""
 
-    __slots__ = ("created", "expires", "hash", "id", "name", "revoked", "role")
+    __slots__ = ("created", "expires", "hash", "id", "name", "resources", "revoked", "role")
 
     def __init__(
         self,
@@ -30,6 +35,7 @@ class Token:
         created: float,
         expires: float | None,
         revoked: float | None = None,
+        resources: tuple[str, ...] = EVERYTHING,
     ) -> None:
         self.id = id
         self.name = name
@@ -38,6 +44,7 @@ class Token:
         self.created = created
         self.expires = expires
         self.revoked = revoked
+        self.resources = resources
 
     def __repr__(self) -> str:
         return f"Token({self.id}, {self.role.value})"
@@ -56,6 +63,7 @@ class Token:
             "id": self.id,
             "name": self.name,
             "role": self.role.value,
+            "resources": list(self.resources),
             "created": documents.to_text(self.created),
             "expires": None if self.expires is None else documents.to_text(self.expires),
             "state": self.state(now),
@@ -70,6 +78,7 @@ class Token:
             "created": self.created,
             "expires": self.expires,
             "revoked": self.revoked,
+            "resources": list(self.resources),
         }
 
 
@@ -86,14 +95,14 @@ class CreatedToken:
         return f"CreatedToken({self.id})"
 
 
-def new_secret(id: str) -> str:
-    return f"{PREFIX}_{id}_{secrets.token_urlsafe(32)}"
+def new_secret(id: str, prefix: str = PREFIX) -> str:
+    return f"{prefix}_{id}_{secrets.token_urlsafe(32)}"
 
 
-def split_token(text: str) -> str | None:
-    """The id in a token; None when it cannot be a token."""
+def split_token(text: str, prefix: str = PREFIX) -> str | None:
+    """The id in a token; None when it cannot be a token with *prefix*."""
     parts = text.split("_", 2)
-    if len(text) > LONGEST_SECRET or len(parts) != 3 or parts[0] != PREFIX or not parts[2]:
+    if len(text) > LONGEST_SECRET or len(parts) != 3 or parts[0] != prefix or not parts[2]:
         return None
     return parts[1]
 
@@ -123,4 +132,13 @@ def check_name(name: str) -> None:
             "cannot make the token",
             why=f"its name is not 1 to {LONGEST_NAME} printable characters",
             remedy="name whoever will use it",
+        )
+
+
+def check_ttl(ttl: float | None) -> None:
+    if ttl is not None and not 1 <= ttl <= LONGEST_TTL:
+        raise TokenInvalidError(
+            "cannot make the token",
+            why="its time to live is not between 1 second and 3650 days",
+            remedy="choose another, or none for a token that does not expire",
         )

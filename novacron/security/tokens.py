@@ -15,7 +15,7 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from novacron.data_directory import DataDirectory
@@ -30,6 +30,7 @@ from novacron.security.errors import (
 )
 from novacron.security.filelock import held
 from novacron.security.references import read_secret_file, register
+from novacron.security.resources import EVERYTHING, check_patterns, is_narrowed
 from novacron.security.roles import Principal, Role
 from novacron.security.token_record import (
     LONGEST_SECRET,
@@ -37,6 +38,7 @@ from novacron.security.token_record import (
     Token,
     check_name,
     check_role,
+    check_ttl,
     hash_token,
     new_secret,
     split_token,
@@ -47,6 +49,9 @@ TOKEN_LIMIT = 1000
 _KEEP_DEAD = 30 * 86400.0
 """Seconds an expired or revoked token stays in the list, so that an operator still finds it."""
 _NO_HASH = b"\0" * 32
+VERSIONS = (1, 2)
+"""Of the file. The second is written once a token is narrowed: a release that knows the first alone
+would take a narrowed token for one that is not, and must refuse the file instead."""
 
 _LOG = logging.getLogger("novacron.security")
 _CHECKS = Counter(
@@ -160,7 +165,7 @@ class Tokens:
             # From now on a log line that quotes a request cannot give it away.
             self._registered.add(token.id)
             register(secret)
-        return Principal("token", token.id, token.role)
+        return Principal("token", token.id, token.role, token.resources)
 
     def list(self) -> Descriptions:
         """Every token, oldest first, those that were revoked lately included."""
@@ -169,17 +174,24 @@ class Tokens:
         ordered = sorted(self._tokens.values(), key=lambda token: (token.created, token.id))
         return [token.describe(now) for token in ordered]
 
-    async def create(self, name: str, role: Role | str, ttl: float | None = None) -> CreatedToken:
-        """Make a token that is valid for *ttl* seconds, or until it is revoked.
+    async def create(
+        self,
+        name: str,
+        role: Role | str,
+        ttl: float | None = None,
+        resources: Iterable[str] = EVERYTHING,
+    ) -> CreatedToken:
+        """Make a token that is valid for *ttl* seconds, or until it is revoked, and narrowed to
+        *resources*.
 
         Raises:
-          TokenInvalidError: the name, the role or the time to live makes no sense.
+          TokenInvalidError: the name, the role, a resource or the time to live makes no sense.
           TokenLimitError: there are too many.
           StorageFailedError: it could not be kept; it is not valid.
         """
         import trio
 
-        return await trio.to_thread.run_sync(self.create_blocking, name, role, ttl)
+        return await trio.to_thread.run_sync(self.create_blocking, name, role, ttl, resources)
 
     async def revoke(self, id: str) -> None:
         """Make the token *id* invalid, durably, before this returns. Twice is harmless.
@@ -193,16 +205,16 @@ class Tokens:
         await trio.to_thread.run_sync(self.revoke_blocking, id)
 
     def create_blocking(
-        self, name: str, role: Role | str, ttl: float | None = None
+        self,
+        name: str,
+        role: Role | str,
+        ttl: float | None = None,
+        resources: Iterable[str] = EVERYTHING,
     ) -> CreatedToken:
         role = check_role(role)
         check_name(name)
-        if ttl is not None and not 1 <= ttl <= 3650 * 86400:
-            raise TokenInvalidError(
-                "cannot make the token",
-                why="its time to live is not between 1 second and 3650 days",
-                remedy="choose another, or none for a token that does not expire",
-            )
+        check_ttl(ttl)
+        narrowed = check_patterns(resources)
         now = self._now()
         with held(self._lock_path):
             tokens = self._fresh()
@@ -216,7 +228,8 @@ class Tokens:
             secret = new_secret(id)
             register(secret)
             expires = None if ttl is None else now + ttl
-            self._replace({**tokens, id: Token(id, name, role, hash_token(secret), now, expires)})
+            made = Token(id, name, role, hash_token(secret), now, expires, resources=narrowed)
+            self._replace({**tokens, id: made})
         return CreatedToken(id, secret)
 
     def revoke_blocking(self, id: str) -> None:
@@ -238,6 +251,7 @@ class Tokens:
                     token.created,
                     token.expires,
                     self._now(),
+                    token.resources,
                 )
                 self._replace({**tokens, id: dead})
             # A file with a token that is no longer valid would only mislead; and should the list
@@ -287,8 +301,8 @@ class Tokens:
         stamp = documents.stamp(self.path)
         body = documents.decode(self.path.read_bytes())
         try:
-            if body["version"] != 1:
-                raise ValueError("its version is not 1")
+            if body["version"] not in VERSIONS:
+                raise ValueError(f"its version is not {' or '.join(map(str, VERSIONS))}")
             tokens = {}
             for entry in body["tokens"]:
                 token = Token(
@@ -299,6 +313,7 @@ class Tokens:
                     float(entry["created"]),
                     None if entry["expires"] is None else float(entry["expires"]),
                     None if entry["revoked"] is None else float(entry["revoked"]),
+                    tuple(map(str, entry["resources"])) if "resources" in entry else EVERYTHING,
                 )
                 tokens[token.id] = token
         except (KeyError, TypeError, binascii.Error) as exc:
@@ -321,7 +336,12 @@ class Tokens:
             raise
 
     def _save(self) -> None:
-        body = {"version": 1, "tokens": [token.document() for token in self._tokens.values()]}
+        tokens = self._tokens.values()
+        narrowed = any(is_narrowed(token.resources) for token in tokens)
+        body = {
+            "version": VERSIONS[1] if narrowed else VERSIONS[0],
+            "tokens": [token.document() for token in tokens],
+        }
         try:
             write_durably(self.path, documents.encode(body), mode=0o600)
         except OSError as exc:

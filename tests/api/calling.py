@@ -28,6 +28,7 @@ async def calling(
         api._buckets,
         max_request_bytes=api._settings.max_request_bytes,
         request_timeout=api._settings.request_timeout,
+        cluster_tokens=api._services.cluster_tokens,
     )
 
     async def connection(scope: Any, receive: Any, send: Any) -> None:

@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from novacron.api import Api
+from novacron.api.cluster_tokens import ClusterTokens
 from novacron.component import NodeView
 from novacron.config import LoadedConfiguration
 from novacron.config.schema import ApiSettings, NetworkSettings, SecuritySettings, Settings
@@ -34,6 +35,7 @@ class Node:
         self.dwcp: DwcpStandIn | None = DwcpStandIn(directory.root / "transfers")
         self.settings = ApiSettings(port=0)
         self.configuration = LoadedConfiguration(Settings(), "d1ge57")
+        self.cluster_tokens: ClusterTokens | None = None
         self.security = Security(
             cast(Identity, IdentityStandIn()),
             SecuritySettings(),
@@ -47,7 +49,7 @@ class Node:
         if settings:
             self.settings = ApiSettings(**{"port": 0} | settings)
         stand_in: Any = NamedStandIn
-        return Api(
+        api = Api(
             self.security,
             stand_in("database"),
             stand_in("cache"),
@@ -61,6 +63,8 @@ class Node:
             self.directory,
             cast(NodeView, self.view),
         )
+        api._services = api._services._replace(cluster_tokens=self.cluster_tokens)
+        return api
 
     async def token(self, role: Role | str) -> str:
         created = await self.security.tokens.create("for a test", role, None)

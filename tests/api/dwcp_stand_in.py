@@ -127,6 +127,12 @@ class TransfersStandIn:
     def allows(self, path: str) -> bool:
         return self._dwcp._confinement.contains(path)
 
+    def absolute(self, path: str) -> str:
+        return self._dwcp._confinement.absolute(path)
+
+    def tenant_of(self, name: str) -> str:
+        return name or "default"
+
     async def send(self, request: SendRequest) -> TransferStandIn:
         return await self._start(request)
 
@@ -137,5 +143,7 @@ class TransfersStandIn:
         await trio.lowlevel.checkpoint()
         self._dwcp.told.append(("start", request))
         transfer = TransferStandIn(secrets.token_bytes(16), self._dwcp.told)
+        transfer.paths = list(request.paths)
+        transfer.tenant = self.tenant_of(request.tenant)
         self._dwcp.known.insert(0, transfer)
         return transfer

@@ -84,7 +84,7 @@ async def test_a_token_can_be_made_used_and_revoked_and_all_of_it_is_audited(nod
         secret, id = made.json()["secret"], made.json()["id"]
         as_it = {"authorization": f"Bearer {secret}"}
         who = (await client.get("/api/v1/whoami", headers=as_it)).json()
-        assert who == {"kind": "token", "name": id, "role": "viewer"}
+        assert who == {"kind": "token", "name": id, "role": "viewer", "resources": ["*"]}
         listed = (await client.get("/api/v1/tokens")).json()["tokens"]
         assert [t["state"] for t in listed if t["id"] == id] == ["active"]
         assert secret not in json.dumps(listed)

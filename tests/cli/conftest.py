@@ -24,6 +24,7 @@ class Answers:
         """Answered before :attr:`by_path`, each once; a body of ``HANG_UP`` closes the connection."""
         self.asked: list[tuple[str, str | None]] = []
         self.posted: list[tuple[str, Any]] = []
+        self.deleted: list[str] = []
         self.address = ""
 
 
@@ -49,6 +50,10 @@ def rest() -> Iterator[Answers]:
         def do_POST(self) -> None:
             content = self.rfile.read(int(self.headers["Content-Length"]))
             answers.posted.append((self.path, json.loads(content) if content else None))
+            self.answer()
+
+        def do_DELETE(self) -> None:
+            answers.deleted.append(self.path)
             self.answer()
 
         def answer(self) -> None:

@@ -132,6 +132,18 @@ class Audit:
     async def append(self, **record: Any) -> None:
         self.records.append(record)
 
+    async def append_denied(
+        self, action: str, actor: str, target: str, source: str, details: dict[str, Any]
+    ) -> None:
+        await self.append(
+            action=action,
+            actor=actor,
+            target=target,
+            outcome="denied",
+            source=source,
+            details=details,
+        )
+
 
 class Security:
     def __init__(self, certificates: Certificates) -> None:

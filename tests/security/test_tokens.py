@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from novacron.data_directory import DataDirectory
 from novacron.log.redaction import mask
-from novacron.security import Role, tokens
+from novacron.security import Role, documents, tokens
 from novacron.security.errors import (
     SecretReferenceError,
     StorageFailedError,
@@ -255,3 +255,48 @@ def test_a_token_that_could_not_be_kept_is_not_valid(
     with pytest.raises(StorageFailedError, match="the disk is full"):
         all_tokens.revoke_blocking(str(all_tokens.list()[0]["id"]))
     assert [entry["state"] for entry in all_tokens.list()] == ["active"]
+
+
+def test_a_narrowed_token_stays_narrowed_when_it_is_read_again_and_when_it_is_revoked(
+    tmp_path: Path,
+) -> None:
+    directory = prepared(tmp_path)
+    created = opened(directory).create_blocking(
+        "acme", "operator", resources=["tenant:acme", "directory:/srv/acme/"]
+    )
+    again = opened(directory)
+    principal = again.authenticate(created.secret)
+    assert principal is not None
+    assert principal.resources == ("directory:/srv/acme", "tenant:acme")
+    again.revoke_blocking(created.id)
+    (listed,) = [entry for entry in opened(directory).list() if entry["id"] == created.id]
+    assert listed["resources"] == ["directory:/srv/acme", "tenant:acme"]
+
+
+def test_a_file_of_the_release_before_is_read_and_its_tokens_are_not_narrowed(
+    tmp_path: Path,
+) -> None:
+    directory = prepared(tmp_path)
+    all_tokens = opened(directory)
+    created = all_tokens.create_blocking("x", "viewer")
+    body = documents.decode(all_tokens.path.read_bytes())
+    assert body["version"] == 1
+    for entry in body["tokens"]:
+        del entry["resources"]
+    all_tokens.path.write_bytes(documents.encode(body))
+    assert opened(directory).authenticate(created.secret) == Principal(
+        "token", created.id, Role.VIEWER
+    )
+
+
+def test_the_release_before_refuses_a_file_with_a_narrowed_token(tmp_path: Path) -> None:
+    all_tokens = opened(prepared(tmp_path))
+    all_tokens.create_blocking("acme", "operator", resources=["tenant:acme"])
+    assert documents.decode(all_tokens.path.read_bytes())["version"] == 2
+
+
+def test_a_token_narrowed_to_nonsense_is_not_made(tmp_path: Path) -> None:
+    all_tokens = opened(prepared(tmp_path))
+    with pytest.raises(TokenInvalidError, match="no kind of resource"):
+        all_tokens.create_blocking("x", "viewer", resources=["acme"])
+    assert len(all_tokens.list()) == 1

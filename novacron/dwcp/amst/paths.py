@@ -105,6 +105,10 @@ class Confinement:
             return False
         return True
 
+    def absolute(self, path: str) -> str:
+        """*path*, with the first directory before it where it is relative."""
+        return path if path.startswith("/") else f"{self.directories[0].rstrip('/')}/{path}"
+
     def open_target(self, path: str, *, into: bool) -> Place:
         """Where an operator's *path* leads; what is missing on the way is made, with mode 0755.
 

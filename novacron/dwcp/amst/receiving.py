@@ -59,6 +59,7 @@ class Incoming(Transfer):
         """It began in an earlier life of the node, or an earlier attempt."""
         self.paths = list(record.paths)
         self.destination = record.path
+        self.tenant = record.tenant
         self.priority = record.priority
         self.limit_bps = record.limit_bps
         self.deadline_at = record.deadline_at

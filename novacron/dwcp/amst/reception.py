@@ -150,6 +150,7 @@ class Reception:
 
     async def agree(self, message: AskDedup) -> Dedup:
         record = self._record
+        self._transfer.tenant = record.tenant or message.tenant
         async with self._serve():
             # Of a pull, whose files come and how is for those to say who asked for them.
             return await self._dedup.agree(message, tenant=record.tenant, policy=record.dedup)

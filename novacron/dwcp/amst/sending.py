@@ -51,6 +51,7 @@ class Outgoing(Transfer):
         self.record = record
         self.paths = list(record.paths)
         self.destination = record.destination or record.path
+        self.tenant = record.tenant
         self.priority = record.priority
         self.limit_bps = record.limit_bps
         self.deadline_at = record.deadline_at

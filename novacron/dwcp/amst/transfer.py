@@ -173,6 +173,8 @@ class Transfer(ABC):
         self.remedy = ""
         self.paths: list[str] = []
         self.destination = ""
+        self.tenant = ""
+        """Whose files these are; empty: nobody said, or not yet."""
         self.priority = "normal"
         self.limit_bps = 0
         self.deadline_at: float | None = None

@@ -240,7 +240,7 @@ class Transfers:
             confined=not request.anywhere,
             codec=request.codec,
             deadline_at=now + request.deadline_seconds if request.deadline_seconds else None,
-            tenant=self._tenant(request.tenant),
+            tenant=self.tenant_of(request.tenant),
             dedup=request.dedup,
         )
         return await self._roster.launch_new(record)
@@ -280,7 +280,7 @@ class Transfers:
             recursive=request.recursive,
             limit_bps=request.limit_bps,
             deadline_at=now + request.deadline_seconds if request.deadline_seconds else None,
-            tenant=self._tenant(request.tenant),
+            tenant=self.tenant_of(request.tenant),
             dedup=request.dedup,
         )
         known = False
@@ -299,7 +299,9 @@ class Transfers:
         self._host.start(pulled.run)
         return pulled
 
-    def _tenant(self, name: str) -> str:
+    def tenant_of(self, name: str) -> str:
+        """Whose a transfer is that was asked for with *name*; empty where nothing is deduplicated and
+        none was given."""
         return name or (self._host.blocks.settings.tenant if self._host.blocks is not None else "")
 
     @property
@@ -332,6 +334,10 @@ class Transfers:
     def allows(self, path: str) -> bool:
         """Whether *path* lies in the directories of this node that transfers may use."""
         return self._host.confinement.contains(path)
+
+    def absolute(self, path: str) -> str:
+        """Where *path* of this node lies, going by its text."""
+        return self._host.confinement.absolute(path)
 
     async def open_stream(
         self, node: str, service: str, *, window_bytes: int = DEFAULT_WINDOW
