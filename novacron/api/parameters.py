@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastapi import Request
 
 TOKEN_REQUEST = "TokenRequest"
+ROTATION_REQUEST = "RotationRequest"
 TRANSFER_REQUEST = "TransferRequest"
 LIMIT_REQUEST = "LimitRequest"
 JOIN_REQUEST = "JoinRequest"
@@ -98,6 +99,24 @@ class TokenRequest(BaseModel):
     scope: Literal["node", "cluster"] | None = Field(
         None,
         description="Who takes it: this node alone, or every node that shares its database. Null for cluster where there is such a database, else node.",
+    )
+
+
+class RotationRequest(BaseModel):
+    """How a token is to get its new secret."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+
+    grace: float = Field(
+        3600.0,
+        ge=0,
+        le=30 * 86400,
+        description="Seconds the old secret is still accepted; 0 for one that leaked.",
+    )
+    ttl: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds the token is valid from now on; null for as long as before.",
     )
 
 
@@ -206,6 +225,7 @@ def read_body(model: type[_Body], body: bytes) -> _Body:
 
 SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
     TOKEN_REQUEST: TokenRequest.model_json_schema,
+    ROTATION_REQUEST: RotationRequest.model_json_schema,
     TRANSFER_REQUEST: TransferRequest.model_json_schema,
     LIMIT_REQUEST: LimitRequest.model_json_schema,
     JOIN_REQUEST: JoinRequest.model_json_schema,

@@ -41,6 +41,7 @@ ACTIONS: dict[tuple[str, str], str] = {
     ("GET", PREFIX + "/tokens"): "token.read",
     ("POST", PREFIX + "/tokens"): "token.create",
     ("DELETE", PREFIX + "/tokens/{id}"): "token.revoke",
+    ("POST", PREFIX + "/tokens/{id}/rotate"): "token.rotate",
     ("POST", PREFIX + "/join"): "node.join",
     ("POST", PREFIX + "/certificate/renew"): "certificate.renew",
     ("GET", PREFIX + "/openapi.json"): "access.read",

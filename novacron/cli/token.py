@@ -1,9 +1,11 @@
-"""``novacron token``: make, list and revoke API tokens."""
+"""``novacron token``: make, list, rotate and revoke API tokens."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from typing import TextIO
 
 from novacron.cli.manual import Formatter, manual
 from novacron.cli.stored import StoredNode, Subparsers, add_action, duration
@@ -14,8 +16,8 @@ def register(subparsers: Subparsers) -> None:
     """Add ``token`` and its actions."""
     parser = subparsers.add_parser(
         "token",
-        help="make, list and revoke API tokens",
-        description="Make, list and revoke the tokens that let programs and people use the API.\n"
+        help="make, list, rotate and revoke API tokens",
+        description="Make, list, rotate and revoke the tokens that let programs and people use the API.\n"
         "Works on the data directory, with or without a running node; a running one takes\n"
         "over the change with the next request. With --cluster a running node is asked, and\n"
         "the tokens are those that every node sharing its database takes.",
@@ -27,6 +29,10 @@ def register(subparsers: Subparsers) -> None:
                     "may look, for 90 days; printed once, never again",
                 ),
                 ("novacron token list", "all of them, without the secrets"),
+                (
+                    "novacron token rotate 5f0c2b9d41e7a836 --grace 1h",
+                    "a new secret; the old one is accepted for an hour more",
+                ),
                 ("novacron token revoke 5f0c2b9d41e7a836", "from the next request on"),
                 ("novacron token create ci --role operator --cluster", "every node takes it"),
             ],
@@ -107,6 +113,37 @@ def register(subparsers: Subparsers) -> None:
     )
     _add_cluster(listing)
     listing.set_defaults(run=list_tokens)
+
+    rotate = add_action(
+        actions,
+        "rotate",
+        "give a token a new secret",
+        "Give a token a new secret and print it. For the time of grace the old one is accepted as\n"
+        "well: put the new one wherever the old one is, and nobody is refused. Id, name, role and\n"
+        "resources stay. In secrets/admin.token it is replaced by this command.",
+        [
+            ("novacron token rotate 5f0c2b9d41e7a836 --grace 1d --ttl 90d", "also renews it"),
+            ("novacron token rotate 5f0c2b9d41e7a836 --grace 0", "the old one has leaked"),
+        ],
+    )
+    rotate.add_argument("id", metavar="ID", help="the id, not the token")
+    rotate.add_argument(
+        "--grace",
+        type=_grace,
+        default=3600.0,
+        metavar="TIME",
+        help="how long the old secret is still accepted: 0, 90s, 30m, 12h, up to 30d (default: 1h)",
+    )
+    rotate.add_argument(
+        "--ttl",
+        type=duration,
+        metavar="TIME",
+        help="how long the token is valid from now on (default: as long as before)",
+    )
+    rotate.add_argument(
+        "--output", metavar="FILE", help="write it to a new file with mode 0600, do not print it"
+    )
+    rotate.set_defaults(run=rotate_token)
 
     revoke = add_action(
         actions,
@@ -265,6 +302,37 @@ def list_tokens(args: argparse.Namespace) -> int:
     return 0
 
 
+def rotate_token(args: argparse.Namespace) -> int:
+    from novacron.security.tokens import Tokens
+
+    node = StoredNode(args, change=True)
+    # The file first: a secret that could not be written down must not replace the one in use.
+    output = _open_new(args.output) if args.output else None
+    try:
+        node.record("token.rotate", f"token:{args.id[:32]}", grace=args.grace)
+        made = Tokens(node.directory).rotate_blocking(args.id, args.grace, args.ttl)
+    except BaseException:
+        if output is not None:
+            output.close()
+            os.unlink(args.output)
+        raise
+    if output is not None:
+        with output:
+            output.write(made.secret + "\n")
+    if args.json:
+        document = {"id": made.id, "grace": args.grace}
+        print(as_json(document if args.output else {**document, "token": made.secret}))
+    elif args.output:
+        print(f"The new secret of token {made.id} is in {args.output}.")
+    else:
+        print(made.secret)
+    return 0
+
+
+def _grace(text: str) -> float:
+    return 0.0 if text in ("0", "0s") else duration(text)
+
+
 def revoke_token(args: argparse.Namespace) -> int:
     if args.cluster:
         from urllib.parse import quote
@@ -286,8 +354,11 @@ def revoke_token(args: argparse.Namespace) -> int:
 
 
 def _write_new(path: str, secret: str) -> None:
-    import os
+    with _open_new(path) as file:
+        file.write(secret + "\n")
 
+
+def _open_new(path: str) -> TextIO:
     from novacron.cli.stored import ArgumentError
 
     try:
@@ -298,5 +369,4 @@ def _write_new(path: str, secret: str) -> None:
             why=exc.strerror or type(exc).__name__,
             remedy="name a file that does not exist, in a directory you may write to",
         ) from exc
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secret + "\n")
+    return os.fdopen(descriptor, "w")

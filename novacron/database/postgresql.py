@@ -157,11 +157,21 @@ class PostgresqlStore:
     async def execute(
         self, sql: str, parameters: Parameters | None = None, *, within: float | None = None
     ) -> int:
+        answer = await self._write(Step(bind(sql, parameters)), within)
+        return answer.changed
+
+    async def execute_for_row(
+        self, sql: str, parameters: Parameters | None = None, *, within: float | None = None
+    ) -> Row | None:
+        """Run one changing statement as :meth:`execute` does; the first row it returns."""
+        answer = await self._write(Step(bind(sql, parameters), 1, first=True), within)
+        return answer.rows[0] if answer.rows else None
+
+    async def _write(self, step: Step, within: float | None) -> Answer:
         seconds = self.seconds(within)
-        step = Step(bind(sql, parameters))
         mode = self._mode(self._writing, seconds)
 
-        async def once(deadline: float) -> int:
+        async def once(deadline: float) -> Answer:
             if not self._turns.share_nowait():
                 await self._wait_for_turn(self._turns.share, deadline)
             try:
@@ -171,7 +181,7 @@ class PostgresqlStore:
                         connection, [step], deadline, mode, within=seconds, commits=True
                     )
                     await self._check_idle(connection)
-                    return answer.changed
+                    return answer
                 finally:
                     self.pool.give_back(connection)
             finally:

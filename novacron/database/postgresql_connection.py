@@ -44,6 +44,7 @@ _TUPLES, _CHUNK = int(pq.ExecStatus.TUPLES_OK), int(pq.ExecStatus.TUPLES_CHUNK)
 _OK = int(pq.ExecStatus.COMMAND_OK)
 _SYNC = int(pq.ExecStatus.PIPELINE_SYNC)
 _ABORTED = int(pq.ExecStatus.PIPELINE_ABORTED)
+_FAILED = int(pq.PipelineStatus.ABORTED)
 _CHANGES = (b"INSERT", b"UPDATE", b"DELETE", b"MERGE")
 _FAILURES = (int(pq.ExecStatus.FATAL_ERROR), int(pq.ExecStatus.NONFATAL_ERROR))
 
@@ -150,12 +151,13 @@ class Answer:
 class _Expected:
     """An answer that is still to come."""
 
-    __slots__ = ("first", "key", "name", "rows", "setting", "started")
+    __slots__ = ("first", "kept", "key", "name", "rows", "setting", "started")
 
     def __init__(
         self, rows: int, first: bool = False, key: _Key | None = None, name: bytes = b""
     ) -> None:
         self.first = first
+        self.kept = 0
         self.rows = rows
         """-1: a synchronisation point."""
         self.key = key
@@ -382,7 +384,8 @@ class Connection:
                 head = expected[0]
                 if not head.started:
                     head.started = True
-                    if head.rows > 0:
+                    # What comes after a failure has no rows, and takes no mode.
+                    if head.rows > 0 and raw.pipeline_status != _FAILED:
                         raw.set_chunked_rows_mode(min(head.rows + 1, CHUNK_ROWS))
                 while raw.is_busy():
                     await trio.lowlevel.wait_readable(self._descriptor)
@@ -415,10 +418,12 @@ class Connection:
         if status in (_TUPLES, _CHUNK):
             count = result.ntuples
             if count and head.rows > 0:
-                room = head.rows - len(answer.rows)
+                room = head.rows - head.kept
                 if room > 0:
                     self._transformer.set_pgresult(result)
-                    answer.rows += self._transformer.load_rows(0, min(count, room), tuple)
+                    rows = self._transformer.load_rows(0, min(count, room), tuple)
+                    head.kept += len(rows)
+                    answer.rows += rows
                 answer.overflow = count > room and not head.first
             if status == _TUPLES:
                 self._note_tag(result, answer)

@@ -147,7 +147,8 @@ class Target:
             "options": self._options(),
             "client_encoding": "UTF8",
             "application_name": "novacron",
-            "passfile": os.devnull,
+            # No such file can be: libpq warns of a device.
+            "passfile": f"{os.devnull}/none",
             "gssencmode": "disable",
             "target_session_attrs": "any",
             "load_balance_hosts": "disable",

@@ -28,6 +28,9 @@ PROBES = (
     "SELECT slot, node_id, created, seal FROM node_identity LIMIT 1",
     "SELECT node_id, boot_id, beat FROM node_heartbeat LIMIT 1",
     "SELECT node_id, boot_id, addresses, started, stopped FROM node_registration LIMIT 1",
+    "SELECT id, name, role, hash, resources, created, created_by, expires, revoked"
+    " FROM api_token LIMIT 1",
+    "SELECT slot, authority, created, seal FROM cluster_identity LIMIT 1",
 )
 """What must run on a database of the newest schema. Where one fails, the stored schema text is
 damaged in a way that SQLite's own check does not see."""
@@ -165,7 +168,7 @@ def write_owner(raw: sqlite3.Connection, node_id: NodeId, created: float) -> Non
     raw.execute(
         "INSERT INTO node_identity (slot, node_id, created, seal)"
         " VALUES (1, :node_id, :created, :seal) ON CONFLICT DO NOTHING",
-        {"node_id": node_id, "created": created, "seal": _seal(node_id, created)},
+        {"node_id": node_id, "created": created, "seal": seal(node_id, created)},
     )
 
 
@@ -173,15 +176,15 @@ def _read_owner(raw: sqlite3.Connection, path: Path) -> NodeId | None:
     row = raw.execute("SELECT node_id, created, seal FROM node_identity").fetchone()
     if row is None:
         return None
-    node_id, created, seal = row
-    if seal != _seal(node_id, created):
+    node_id, created, sealed = row
+    if sealed != seal(node_id, created):
         raise _damaged(path, "the record of its owner does not match its seal")
     return NodeId(node_id)
 
 
-def _seal(node_id: object, created: object) -> str:
-    # Against bit rot, not against people: without it a flipped bit in the owner's id would look
-    # like another node's database, and the node would refuse to boot for good.
+def seal(node_id: object, created: object) -> str:
+    """Against bit rot, not against people: without it a flipped bit in the owner's id would look
+    like another node's database, and the node would refuse to boot for good."""
     return hashlib.sha256(f"{node_id}\n{created!r}".encode("utf-8", "replace")).hexdigest()
 
 

@@ -5,7 +5,7 @@ CREATE TABLE alembic_version (
     version_num VARCHAR(32) NOT NULL,
     CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0002');
+INSERT INTO "alembic_version" VALUES('0003');
 CREATE TABLE api_token (
     id TEXT NOT NULL,
     name TEXT NOT NULL,
@@ -17,6 +17,13 @@ CREATE TABLE api_token (
     expires DOUBLE,
     revoked DOUBLE,
     PRIMARY KEY (id)
+);
+CREATE TABLE cluster_identity (
+    slot INTEGER NOT NULL CHECK (slot = 1),
+    authority TEXT NOT NULL,
+    created DOUBLE NOT NULL,
+    seal TEXT NOT NULL,
+    PRIMARY KEY (slot)
 );
 CREATE TABLE node_heartbeat (
     node_id TEXT NOT NULL,
@@ -39,4 +46,4 @@ CREATE TABLE node_registration (
     stopped DOUBLE,
     PRIMARY KEY (node_id)
 );
-PRAGMA user_version=2;
+PRAGMA user_version=3;

@@ -218,7 +218,7 @@ class JoinTokens:
         tokens = self._present()
         now = self._now()
         ordered = sorted(tokens.values(), key=lambda token: (token.created, token.id))
-        return [token.describe(now) for token in ordered]
+        return [{**token.describe(now), "resources": ["*"]} for token in ordered]
 
     # --- The file -------------------------------------------------------------------------------
 

@@ -59,6 +59,7 @@ RULES: dict[str, Rule] = {
     "token.read": Rule(Role.ADMIN),
     "token.create": Rule(Role.ADMIN, changes=True),
     "token.revoke": Rule(Role.ADMIN, changes=True),
+    "token.rotate": Rule(Role.ADMIN, changes=True),
     # For join tokens alone, and all that they are for.
     "node.join": Rule(Role.JOIN, changes=True),
     "certificate.renew": Rule(Role.ADMIN, changes=True),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import secrets
-from typing import Any
+from typing import Any, Literal
 
 from novacron.security import documents
 from novacron.security.errors import TokenInvalidError
@@ -19,12 +20,27 @@ CLUSTER_PREFIX = "ncc"
 LONGEST_NAME = 64
 LONGEST_SECRET = 256
 LONGEST_TTL = 3650 * 86400.0
+LONGEST_GRACE = 30 * 86400.0
+"""Seconds that a secret which was replaced may still be accepted."""
+
+Former = tuple[bytes, float]
+"""The hash of a secret that was replaced, and until when it is accepted."""
 
 
 class Token:
     """What is known of a token; not the token."""
 
-    __slots__ = ("created", "expires", "hash", "id", "name", "resources", "revoked", "role")
+    __slots__ = (
+        "created",
+        "expires",
+        "former",
+        "hash",
+        "id",
+        "name",
+        "resources",
+        "revoked",
+        "role",
+    )
 
     def __init__(
         self,
@@ -36,6 +52,7 @@ class Token:
         expires: float | None,
         revoked: float | None = None,
         resources: tuple[str, ...] = EVERYTHING,
+        former: tuple[Former, ...] = (),
     ) -> None:
         self.id = id
         self.name = name
@@ -45,12 +62,26 @@ class Token:
         self.expires = expires
         self.revoked = revoked
         self.resources = resources
+        self.former = former
 
     def __repr__(self) -> str:
         return f"Token({self.id}, {self.role.value})"
 
     def usable(self, now: float) -> bool:
         return self.revoked is None and (self.expires is None or now < self.expires)
+
+    def accepts(self, hash: bytes, now: float) -> Literal["current", "former"] | None:
+        """Whether a secret with that *hash* is the token's, or was until lately."""
+        found: Literal["current", "former"] | None = None
+        for known, until in self.former:
+            # All are compared, so that how long it takes tells nothing.
+            if hmac.compare_digest(known, hash) and now < until:
+                found = "former"
+        return "current" if hmac.compare_digest(self.hash, hash) else found
+
+    def former_until(self, now: float) -> float | None:
+        """Until when a secret that was replaced is accepted; None when none is."""
+        return max((until for _, until in self.former if now < until), default=None)
 
     def state(self, now: float) -> str:
         if self.revoked is not None:
@@ -59,6 +90,7 @@ class Token:
 
     def describe(self, now: float) -> dict[str, Any]:
         """For people and the API: no hash."""
+        former = self.former_until(now) if self.usable(now) else None
         return {
             "id": self.id,
             "name": self.name,
@@ -67,6 +99,7 @@ class Token:
             "created": documents.to_text(self.created),
             "expires": None if self.expires is None else documents.to_text(self.expires),
             "state": self.state(now),
+            "former_until": None if former is None else documents.to_text(former),
         }
 
     def document(self) -> dict[str, Any]:
@@ -79,6 +112,10 @@ class Token:
             "expires": self.expires,
             "revoked": self.revoked,
             "resources": list(self.resources),
+            "former": [
+                {"hash": base64.b64encode(hash).decode(), "until": until}
+                for hash, until in self.former
+            ],
         }
 
 
@@ -141,4 +178,13 @@ def check_ttl(ttl: float | None) -> None:
             "cannot make the token",
             why="its time to live is not between 1 second and 3650 days",
             remedy="choose another, or none for a token that does not expire",
+        )
+
+
+def check_grace(grace: float) -> None:
+    if not 0 <= grace <= LONGEST_GRACE:
+        raise TokenInvalidError(
+            "cannot rotate the token",
+            why="the time its old secret is still accepted is not between 0 seconds and 30 days",
+            remedy="choose as long as it takes to put the new one everywhere the old one is",
         )

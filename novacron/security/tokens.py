@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hmac
 import logging
 import secrets
 import time
@@ -36,6 +35,7 @@ from novacron.security.token_record import (
     LONGEST_SECRET,
     CreatedToken,
     Token,
+    check_grace,
     check_name,
     check_role,
     check_ttl,
@@ -48,7 +48,10 @@ TOKEN_LIMIT = 1000
 """Tokens that may be usable at once. All are read at each change; this keeps that below 1 ms."""
 _KEEP_DEAD = 30 * 86400.0
 """Seconds an expired or revoked token stays in the list, so that an operator still finds it."""
-_NO_HASH = b"\0" * 32
+_FORMER_LIMIT = 4
+"""Secrets of one token that were replaced and are still accepted. Who rotates more often than that
+within one grace period has a loop in a script, not a reason."""
+_NOBODY = Token("", "", Role.VIEWER, b"\0" * 32, 0.0, None)
 VERSIONS = (1, 2)
 """Of the file. The second is written once a token is narrowed: a release that knows the first alone
 would take a narrowed token for one that is not, and must refuse the file instead."""
@@ -76,7 +79,7 @@ class Tokens:
         self._tokens: dict[str, Token] = {}
         self._stamp: documents.Stamp | None = None
         self._complained: documents.Stamp | Literal[False] | None = False
-        self._registered: set[str] = set()
+        self._registered: set[bytes] = set()
 
     def __repr__(self) -> str:
         return f"Tokens({len(self._tokens)})"
@@ -135,10 +138,7 @@ class Tokens:
                 return text.strip()
         secret = new_secret(secrets.token_hex(8))
         register(secret)
-        try:
-            write_durably(self.admin_path, secret.encode() + b"\n", mode=0o600)
-        except OSError as exc:
-            raise storage_failure("write", self.admin_path, exc) from exc
+        self._write_admin_file(secret)
         return secret
 
     # --- Use ------------------------------------------------------------------------------------
@@ -151,19 +151,21 @@ class Tokens:
         self._refresh()
         parts = split_token(secret)
         token = self._tokens.get(parts) if parts is not None else None
+        now = self._now()
+        digest = hash_token(secret[:LONGEST_SECRET])
         # Also without such a token something is compared: how long it takes tells nothing.
-        expected = token.hash if token is not None else _NO_HASH
-        matches = hmac.compare_digest(hash_token(secret[:LONGEST_SECRET]), expected)
-        if token is None or not matches:
+        accepted = (token or _NOBODY).accepts(digest, now)
+        if token is None or accepted is None:
             _CHECKS.inc("unknown")
             return None
-        if not token.usable(self._now()):
-            _CHECKS.inc(token.state(self._now()))
+        if not token.usable(now):
+            _CHECKS.inc(token.state(now))
             return None
-        _CHECKS.inc("accepted")
-        if token.id not in self._registered:
+        # Told apart, so that an operator sees whether a secret that was replaced is still in use.
+        _CHECKS.inc("accepted" if accepted == "current" else "former")
+        if digest not in self._registered:
             # From now on a log line that quotes a request cannot give it away.
-            self._registered.add(token.id)
+            self._registered.add(digest)
             register(secret)
         return Principal("token", token.id, token.role, token.resources)
 
@@ -192,6 +194,20 @@ class Tokens:
         import trio
 
         return await trio.to_thread.run_sync(self.create_blocking, name, role, ttl, resources)
+
+    async def rotate(self, id: str, grace: float, ttl: float | None = None) -> CreatedToken:
+        """Give the token *id* a new secret, durably, before this returns; the old one is accepted
+        for *grace* seconds more. With *ttl* it is valid that long from now, else as long as before.
+
+        Raises:
+          TokenNotFoundError: there is no such token that is usable.
+          TokenInvalidError: one of the two times makes no sense.
+          TokenLimitError: it was rotated too often within its grace.
+          StorageFailedError: that could not be kept; the token is as it was.
+        """
+        import trio
+
+        return await trio.to_thread.run_sync(self.rotate_blocking, id, grace, ttl)
 
     async def revoke(self, id: str) -> None:
         """Make the token *id* invalid, durably, before this returns. Twice is harmless.
@@ -232,6 +248,50 @@ class Tokens:
             self._replace({**tokens, id: made})
         return CreatedToken(id, secret)
 
+    def rotate_blocking(self, id: str, grace: float, ttl: float | None = None) -> CreatedToken:
+        check_grace(grace)
+        check_ttl(ttl)
+        now = self._now()
+        with held(self._lock_path):
+            tokens = self._fresh()
+            token = tokens.get(id)
+            if token is None or not token.usable(now):
+                raise TokenNotFoundError(
+                    f"cannot rotate the token {id[:32]!r}",
+                    why="there is no token with this id"
+                    if token is None
+                    else f"it is {token.state(now)}",
+                    remedy="list them with `novacron token list`, or make a new one",
+                )
+            former = tuple(entry for entry in token.former if now < entry[1])
+            if grace:
+                former += ((token.hash, now + grace),)
+            if len(former) > _FORMER_LIMIT:
+                raise TokenLimitError(
+                    f"cannot rotate the token {id}",
+                    why=f"{_FORMER_LIMIT} older secrets of it are still accepted",
+                    remedy="wait until they are not, or revoke it and make a new one",
+                )
+            secret = new_secret(id)
+            register(secret)
+            expires = token.expires if ttl is None else now + ttl
+            made = Token(
+                id,
+                token.name,
+                token.role,
+                hash_token(secret),
+                token.created,
+                expires,
+                resources=token.resources,
+                former=former,
+            )
+            self._replace({**tokens, id: made})
+            if self._is_admin_file(id):
+                # What the command line of this machine uses. After the hash: until then the old
+                # secret in it is the valid one.
+                self._write_admin_file(secret)
+        return CreatedToken(id, secret)
+
     def revoke_blocking(self, id: str) -> None:
         with held(self._lock_path):
             tokens = self._fresh()
@@ -259,12 +319,21 @@ class Tokens:
             self._remove_admin_file(id)
 
     def _remove_admin_file(self, id: str) -> None:
+        if self._is_admin_file(id):
+            remove_durably(self.admin_path)
+
+    def _is_admin_file(self, id: str) -> bool:
         try:
             text = self.admin_path.read_text("ascii", "replace").strip()
         except OSError:
-            return
-        if split_token(text) == id:
-            remove_durably(self.admin_path)
+            return False
+        return split_token(text) == id
+
+    def _write_admin_file(self, secret: str) -> None:
+        try:
+            write_durably(self.admin_path, secret.encode() + b"\n", mode=0o600)
+        except OSError as exc:
+            raise storage_failure("write", self.admin_path, exc) from exc
 
     # --- The file -------------------------------------------------------------------------------
 
@@ -314,6 +383,10 @@ class Tokens:
                     None if entry["expires"] is None else float(entry["expires"]),
                     None if entry["revoked"] is None else float(entry["revoked"]),
                     tuple(map(str, entry["resources"])) if "resources" in entry else EVERYTHING,
+                    tuple(
+                        (base64.b64decode(former["hash"], validate=True), float(former["until"]))
+                        for former in entry.get("former", ())
+                    ),
                 )
                 tokens[token.id] = token
         except (KeyError, TypeError, binascii.Error) as exc:

@@ -98,6 +98,28 @@ async def test_a_token_can_be_made_used_and_revoked_and_all_of_it_is_audited(nod
     assert secret not in json.dumps(records(node))
 
 
+async def test_a_token_can_be_rotated_and_its_holder_is_refused_at_no_moment(node: Node) -> None:
+    async with calling(node, Role.ADMIN) as client:
+        made = (await client.post("/api/v1/tokens", json={"name": "ci", "role": "viewer"})).json()
+        path = f"/api/v1/tokens/{made['id']}/rotate"
+        answer = await client.post(path, json={"grace": 60.0})
+        assert answer.status_code == 200
+        rotated = answer.json()
+        for secret in (made["secret"], rotated["secret"]):
+            as_it = {"authorization": f"Bearer {secret}"}
+            assert (await client.get("/api/v1/whoami", headers=as_it)).json()["name"] == made["id"]
+            assert (await client.post(path, headers=as_it)).status_code == 403, "a viewer"
+        assert (await client.post(path, json={"grace": 0.0})).status_code == 200
+        as_it = {"authorization": f"Bearer {rotated['secret']}"}
+        assert (await client.get("/api/v1/whoami", headers=as_it)).status_code == 401
+        assert (await client.post(path, json={"grace": -1.0})).status_code == 422
+        assert (await client.post("/api/v1/tokens/unknown/rotate")).status_code == 404
+    told = [(r["action"], r["outcome"], r["target"]) for r in records(node)]
+    assert ("token.rotate", "started", path) in told
+    assert ("token.rotate", "success", made["id"]) in told
+    assert rotated["secret"] not in json.dumps(records(node))
+
+
 async def test_a_change_that_fails_is_audited_as_a_failure(node: Node) -> None:
     async with calling(node, Role.ADMIN) as client:
         answer = await client.delete("/api/v1/tokens/unknown")

@@ -36,6 +36,43 @@ def test_json_is_one_document(node: Booted) -> None:
     assert node.json("token", "revoke", made["id"]) == {"revoked": made["id"]}
 
 
+def test_a_rotated_token_is_taken_with_both_its_secrets_by_the_running_node(
+    node: Booted, tmp_path: Path
+) -> None:
+    made = node.json("token", "create", "ci", "--role", "operator")
+    new = node.run("token", "rotate", made["id"], "--grace", "10m").strip()
+    path = tmp_path / "newest"
+    assert node.json(
+        "token", "rotate", made["id"], "--grace", "0", "--ttl", "90d", "--output", str(path)
+    ) == {"id": made["id"], "grace": 0.0}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    authenticate = node.security.tokens.authenticate
+    assert authenticate(made["token"]) is not None
+    assert authenticate(new) is None, "replaced without grace"
+    assert authenticate(path.read_text().strip()) is not None
+    listed = node.json("token", "list")["tokens"][-1]
+    assert listed["former_until"] < listed["expires"]
+    assert node.actions()[-2:] == ["token.rotate", "token.rotate"]
+
+
+def test_a_rotation_that_cannot_be_written_down_does_not_happen(
+    node: Booted, tmp_path: Path
+) -> None:
+    made = node.json("token", "create", "ci", "--role", "operator")
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    assert "cannot create" in node.run(
+        "token", "rotate", made["id"], "--output", str(taken), fails=1
+    )
+    assert taken.read_text() == "mine"
+    assert node.json("token", "list")["tokens"][-1]["former_until"] is None
+    fresh = tmp_path / "fresh"
+    assert "no token with this id" in node.run(
+        "token", "rotate", "0123456789abcdef", "--output", str(fresh), fails=1
+    )
+    assert not fresh.exists()
+
+
 def test_a_token_can_go_to_a_file_instead_of_the_terminal(node: Booted, tmp_path: Path) -> None:
     path = tmp_path / "token"
     shown = node.run("token", "create", "x", "--role", "admin", "--output", str(path))

@@ -83,7 +83,15 @@ def test_references_are_shown_and_values_in_their_place_are_hidden() -> None:
 
 def test_every_key_that_names_a_secret_is_marked_as_a_reference() -> None:
     marked = {key.name for key in all_keys().values() if key.reference}
-    assert marked == {"security.master_key", "security.private_key", "security.pkcs11_pin"}
+    assert marked == {
+        "cache.redis.password",
+        "cache.redis.private_key",
+        "database.postgresql.password",
+        "database.postgresql.private_key",
+        "security.master_key",
+        "security.pkcs11_pin",
+        "security.private_key",
+    }
 
 
 def test_a_reference_into_a_module_is_shown_unless_a_pin_is_in_it() -> None:

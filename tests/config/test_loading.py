@@ -22,6 +22,8 @@ def test_without_anything_the_defaults_are_loaded() -> None:
 def test_defaults_are_valid() -> None:
     # They are constructed without validation, so this is the validation.
     values = load(environ={}).as_dict()
+    hosts = values["database"]["postgresql"]["hosts"]
+    values["database"]["postgresql"]["hosts"] = tuple(hosts)
     values["network"]["seeds"] = tuple(values["network"]["seeds"])
     values["dwcp"]["amst"]["directories"] = tuple(values["dwcp"]["amst"]["directories"])
     assert Settings.model_validate(values) == Settings.model_construct()

@@ -9,6 +9,7 @@ import pytest
 
 from novacron.data_directory import DataDirectory
 from tests.database.support import change, open_and_close
+from tests.servers import Cluster, postgresql_cluster
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +24,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         " SELECT 'node-' || i, 'boot', json_object('rest', '127.0.0.1:' || i), i, NULL FROM n",
     )
     return root
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    with postgresql_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture

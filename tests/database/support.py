@@ -62,17 +62,38 @@ class FakeProgress:
         self.messages.append(message)
 
 
+class FakeCertificates:
+    def __init__(self, authorities: tuple[str, ...]) -> None:
+        self._authorities = authorities
+
+    def authority_hashes(self) -> tuple[str, ...]:
+        return self._authorities
+
+
+class FakeSecurity:
+    def __init__(self, authorities: tuple[str, ...]) -> None:
+        self.certificates = FakeCertificates(authorities)
+
+
 class Bench:
     """One data directory and the databases booted in it."""
 
-    def __init__(self, root: Path, node_id: NodeId = NODE, **settings: Any) -> None:
+    def __init__(
+        self,
+        root: Path,
+        node_id: NodeId = NODE,
+        *,
+        authorities: tuple[str, ...] = ("a" * 64,),
+        **settings: Any,
+    ) -> None:
+        self.node_id = node_id
         self.data = DataDirectory(root)
         self.settings = DatabaseSettings(**settings)
         self.node = FakeNode()
         self.undo = FakeUndo()
         self.progress = FakeProgress()
         self.database = Database(
-            cast(Security, None),
+            cast(Security, FakeSecurity(authorities)),
             cast(Identity, FakeIdentity(node_id)),
             self.settings,
             self.data,

@@ -17,7 +17,7 @@ from novacron.database.store import (
     DatabaseUnavailableError,
 )
 from novacron.errors import DatabaseError
-from tests.database.support import kept, open_and_close
+from tests.database.support import kept, open_and_close, rows
 
 AS_NOBODY = """
 import os, sys
@@ -147,12 +147,13 @@ def test_no_space_for_the_first_database_is_named_and_leaves_nothing(
 
 
 def test_no_space_to_serve_from_the_first_database_is_named_and_harms_nothing(
-    small_disk: Path,
+    small_disk: Path, template: Path
 ) -> None:
     place = os.statvfs(small_disk)
     filler = small_disk / "filler"
     # Enough for the file, and not for the index of its log, which serving needs.
-    filler.write_bytes(b"x" * (place.f_bavail * place.f_bsize - 40_000))
+    tables = max(page for (page,) in rows(file_of(template), "SELECT rootpage FROM sqlite_schema"))
+    filler.write_bytes(b"x" * (place.f_bavail * place.f_bsize - (tables + 2) * 4096))
     for _ in range(2):
         with pytest.raises(DatabaseFullError) as caught:
             open_and_close(small_disk / "data")

@@ -17,6 +17,7 @@ import pytest
 from novacron.data_directory import DataDirectory
 from novacron.database.backup import make_backup
 from novacron.database.connection import open_reader, open_writer
+from novacron.database.schema import revisions
 
 CHILD = """
 import json, os, shutil, signal, sys
@@ -98,7 +99,7 @@ def test_a_repair_can_be_killed_anywhere(root: Path, tmp_path: Path, backed_up: 
     path = DataDirectory(root).database / "novacron.db"
     if backed_up:
         raw = open_reader(path)
-        make_backup(raw, path, "0001")
+        make_backup(raw, path, revisions()[-1])
         raw.close()
     raw = open_writer(path)
     raw.execute("DELETE FROM node_heartbeat")

@@ -14,6 +14,7 @@ import pytest
 from novacron.data_directory import DataDirectory
 from novacron.database.backup import make_backup
 from novacron.database.connection import open_reader, open_writer
+from novacron.database.schema import revisions
 from novacron.database.store import DatabaseUnavailableError
 from tests.database.support import NODE, Bench, change, kept, open_and_close, plan_for, rows
 
@@ -29,7 +30,7 @@ def file_of(root: Path) -> Path:
 def backed_up(root: Path) -> Path:
     """Like root, with a backup of the database, after which one more row was written."""
     raw = open_reader(file_of(root))
-    make_backup(raw, file_of(root), "0001")
+    make_backup(raw, file_of(root), revisions()[-1])
     raw.close()
     change(file_of(root), "INSERT INTO node_registration VALUES ('late', 'b', '{}', 1, NULL)")
     return root
@@ -232,7 +233,7 @@ def test_a_name_that_is_not_text_any_more_is_damage(backed_up: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [NODE.encode(), b"CREATE TABLE node_identity", b"0001", b"created"]
+    "value", [NODE.encode(), b"CREATE TABLE node_identity", revisions()[-1].encode(), b"created"]
 )
 def test_a_value_that_is_not_text_any_more_is_damage(backed_up: Path, value: bytes) -> None:
     path = file_of(backed_up)

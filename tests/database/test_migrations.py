@@ -23,7 +23,10 @@ from novacron.database.backup import (
 from novacron.database.store import DatabaseFullError, DatabaseInvalidError, DatabaseSchemaError
 from tests.database.support import NODE, Bench, change, open_and_close, rows
 
-SECOND = '''"""Adds a table, a column, and a row."""
+NEWEST = schema.revisions()[-1]
+NEXT = f"{int(NEWEST) + 1:04d}"
+
+SECOND = f'''"""Adds a table, a column, and a row."""
 
 import os
 import signal
@@ -31,8 +34,8 @@ import signal
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "{NEXT}"
+down_revision = "{NEWEST}"
 branch_labels = None
 depends_on = None
 
@@ -57,7 +60,7 @@ def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The code's migrations with one more, which the template does not have yet."""
     scripts = tmp_path / "migrations"
     shutil.copytree(schema.MIGRATIONS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "0002_second.py").write_text(SECOND)
+    (scripts / "versions" / f"{NEXT}_second.py").write_text(SECOND)
     monkeypatch.setattr(schema, "MIGRATIONS", scripts)
     return scripts
 
@@ -133,13 +136,13 @@ async def test_a_pending_migration_is_backed_up_noted_and_applied(root: Path, se
     (step,) = bench.undo.steps
     assert step[:2] == ("database", "restore_backup")
     (backup,) = list_backups(bench.path)
-    assert step[2] == {"database": str(bench.path), "backup": str(backup), "revision": "0001"}
-    assert backup.name.endswith("-v0001.db")
+    assert step[2] == {"database": str(bench.path), "backup": str(backup), "revision": NEWEST}
+    assert backup.name.endswith(f"-v{NEWEST}.db")
     assert backup.stat().st_mode & 0o777 == 0o600
     assert rows(backup, "SELECT count(*) FROM node_registration") == [(300,)]
-    assert any("from version 0001 to 0002" in message for message in bench.progress.messages)
+    assert any(f"from version {NEWEST} to {NEXT}" in message for message in bench.progress.messages)
     assert bench.node.said == []
-    assert rows(bench.path, "PRAGMA user_version") == [(2,)]
+    assert rows(bench.path, "PRAGMA user_version") == [(int(NEXT),)]
 
 
 async def test_the_undo_step_restores_and_may_run_twice(root: Path, second: Path) -> None:
@@ -151,7 +154,7 @@ async def test_the_undo_step_restores_and_may_run_twice(root: Path, second: Path
     handler = bench.database.undo_handlers["restore_backup"]
     for _ in range(2):
         handler(arguments)
-        assert rows(bench.path, "SELECT version_num FROM alembic_version") == [("0001",)]
+        assert rows(bench.path, "SELECT version_num FROM alembic_version") == [(NEWEST,)]
         assert rows(bench.path, "SELECT count(*) FROM node_registration") == [(300,)]
     change(bench.path, "DELETE FROM node_registration WHERE started > 100")
     handler(arguments)
@@ -175,7 +178,7 @@ async def test_the_undo_step_removes_the_log_of_what_it_replaces(root: Path, sec
     }
     assert (crashed / "database" / "novacron.db-wal").stat().st_size > 0
     undo_migration(arguments)
-    assert rows(file_of(crashed), "SELECT version_num FROM alembic_version") == [("0001",)]
+    assert rows(file_of(crashed), "SELECT version_num FROM alembic_version") == [(NEWEST,)]
     assert rows(file_of(crashed), "PRAGMA integrity_check") == [("ok",)]
 
 
@@ -193,12 +196,12 @@ def test_a_kill_in_the_middle_of_a_migration_is_recovered(root: Path, second: Pa
     (backup,) = list_backups(file_of(root))
     # The engine runs the undo step it finds: the schema never changed, so nothing happens.
     undo_migration(
-        {"database": str(file_of(root)), "backup": str(backup), "revision": "0001"},
+        {"database": str(file_of(root)), "backup": str(backup), "revision": NEWEST},
     )
-    assert rows(file_of(root), "SELECT version_num FROM alembic_version") == [("0001",)]
+    assert rows(file_of(root), "SELECT version_num FROM alembic_version") == [(NEWEST,)]
     alive = boot_in_child(root, second)
     assert alive.returncode == 0, alive.stderr
-    assert "version ('0002',)" in alive.stdout
+    assert f"version ('{NEXT}',)" in alive.stdout
     assert rows(file_of(root), "SELECT id FROM second") == [(7,)]
     assert rows(file_of(root), "SELECT count(*) FROM node_registration") == [(300,)]
 
@@ -213,7 +216,7 @@ async def test_a_migration_that_fails_leaves_the_old_schema(
             raise AssertionError("not reached")
     assert caught.group_contains(DatabaseInvalidError)
     assert rows(bench.path, "SELECT name FROM sqlite_schema WHERE name = 'second'") == []
-    assert rows(bench.path, "SELECT version_num FROM alembic_version") == [("0001",)]
+    assert rows(bench.path, "SELECT version_num FROM alembic_version") == [(NEWEST,)]
     monkeypatch.delenv("TEST_FAIL_IN_MIGRATION")
     async with Bench(root).booted() as database:
         assert await database.fetch_one("SELECT id FROM second") == (7,)
@@ -311,12 +314,12 @@ def test_a_backup_of_another_node_is_not_restored(root: Path, tmp_path: Path) ->
     from novacron.database.connection import open_reader
 
     raw = open_reader(file_of(root))
-    made = make_backup(raw, file_of(root), "0001")
+    made = make_backup(raw, file_of(root), NEWEST)
     raw.close()
-    found = newest_good_backup(file_of(root), ("0001",), NODE)
+    found = newest_good_backup(file_of(root), (NEWEST,), NODE)
     assert found is not None
     assert found[0] == made
-    assert newest_good_backup(file_of(root), ("0001",), "somebody else") is None
+    assert newest_good_backup(file_of(root), (NEWEST,), "somebody else") is None
     assert newest_good_backup(file_of(root), ("0000",), NODE) is None
     prune_backups(file_of(root), 0)
-    assert newest_good_backup(file_of(root), ("0001",), NODE) is None
+    assert newest_good_backup(file_of(root), (NEWEST,), NODE) is None
