@@ -118,19 +118,11 @@ def make_backup(args: argparse.Namespace) -> int:
     from novacron.cli.database_progress import Advance
     from novacron.cli.parser import version
     from novacron.cli.progress import size
-    from novacron.database.copies.writing import explain, write_backup
+    from novacron.database.copies.writing import unused_name, write_backup
 
     node = StoredNode(args, change=True)
     source = operations_of(node)
-    if args.file:
-        path = Path(args.file)
-    else:
-        try:
-            source.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise explain(error, source.backups) from error
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        path = source.backups / f"novacron-{stamp}.ncb"
+    path = Path(args.file) if args.file else unused_name(source.backups, "novacron")
     started = time.monotonic()
     with Advance(silent=args.json) as report:
         snapshot = source.open_snapshot()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from novacron.database.copies.outcome import Occupant, Restored
@@ -16,10 +15,11 @@ from novacron.database.copies.replacing_postgresql import (
     restore_database,
 )
 from novacron.database.copies.tables import STAMP_TABLE, Owner, Report, Snapshot
+from novacron.database.copies.writing import unused_name
 from novacron.database.inspection import Migration, Verification, migrations_after
 from novacron.database.operations import Migrated
 from novacron.database.postgresql_inspection import postgresql_status, verify_postgresql
-from novacron.database.postgresql_migrating import MIGRATION_LOCK, Migrator
+from novacron.database.postgresql_migrating import Migrator, lock_schema
 from novacron.database.postgresql_owner import read_owner, read_revision, write_owner
 from novacron.database.postgresql_session import Session, open_session
 from novacron.database.postgresql_target import Target
@@ -100,7 +100,7 @@ class PostgresqlOperations:
             migrator = Migrator(session)
             session.begin("ISOLATION LEVEL READ COMMITTED, READ WRITE")
             report("waiting for others that migrate", 0, 0, 0)
-            session.fetch("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+            lock_schema(session, self._settings.postgresql.migrate_timeout)
             revision = self._revision(session)
             owner = read_owner(session, self.place) if revision is not None else None
             if owner is not None and not self.owns(owner):
@@ -151,16 +151,12 @@ class PostgresqlOperations:
             session,
             self.place,
             self.owner.id,
-            self._kept_file if keep else None,
+            (lambda: unused_name(self.backups, "replaced")) if keep else None,
             __version__,
+            self._settings.postgresql.migrate_timeout,
             report,
             check,
         )
-
-    def _kept_file(self) -> Path:
-        self.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        return self.backups / f"replaced-{stamp}.ncb"
 
     def _revision(self, session: Session) -> str | None:
         names = table_names(session)

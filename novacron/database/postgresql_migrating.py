@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Final
+from typing import Any
 
 from novacron.database import schema
+from novacron.database.postgresql_schema import LOCK_KEY
 from novacron.database.postgresql_session import Session
+from novacron.database.store import DatabaseLimitError
 
 _one_at_a_time = threading.Lock()
 """Alembic keeps the migration that runs in a module-level proxy."""
-
-MIGRATION_LOCK: Final = 0x6E6F7661
 
 
 class Migrator:
@@ -56,3 +56,22 @@ class Migrator:
                 if isinstance(error.orig, Exception):
                     raise error.orig from error
                 raise
+
+
+def lock_schema(session: Session, seconds: float) -> None:
+    """Keep every node and every other command from migrating until the transaction ends.
+
+    Raises:
+      DatabaseLimitError: somebody else was at it for *seconds*.
+    """
+    session.execute(f"SET LOCAL lock_timeout = {max(1, round(seconds * 1000))}")
+    try:
+        session.fetch("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
+    except DatabaseLimitError as error:
+        raise DatabaseLimitError(
+            f"the schema of the database at {session.where} is locked",
+            why=f"a node or another command has been changing it for {seconds:g} s",
+            remedy="wait for it; if it is gone, end its session: SELECT pid FROM pg_locks WHERE "
+            "locktype = 'advisory'",
+            key="database.postgresql.migrate_timeout",
+        ) from error

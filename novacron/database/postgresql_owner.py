@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from novacron.database.copies.tables import STAMP_TABLE, Owner, quoted
 from novacron.database.postgresql_session import Session
-from novacron.database.schema import revisions
+from novacron.database.schema import revisions, seal
 from novacron.database.store import DatabaseCorruptError, DatabaseSchemaError
 
 OWNER_TABLE = "cluster_identity"
@@ -60,8 +58,8 @@ def read_owner(session: Session, place: str = "") -> Owner | None:
     rows = session.fetch(f"SELECT authority, created, seal FROM {OWNER_TABLE}")
     if not rows:
         return None
-    authority, created, seal = rows[0]
-    if seal != _seal(authority, created):
+    authority, created, sealed = rows[0]
+    if sealed != seal(authority, created):
         raise DatabaseCorruptError(
             f"the database {place} is damaged",
             why="the record of its owner does not match its seal",
@@ -75,9 +73,5 @@ def write_owner(session: Session, authority: str, created: float) -> None:
         f"INSERT INTO {OWNER_TABLE} (slot, authority, created, seal) VALUES (1, %s, %s, %s)"
         " ON CONFLICT (slot) DO UPDATE SET authority = excluded.authority,"
         " created = excluded.created, seal = excluded.seal",
-        (authority, created, _seal(authority, created)),
+        (authority, created, seal(authority, created)),
     )
-
-
-def _seal(authority: object, created: object) -> str:
-    return hashlib.sha256(f"{authority}\n{created!r}".encode("utf-8", "replace")).hexdigest()

@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import psycopg
-from psycopg import sql
 
 from novacron.database.postgresql_errors import (
     away,
@@ -30,7 +29,7 @@ from novacron.database.postgresql_errors import (
     outcome_unknown,
     read_only,
 )
-from novacron.database.postgresql_target import Endpoint, Target, conninfo
+from novacron.database.postgresql_target import Endpoint, Target, conninfo, milliseconds
 from novacron.database.store import (
     DatabaseAwayError,
     DatabaseInvalidError,
@@ -262,8 +261,15 @@ def _connect(target: Target, endpoint: Endpoint) -> psycopg.Connection[Any]:
     timeout = max(LEAST_TIMEOUT, target.settings.connect_timeout)
     parameters = target.parameters(endpoint, None) | {"connect_timeout": str(round(timeout))}
     parameters["application_name"] = "novacron database"
+    # What comes later holds. What takes long is watched instead, see above; and a standby has no
+    # serializable transactions.
+    parameters["options"] += (
+        " -c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
+        f" -c lock_timeout={milliseconds(target.query_timeout)}"
+        " -c default_transaction_isolation=read\\ committed"
+    )
     try:
-        raw = psycopg.Connection[Any].connect(
+        return psycopg.Connection[Any].connect(
             conninfo(parameters).decode("utf-8", "surrogateescape"),
             autocommit=True,
             prepare_threshold=None,
@@ -276,11 +282,6 @@ def _connect(target: Target, endpoint: Endpoint) -> psycopg.Connection[Any]:
         raise map_failed_login(
             str(error), endpoint.address, user=target.settings.user, used_password=used
         ) from None
-    # What takes long is watched instead; see above.
-    raw.execute(b"SET statement_timeout = 0")
-    raw.execute(b"SET idle_in_transaction_session_timeout = 0")
-    raw.execute(sql.SQL("SET lock_timeout = {}").format(max(1, round(target.query_timeout * 1000))))
-    return raw
 
 
 def _say_what_is_wrong(target: Target) -> None:

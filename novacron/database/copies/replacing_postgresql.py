@@ -22,11 +22,11 @@ from novacron.database.copies.tables import (
     quoted,
 )
 from novacron.database.copies.writing import write_backup
-from novacron.database.postgresql_migrating import MIGRATION_LOCK, Migrator
+from novacron.database.postgresql_migrating import Migrator, lock_schema
 from novacron.database.postgresql_owner import has_table, read_owner, read_revision
 from novacron.database.postgresql_session import Session
 from novacron.database.schema import revisions
-from novacron.database.store import DatabaseSchemaError
+from novacron.database.store import DatabaseLimitError, DatabaseSchemaError
 from novacron.errors import DatabaseError
 
 _NAMED = 5
@@ -93,6 +93,7 @@ def restore_database(
     authority: str,
     keep: Callable[[], Path] | None,
     version: str,
+    lock_timeout: float,
     report: Report,
     check: Callable[[], None],
 ) -> Restored:
@@ -100,6 +101,7 @@ def restore_database(
 
     Args:
       keep: where what is replaced is written, from within the same transaction; None: nowhere.
+      lock_timeout: seconds to wait for others that use the tables, or migrate.
       check: raises if the database may not be replaced; called when nobody else can change it.
 
     Raises:
@@ -111,7 +113,7 @@ def restore_database(
     migrator = Migrator(session)
     session.begin("ISOLATION LEVEL READ COMMITTED, READ WRITE")
     report("waiting for others to let go", 0, 0, 0)
-    session.fetch("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+    lock_schema(session, lock_timeout)
     names = table_names(session)
     if names and STAMP_TABLE not in names:
         raise DatabaseSchemaError(
@@ -122,7 +124,7 @@ def restore_database(
         )
     kept = None
     if names:
-        session.execute(f"LOCK TABLE {', '.join(map(quoted, names))} IN ACCESS EXCLUSIVE MODE")
+        _lock_tables(session, names, lock_timeout)
         check()
         if keep is not None:
             kept = _keep(session, place, keep(), version, report)
@@ -134,6 +136,18 @@ def restore_database(
     # Until the server finds the time for it, it would plan as for empty tables.
     session.execute("ANALYZE")
     return Restored(tables, kept, revisions()[-1])
+
+
+def _lock_tables(session: Session, names: list[str], seconds: float) -> None:
+    try:
+        session.execute(f"LOCK TABLE {', '.join(map(quoted, names))} IN ACCESS EXCLUSIVE MODE")
+    except DatabaseLimitError as error:
+        raise DatabaseLimitError(
+            f"the tables of the database at {session.where} are in use",
+            why=f"a transaction has kept them for {seconds:g} s",
+            remedy="stop the nodes, or end it: SELECT pid, query FROM pg_stat_activity WHERE "
+            "state LIKE 'idle in transaction%'",
+        ) from error
 
 
 def _keep(session: Session, place: str, path: Path, version: str, report: Report) -> Path | None:
