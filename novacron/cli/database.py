@@ -11,6 +11,7 @@ from novacron.cli.stored import NoNodeError, StoredNode, Subparsers, add_action
 from novacron.cli.tables import as_json, cell, pairs, table
 
 if TYPE_CHECKING:
+    from novacron.database.inspection import Verification
     from novacron.database.operations import Operations
     from novacron.units import NodeId
 
@@ -222,18 +223,22 @@ def verify_database(args: argparse.Namespace) -> int:
     target = operations_of(StoredNode(args, change=False))
     with Advance(silent=args.json):
         done = target.verify(full=not args.quick)
+    _print_findings(target.place, done, as_document=args.json)
+    return 1 if done.findings else 0
+
+
+def _print_findings(place: str, done: Verification, *, as_document: bool) -> None:
     found = done.findings
-    if args.json:
+    if as_document:
         rows = [{"what": one.what, "remedy": one.remedy} for one in found]
-        document = {"place": target.place, "ok": not found, "findings": rows, "notes": done.notes}
-        print(as_json(document))
-    else:
-        for one in found:
-            print(f"{cell(one.what)}. {one.remedy[:1].upper()}{one.remedy[1:]}.")
-        for note in done.notes:
-            print(f"Note: {cell(note)}.")
-        print(f"{target.place}: " + (f"{len(found)} findings." if found else "nothing is wrong."))
-    return 1 if found else 0
+        print(as_json({"place": place, "ok": not found, "findings": rows, "notes": done.notes}))
+        return
+    for one in found:
+        print(f"{cell(one.what)}. {one.remedy[:1].upper()}{one.remedy[1:]}.")
+    for note in done.notes:
+        print(f"Note: {cell(note)}.")
+    count = "1 finding." if len(found) == 1 else f"{len(found)} findings."
+    print(f"{place}: " + (count if found else "nothing is wrong."))
 
 
 def _verify_backup(args: argparse.Namespace) -> int:
@@ -241,15 +246,24 @@ def _verify_backup(args: argparse.Namespace) -> int:
     from novacron.cli.database_progress import Advance
     from novacron.config.options import load_from
     from novacron.database.copies.sources import open_file, verify_file
+    from novacron.database.copies.tables import BackupInvalidError
+    from novacron.database.inspection import Finding, Verification
+    from novacron.database.store import DatabaseCorruptError
 
-    settings = load_from(args).settings.database
-    source = open_file(Path(args.backup), busy_timeout=settings.busy_timeout)
+    busy_timeout = load_from(args).settings.database.busy_timeout
     try:
-        with Advance(silent=args.json) as report:
-            verify_file(source, report)
-        document = describe(source)
-    finally:
-        source.close()
+        source = open_file(Path(args.backup), busy_timeout=busy_timeout)
+        try:
+            with Advance(silent=args.json) as report:
+                verify_file(source, report)
+            document = describe(source)
+        finally:
+            source.close()
+    except (BackupInvalidError, DatabaseCorruptError) as error:
+        # What was asked for, and so an answer and no failure of the command.
+        finding = Finding(error.why or error.what, error.remedy)
+        _print_findings(args.backup, Verification([finding], []), as_document=args.json)
+        return 1
     if args.json:
         print(as_json(document | {"ok": True}))
     else:

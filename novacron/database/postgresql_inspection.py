@@ -178,9 +178,19 @@ def _model(raw: sqlite3.Connection) -> dict[str, str]:
         for _seq, index, unique, origin, _partial in raw.execute(
             f"PRAGMA index_list({quoted(table)})"
         ).fetchall():
+            columns = [row[2] for row in raw.execute(f"PRAGMA index_info({quoted(index)})")]
             if origin == "c":
-                columns = [row[2] for row in raw.execute(f"PRAGMA index_info({quoted(index)})")]
                 found[f"index {index}"] = _index(bool(unique), columns)
+            elif origin == "u":
+                found[f"uniqueness of {table} ({', '.join(columns)})"] = "kept"
+        keys: dict[int, list[tuple[str, str, str]]] = {}
+        for number, _seq, parent, column, other, *_rest in raw.execute(
+            f"PRAGMA foreign_key_list({quoted(table)})"
+        ):
+            keys.setdefault(number, []).append((parent, column, other))
+        for parts in keys.values():
+            name = _reference(table, [p[1] for p in parts], parts[0][0], [p[2] for p in parts])
+            found[name] = "kept"
     return found
 
 
@@ -208,7 +218,32 @@ def _definitions(session: Session) -> dict[str, str]:
             found[f"key of {table}"] = ", ".join(columns)
         elif not constrained:
             found[f"index {index}"] = _index(unique, columns)
+        elif unique:
+            found[f"uniqueness of {table} ({', '.join(columns)})"] = "kept"
+    for table, parent, columns, others in _references(session):
+        found[_reference(table, columns, parent, others)] = "kept"
     return found
+
+
+def _references(session: Session) -> list[tuple[str, str, list[str], list[str]]]:
+    """Table, table it refers to, and the columns of both, for each foreign key."""
+    return [
+        (table, parent, columns, others)
+        for table, parent, columns, others in session.fetch(
+            "SELECT t.relname, p.relname,"
+            " ARRAY(SELECT attname::text FROM unnest(conkey) WITH ORDINALITY k(n, i)"
+            " JOIN pg_attribute ON attrelid = conrelid AND attnum = n ORDER BY i),"
+            " ARRAY(SELECT attname::text FROM unnest(confkey) WITH ORDINALITY k(n, i)"
+            " JOIN pg_attribute ON attrelid = confrelid AND attnum = n ORDER BY i)"
+            " FROM pg_constraint JOIN pg_class t ON t.oid = conrelid"
+            " JOIN pg_class p ON p.oid = confrelid"
+            " WHERE contype = 'f' AND connamespace = current_schema()::regnamespace"
+        )
+    ]
+
+
+def _reference(table: str, columns: list[str], parent: str, others: list[str]) -> str:
+    return f"reference from {table} ({', '.join(columns)}) to {parent} ({', '.join(others)})"
 
 
 def _column(kind: str, notnull: bool) -> str:
@@ -241,22 +276,15 @@ def _reference_findings(session: Session) -> list[Finding]:
     """Rows that refer to others which are not there. The server prevents them, but not with triggers
     switched off, nor after damage."""
     found = []
-    for table, parent, columns, others in session.fetch(
-        "SELECT conrelid::regclass::text, confrelid::regclass::text,"
-        " ARRAY(SELECT attname::text FROM unnest(conkey) WITH ORDINALITY k(n, i) JOIN pg_attribute"
-        " ON attrelid = conrelid AND attnum = n ORDER BY i),"
-        " ARRAY(SELECT attname::text FROM unnest(confkey) WITH ORDINALITY k(n, i) JOIN pg_attribute"
-        " ON attrelid = confrelid AND attnum = n ORDER BY i)"
-        " FROM pg_constraint WHERE contype = 'f' AND connamespace = current_schema()::regnamespace"
-    ):
+    for table, parent, columns, others in _references(session):
         fits = " AND ".join(
             f"p.{quoted(other)} = c.{quoted(column)}"
             for column, other in zip(columns, others, strict=True)
         )
         given = " AND ".join(f"c.{quoted(column)} IS NOT NULL" for column in columns)
         if session.fetch(
-            f"SELECT 1 FROM {table} c WHERE {given} AND NOT EXISTS"
-            f" (SELECT 1 FROM {parent} p WHERE {fits}) LIMIT 1"
+            f"SELECT 1 FROM {quoted(table)} c WHERE {given} AND NOT EXISTS"
+            f" (SELECT 1 FROM {quoted(parent)} p WHERE {fits}) LIMIT 1"
         ):
             found.append(
                 Finding(

@@ -22,7 +22,7 @@ from novacron.database.copies.tables import (
 from novacron.database.postgresql_migrating import Migrator
 from novacron.database.postgresql_owner import read_owner, read_revision, write_owner
 from novacron.database.postgresql_session import Session
-from novacron.database.store import DatabaseSchemaError
+from novacron.database.store import DatabaseInvalidError, DatabaseSchemaError
 from novacron.errors import DatabaseError
 
 KINDS_OF_TYPES: Final = {
@@ -88,13 +88,23 @@ class PostgresqlDestination:
         there = ", ".join(map(quoted, table_names(self._session)))
         if there:
             # Without CASCADE: what others made of these tables is not ours to drop.
-            self._session.execute(f"DROP TABLE {there}")
+            try:
+                self._session.execute(f"DROP TABLE {there}")
+            except DatabaseInvalidError as error:
+                if not isinstance(error.__cause__, psycopg.errors.DependentObjectsStillExist):
+                    raise
+                raise DatabaseSchemaError(
+                    f"the tables in {self.place} cannot be replaced",
+                    why=f"something else was made of them: {error.why}",
+                    remedy="drop it (psql names it after DROP TABLE), and make it again afterwards",
+                ) from error
         self._migrator.upgrade(revision)
-        return {table.name: table for table in postgresql_tables(self._session, count=False)}
+        tables = postgresql_tables(self._session, count=False)
+        # A migration may have put rows into tables it made, which refer to each other.
+        self._session.execute(f"TRUNCATE {', '.join(quoted(table.name) for table in tables)}")
+        return {table.name: table for table in tables}
 
     def load(self, table: Table, rows: Iterable[Row]) -> None:
-        # A migration may have put rows into a table it made.
-        self._session.execute(f"DELETE FROM {quoted(table.name)}")
         copy_in(self._session, table, rows)
 
     def rows(self, table: Table) -> Iterator[Row]:
@@ -198,10 +208,11 @@ def postgresql_tables(session: Session, *, count: bool = True) -> tuple[Table, .
         columns[name].append(Column(column, KINDS_OF_TYPES[kind]))
     refers: dict[str, list[str]] = {}
     for name, other in session.fetch(
-        "SELECT conrelid::regclass::text, confrelid::regclass::text FROM pg_constraint"
+        "SELECT t.relname, p.relname FROM pg_constraint JOIN pg_class t ON t.oid = conrelid"
+        " JOIN pg_class p ON p.oid = confrelid"
         " WHERE contype = 'f' AND connamespace = current_schema()::regnamespace"
     ):
-        refers.setdefault(name.strip('"'), []).append(other.strip('"'))
+        refers.setdefault(name, []).append(other)
     tables = []
     for name in names:
         rows = session.one(f"SELECT count(*) FROM {quoted(name)}") if count else 0

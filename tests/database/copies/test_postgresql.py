@@ -13,13 +13,17 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import trio
 
 from bench.servers.postgresql import PostgreSQL
 from novacron.config.schema import DatabaseSettings
 from novacron.data_directory import DataDirectory
 from novacron.database.copies.reading import BackupFile
+from novacron.database.copies.replacing import restore_file, stopped_node
+from novacron.database.copies.sources import open_file, verify_file
 from novacron.database.copies.writing import write_backup
 from novacron.database.operations_postgresql import PostgresqlOperations
+from novacron.database.postgresql import PostgresqlStore
 from novacron.database.postgresql_session import Session, open_session
 from novacron.database.postgresql_target import Target
 from novacron.database.store import (
@@ -27,20 +31,15 @@ from novacron.database.store import (
     DatabaseLimitError,
     DatabaseOutcomeUnknownError,
     DatabaseReadOnlyError,
+    DatabaseSchemaError,
     DatabaseTransientError,
 )
 from novacron.errors import DatabaseError
-from tests.database.copies.support import Values, quiet, read_all
-from tests.database.support import NODE
+from tests.database.copies.support import Values, content, quiet, read_all
+from tests.database.support import NODE, open_and_close
 from tests.servers import Cluster, postgresql_cluster, postgresql_settings
 
 AUTHORITY = "0f" * 32
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with postgresql_cluster() as cluster:
-        yield cluster
 
 
 class World:
@@ -81,10 +80,10 @@ class World:
 
     def restore(self, path: Path, *, force: bool = True) -> Path | None:
         operations = self.operations
-        with BackupFile(path) as backup:
-            backup.verify(quiet)
+        with contextlib.closing(open_file(path, busy_timeout=1.0)) as source:
+            verify_file(source, quiet)
             with operations.alone("restore", force=force):
-                return operations.restore(backup, quiet, keep=False).kept
+                return operations.restore(source, quiet, keep=False).kept
 
 
 @pytest.fixture
@@ -287,16 +286,24 @@ def in_child(work: Callable[[], object]) -> int:
     return child
 
 
-def test_a_restoration_that_is_killed_leaves_the_old_rows_or_the_new(
-    world: World, tmp_path: Path
+@pytest.mark.parametrize("what", ["restore", "copy"])
+def test_what_is_killed_leaves_the_old_rows_or_the_new(
+    world: World, tmp_path: Path, what: str
 ) -> None:
     world.fill(5_000)
     world.back_up(tmp_path / "b")
+    if what == "copy":
+        open_and_close(tmp_path)
+        file = DataDirectory(tmp_path).database / "novacron.db"
+        with BackupFile(tmp_path / "b") as backup, stopped_node(DataDirectory(tmp_path), what):
+            restore_file(backup, file, DataDirectory(tmp_path), NODE, 1.0, quiet)
+        (tmp_path / "b").unlink()
+        file.rename(tmp_path / "b")
     begun = time.monotonic()
     world.restore(tmp_path / "b")
     span = time.monotonic() - begun
     outcomes = set()
-    for number in range(16):
+    for number in range(10):
         world.sql("DELETE FROM node_registration WHERE started > 100")
         child = in_child(lambda: world.restore(tmp_path / "b"))
         time.sleep(random.uniform(0.0, span * 1.2))
@@ -375,3 +382,103 @@ def test_rows_that_end_in_an_error_leave_nothing(world: World) -> None:
     ):
         operations.restore(source, quiet, keep=False)
     assert world.count() == 10
+
+
+# --- The schema ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def larger(cluster: Cluster, tmp_path: Path, second: str, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A database with tables that refer to each other."""
+    from novacron.database import postgresql_inspection
+    from novacron.database.snapshot import sqlite_snapshot
+
+    model = tmp_path / "snapshot.sql"
+    model.write_text(sqlite_snapshot())
+    monkeypatch.setattr(postgresql_inspection, "SQLITE_SNAPSHOT", model)
+    made = World(cluster, tmp_path / "node")
+    made.operations.migrate(quiet)
+    assert made.operations.verify(full=True).findings == []
+    return made
+
+
+def test_tables_that_refer_to_each_other_are_restored_on_both_engines(
+    larger: World, tmp_path: Path
+) -> None:
+    larger.sql(
+        "INSERT INTO second VALUES (70); INSERT INTO a_third VALUES"
+        f" ('x', 'm', 70, '\\x00ff', {2**63 - 1}), ('y', NULL, NULL, NULL, {-(2**63)})"
+    )
+    larger.back_up(tmp_path / "b")
+    before = {name: sorted(map(repr, rows)) for name, rows in read_all(tmp_path / "b").items()}
+    data = DataDirectory(tmp_path / "other")
+    path = data.database / "novacron.db"
+    data.root.mkdir(mode=0o700)
+    with BackupFile(tmp_path / "b") as backup, stopped_node(data, "restore"):
+        restore_file(backup, path, data, NODE, 1.0, quiet)
+    assert {name: sorted(map(repr, rows)) for name, rows in content(path).items()} == before
+    larger.sql("DELETE FROM a_third")
+    larger.restore(path)
+    larger.back_up(tmp_path / "c")
+    assert {name: sorted(map(repr, rows)) for name, rows in read_all(tmp_path / "c").items()} == (
+        before
+    )
+    assert larger.operations.verify(full=True).findings == []
+
+
+def test_what_keys_and_references_lack_is_found(larger: World) -> None:
+    larger.sql(
+        "SET session_replication_role = replica; INSERT INTO a_third (name, second) VALUES ('x', 1)"
+    )
+    (found,) = larger.operations.verify(full=True).findings
+    assert found.what == "a row of a_third refers to a row of second that is not there"
+    larger.sql(
+        "ALTER TABLE a_third DROP CONSTRAINT a_third_second_fkey;"
+        "ALTER TABLE a_third DROP CONSTRAINT a_third_mark_key;"
+        "DROP INDEX a_third_by_big; CREATE INDEX a_third_by_big ON a_third (name)"
+    )
+    what = [found.what for found in larger.operations.verify(full=True).findings]
+    assert what == [
+        "the schema has no reference from a_third (second) to second (id)",
+        "the schema has no uniqueness of a_third (mark)",
+        "index a_third_by_big is on name, and the migrations make it on big, name",
+    ]
+
+
+def test_what_others_made_of_the_tables_is_not_dropped(world: World, tmp_path: Path) -> None:
+    world.fill(3)
+    world.back_up(tmp_path / "b")
+    world.sql("CREATE VIEW mine AS SELECT node_id FROM node_registration")
+    with pytest.raises(DatabaseSchemaError, match="something else was made of them"):
+        world.restore(tmp_path / "b")
+    assert world.sql("SELECT count(*) FROM mine") == "3"
+
+
+async def test_a_node_that_runs_goes_on_after_a_forced_restoration(
+    world: World, tmp_path: Path
+) -> None:
+    world.fill(50)
+    world.back_up(tmp_path / "b")
+    store = PostgresqlStore(Target(world.settings.postgresql, query_timeout=10.0))
+    count, add = "SELECT count(*) FROM node_registration", "DELETE FROM node_registration WHERE 1=1"
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.keep)
+            try:
+                for _ in range(5):
+                    # Often enough for both to be prepared on the server.
+                    assert (await store.fetch_one(count)) is not None
+                    await store.execute(add)
+                assert await store.fetch_one(count) == (0,)
+                await trio.to_thread.run_sync(world.restore, tmp_path / "b")
+                assert await store.fetch_one(count) == (50,)
+                assert await store.execute(add) == 50
+            finally:
+                await store.close()
+
+
+def test_nothing_stays_open(world: World, tmp_path: Path, no_leaks: None) -> None:
+    world.back_up(tmp_path / "b")
+    world.restore(tmp_path / "b")
+    world.operations.status()
+    world.operations.verify(full=True)
