@@ -44,9 +44,11 @@ from novacron.database.postgresql_dial import dial
 from novacron.database.postgresql_errors import (
     ConflictingTransactionsError,
     ConnectionLostError,
+    SchemaChangedError,
     lost,
     map_result,
     outcome_unknown,
+    schema_changed,
     timed_out,
 )
 from novacron.database.postgresql_parameters import Bound, bind
@@ -83,7 +85,12 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.005, 0.25
 met once must not meet again."""
 
 ROLLBACK = Step(Bound(b"ROLLBACK"))
-_REPEATABLE = (ConflictingTransactionsError, ConnectionLostError, DatabaseReadOnlyError)
+_REPEATABLE = (
+    ConflictingTransactionsError,
+    ConnectionLostError,
+    SchemaChangedError,
+    DatabaseReadOnlyError,
+)
 
 
 class PostgresqlStore:
@@ -314,6 +321,8 @@ class PostgresqlStore:
             if reading:
                 await trio.lowlevel.checkpoint_if_cancelled()
             raise lost(connection.where, error.why) from error
+        if answer.stale:
+            raise schema_changed()
         if answer.error is not None:
             mapped = map_result(answer.error, connection.where, reading=reading, within=within)
             if isinstance(mapped, DatabaseReadOnlyError):

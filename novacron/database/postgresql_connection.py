@@ -135,7 +135,7 @@ _WRITING = b"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZ
 class Answer:
     """What became of the statements of one exchange."""
 
-    __slots__ = ("changed", "error", "overflow", "rows", "tag")
+    __slots__ = ("changed", "error", "overflow", "rows", "stale", "tag")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
@@ -146,6 +146,8 @@ class Answer:
         """The command tag of the last statement that ended well."""
         self.error: pq.abc.PGresult | None = None
         """The first failure."""
+        self.stale = False
+        """Whether it failed for a prepared statement whose tables have changed since."""
 
 
 class _Expected:
@@ -284,20 +286,20 @@ class Connection:
             answer.overflow, answer.error = True, None
         self.busy_since = None
         if answer.error is not None:
-            self._look_at_failure(answer.error)
+            self._look_at_failure(answer)
         return answer
 
-    def _look_at_failure(self, error: pq.abc.PGresult) -> None:
+    def _look_at_failure(self, answer: Answer) -> None:
+        error = answer.error
+        assert error is not None
         if is_fatal(error):
             self.close()
             raise LostError("the server ended the session", error)
         if sqlstate(error) == STALE_PLAN and self._prepared:
-            # The schema changed below a prepared statement: the next use prepares anew.
-            self._forget()
-
-    def _forget(self) -> None:
-        self._prepared.clear()
-        self._uses.clear()
+            # The next use prepares anew, under another name.
+            answer.stale = True
+            self._prepared.clear()
+            self._uses.clear()
 
     def _send(self, steps: Sequence[Step], mode: Mode | None) -> None:
         raw = self._raw

@@ -45,6 +45,10 @@ class ConflictingTransactionsError(DatabaseTransientError):
     """Another transaction wanted the same at the same time. Nothing of this one was kept."""
 
 
+class SchemaChangedError(DatabaseTransientError):
+    """A migration changed a table below a prepared statement. Nothing was done."""
+
+
 class ConnectionLostError(DatabaseTransientError):
     """The connection broke. Nothing of what was not committed is kept."""
 
@@ -65,6 +69,14 @@ def conflict(why: str) -> ConflictingTransactionsError:
         "the transaction conflicts with another one",
         why=why,
         remedy="repeat it from the start; Store.run does",
+    )
+
+
+def schema_changed() -> SchemaChangedError:
+    return SchemaChangedError(
+        "the schema changed while a statement ran",
+        why="its tables are not what they were when it was prepared",
+        remedy="repeat it",
     )
 
 

@@ -9,7 +9,6 @@ and if that fails, everything under way is given up.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
 import time
@@ -295,6 +294,9 @@ class Pool:
 
     async def _look_after(self) -> None:
         now = trio.current_time()
+        for connection in [each for each in self._idle if not each.looks_alive()]:
+            self._idle.remove(connection)
+            connection.close()
         CONNECTIONS.set(float(self.connections))
         spare = self.connections - self.target.settings.pool_min
         for connection in self._idle[: max(spare, 0)]:
@@ -305,8 +307,8 @@ class Pool:
         if any(self._is_silent(connection, now) for connection in self._used):
             await self._look_whether_it_answers(now)
         elif self.connections < self.target.settings.pool_min:
-            with contextlib.suppress(NovaCronError):
-                await self._add_one()
+            # Also how a server is missed that nobody asks for anything.
+            await self._add_one()
 
     def _is_silent(self, connection: Connection, now: float) -> bool:
         since = connection.busy_since
@@ -319,14 +321,16 @@ class Pool:
         for connection in self._used:
             if connection.busy_since is not None:
                 self._looked_at[connection] = now
-        try:
-            await self._add_one()
-        except NovaCronError as error:
-            if isinstance(error, DatabaseAwayError):
-                self._note_failure(error)
+        await self._add_one()
 
     async def _add_one(self) -> None:
-        connection = await dial(self.target, self._preferred)
+        try:
+            connection = await dial(self.target, self._preferred)
+        except NovaCronError as error:
+            # What still works goes on where the server is there and only lets nobody else in.
+            if isinstance(error, DatabaseAwayError) or not self.connections:
+                self._note_failure(error)
+            return
         if self._closed or self.connections >= self.target.settings.pool_max:
             connection.close()
         else:
