@@ -11,6 +11,7 @@ from novacron.cli.stored import NoNodeError, StoredNode, Subparsers, add_action
 from novacron.cli.tables import as_json, cell, pairs, table
 
 if TYPE_CHECKING:
+    from novacron.database.inspection import Verification
     from novacron.database.operations import Operations
     from novacron.units import NodeId
 
@@ -131,7 +132,28 @@ def node_id_of(node: StoredNode) -> NodeId:
 def operations_of(node: StoredNode, engine: str | None = None) -> Operations:
     from novacron.database.operations import operations
 
-    return operations(node.settings.database, node.directory, node_id_of(node), engine)
+    return operations(
+        node.settings.database,
+        node.directory,
+        node_id_of(node),
+        lambda: authorities_of(node),
+        engine,
+    )
+
+
+def authorities_of(node: StoredNode) -> tuple[str, ...]:
+    """Hashes of the keys of the authorities that the node trusts, its own first.
+
+    Raises:
+      CertificateError: there is none, or it cannot be read.
+    """
+    from novacron.cli.certificate import read
+    from novacron.security import inspection
+
+    outside = node.settings.security.ca_certificate
+    path = Path(outside) if outside else node.directory.pki / "ca.pem"
+    roots = inspection.load_certificates(read(path), str(path), "security.ca_certificate")
+    return tuple(inspection.key_hash(root.public_key()) for root in roots)
 
 
 def show_status(args: argparse.Namespace) -> int:
@@ -200,15 +222,23 @@ def verify_database(args: argparse.Namespace) -> int:
 
     target = operations_of(StoredNode(args, change=False))
     with Advance(silent=args.json):
-        found = target.verify(full=not args.quick)
-    if args.json:
+        done = target.verify(full=not args.quick)
+    _print_findings(target.place, done, as_document=args.json)
+    return 1 if done.findings else 0
+
+
+def _print_findings(place: str, done: Verification, *, as_document: bool) -> None:
+    found = done.findings
+    if as_document:
         rows = [{"what": one.what, "remedy": one.remedy} for one in found]
-        print(as_json({"place": target.place, "ok": not found, "findings": rows}))
-    else:
-        for one in found:
-            print(f"{cell(one.what)}. {one.remedy[:1].upper()}{one.remedy[1:]}.")
-        print(f"{target.place}: " + (f"{len(found)} findings." if found else "nothing is wrong."))
-    return 1 if found else 0
+        print(as_json({"place": place, "ok": not found, "findings": rows, "notes": done.notes}))
+        return
+    for one in found:
+        print(f"{cell(one.what)}. {one.remedy[:1].upper()}{one.remedy[1:]}.")
+    for note in done.notes:
+        print(f"Note: {cell(note)}.")
+    count = "1 finding." if len(found) == 1 else f"{len(found)} findings."
+    print(f"{place}: " + (count if found else "nothing is wrong."))
 
 
 def _verify_backup(args: argparse.Namespace) -> int:
@@ -216,15 +246,24 @@ def _verify_backup(args: argparse.Namespace) -> int:
     from novacron.cli.database_progress import Advance
     from novacron.config.options import load_from
     from novacron.database.copies.sources import open_file, verify_file
+    from novacron.database.copies.tables import BackupInvalidError
+    from novacron.database.inspection import Finding, Verification
+    from novacron.database.store import DatabaseCorruptError
 
-    settings = load_from(args).settings.database
-    source = open_file(Path(args.backup), busy_timeout=settings.busy_timeout)
+    busy_timeout = load_from(args).settings.database.busy_timeout
     try:
-        with Advance(silent=args.json) as report:
-            verify_file(source, report)
-        document = describe(source)
-    finally:
-        source.close()
+        source = open_file(Path(args.backup), busy_timeout=busy_timeout)
+        try:
+            with Advance(silent=args.json) as report:
+                verify_file(source, report)
+            document = describe(source)
+        finally:
+            source.close()
+    except (BackupInvalidError, DatabaseCorruptError) as error:
+        # What was asked for, and so an answer and no failure of the command.
+        finding = Finding(error.why or error.what, error.remedy)
+        _print_findings(args.backup, Verification([finding], []), as_document=args.json)
+        return 1
     if args.json:
         print(as_json(document | {"ok": True}))
     else:

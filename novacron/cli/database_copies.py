@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from novacron.cli.stored import StoredNode, Subparsers, add_action
-from novacron.cli.tables import as_json, cell
+from novacron.cli.stored import ArgumentError, StoredNode, Subparsers, add_action
+from novacron.cli.tables import as_json, cell, table
 
 if TYPE_CHECKING:
     from novacron.database.copies.outcome import Occupant, Restored
@@ -52,17 +52,55 @@ def register_copies(actions: Subparsers) -> None:
         ],
     )
     restore.add_argument("file", metavar="FILE", help="the backup")
-    _add_replacing(restore)
-    restore.set_defaults(run=restore_backup)
-
-
-def _add_replacing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--yes", action="store_true", help="do not ask before replacing something")
-    parser.add_argument(
+    restore.add_argument("--yes", action="store_true", help="do not ask before replacing something")
+    restore.add_argument(
         "--force",
         action="store_true",
         help="PostgreSQL: also while nodes are registered as running on it",
     )
+    _add_replacing(restore)
+    restore.set_defaults(run=restore_backup)
+
+    copy = add_action(
+        actions,
+        "copy",
+        "go over from SQLite to PostgreSQL",
+        "Copy everything in a node's SQLite file to the PostgreSQL database that the configuration\n"
+        "names, in one transaction, read it back there, and compare counts and checksums. The file\n"
+        "is only read, and stays. The copy belongs to this node's cluster and no longer to a node.\n"
+        "Stop the node before, copy, set database.engine to postgresql, and start it.",
+        [
+            (
+                "novacron database copy --from sqlite:/var/lib/novacron/database/novacron.db "
+                "--to postgresql",
+                "this node's database, to the configured server",
+            ),
+            (
+                "novacron database copy --from sqlite: --to postgresql",
+                "the same, from where this node keeps it",
+            ),
+        ],
+    )
+    copy.add_argument(
+        "--from",
+        dest="source",
+        metavar="sqlite:PATH",
+        required=True,
+        help="the file; without PATH this node's",
+    )
+    copy.add_argument(
+        "--to", choices=("postgresql",), required=True, help="the database.postgresql configured"
+    )
+    copy.add_argument(
+        "--force",
+        action="store_true",
+        help="replace what is there, and do not mind nodes that run on either",
+    )
+    _add_replacing(copy)
+    copy.set_defaults(run=copy_database)
+
+
+def _add_replacing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adopt",
         action="store_true",
@@ -80,19 +118,11 @@ def make_backup(args: argparse.Namespace) -> int:
     from novacron.cli.database_progress import Advance
     from novacron.cli.parser import version
     from novacron.cli.progress import size
-    from novacron.database.copies.writing import explain, write_backup
+    from novacron.database.copies.writing import unused_name, write_backup
 
     node = StoredNode(args, change=True)
     source = operations_of(node)
-    if args.file:
-        path = Path(args.file)
-    else:
-        try:
-            source.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise explain(error, source.backups) from error
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        path = source.backups / f"novacron-{stamp}.ncb"
+    path = Path(args.file) if args.file else unused_name(source.backups, "novacron")
     started = time.monotonic()
     with Advance(silent=args.json) as report:
         snapshot = source.open_snapshot()
@@ -132,6 +162,35 @@ def restore_backup(args: argparse.Namespace) -> int:
         source.close()
 
 
+def copy_database(args: argparse.Namespace) -> int:
+    from contextlib import nullcontext
+
+    from novacron.cli.database import operations_of
+    from novacron.database.copies.replacing import stopped_node
+    from novacron.database.copies.sqlite_tables import SqliteSnapshot
+
+    kind, colon, name = args.source.partition(":")
+    if kind != "sqlite" or not colon:
+        raise ArgumentError(
+            f"cannot copy from {args.source}",
+            why="only a SQLite file can be copied",
+            remedy="write sqlite:PATH; from PostgreSQL take a backup and restore that",
+        )
+    node = StoredNode(args, change=True)
+    target = operations_of(node, args.to)
+    own = Path(node.settings.database.path or node.directory.database / "novacron.db")
+    path = Path(name) if name else own
+    # What a node writes after the copy began would stay behind.
+    mine = path.exists() and own.exists() and path.samefile(own)
+    stopped = mine and not args.force
+    with stopped_node(node.directory, "copy") if stopped else nullcontext():
+        source = SqliteSnapshot(path, busy_timeout=node.settings.database.busy_timeout)
+        try:
+            return replace(args, node, target, source, "copy")
+        finally:
+            source.close()
+
+
 def replace(
     args: argparse.Namespace,
     node: StoredNode,
@@ -152,8 +211,8 @@ def replace(
         verify_file(source, report)
     with target.alone(what, force=args.force):
         there = target.occupant()
-        if there is not None:
-            _confirm(args, target, there)
+        if there is not None and (there.rows or there.fault):
+            _confirm(args, target, there, yes=args.force if what == "copy" else args.yes)
         node.record(
             f"database.{what}",
             target.place,
@@ -166,14 +225,21 @@ def replace(
     return 0
 
 
-def _confirm(args: argparse.Namespace, target: Operations, there: Occupant) -> None:
+def _confirm(args: argparse.Namespace, target: Operations, there: Occupant, *, yes: bool) -> None:
     from novacron.database.copies.tables import DatabaseNotEmptyError
 
     words = _words(there)
-    if not args.json or not args.yes:
+    if not args.json or not yes:
         print(f"{target.place} will be replaced: {words}.", file=sys.stderr)
-    if args.yes:
+    if yes:
         return
+    if args.action == "copy":
+        raise DatabaseNotEmptyError(
+            f"{target.place} is not empty",
+            why=f"it holds {words}",
+            remedy="name an empty database, or add --force if that is to be replaced",
+            key="database.postgresql.name",
+        )
     if sys.stdin.isatty() and not args.json:
         print("Replace it? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
@@ -218,6 +284,10 @@ def _say_restored(
         print(as_json(document))
         return
     rows = sum(one.rows for one in done.tables)
+    if args.action == "copy":
+        columns = ("table", "rows", "checksum")
+        print(table(columns, [[one.table, one.rows, one.checksum] for one in done.tables]))
+        print("\nCounts and checksums are the same on both sides.")
     print(f"{target.place} holds {rows} rows of {source.place}, read back and compared.")
     if source.revision != done.revision:
         print(f"It was migrated from version {source.revision} to {done.revision}.")

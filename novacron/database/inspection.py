@@ -29,6 +29,12 @@ class Finding(Record):
     remedy: str
 
 
+class Verification(Record):
+    findings: list[Finding]
+    notes: list[str]
+    """What was not looked at, and why."""
+
+
 class Migration(Record):
     revision: str
     name: str
@@ -135,7 +141,7 @@ def sqlite_status(path: Path, data: DataDirectory, busy_timeout: float) -> dict[
 
 def verify_sqlite(
     path: Path, data: DataDirectory, node_id: NodeId, *, full: bool, busy_timeout: float
-) -> list[Finding]:
+) -> Verification:
     """Everything that is wrong with the database at *path*; changes nothing.
 
     *full*: also every index against its table. The log is looked at only while no node runs: one
@@ -149,16 +155,17 @@ def verify_sqlite(
         integrity.check_header(path)
         raw = open_reader(path)
     except DatabaseError as error:
-        return [Finding(error.why, error.remedy)]
+        return Verification([Finding(error.why, error.remedy)], [])
     except sqlite3.Error as error:
         if not integrity.is_damage(error):
             raise explain(error, path) from error
-        return [Finding(f"SQLite says “{error}”", remedy)]
+        return Verification([Finding(f"SQLite says “{error}”", remedy)], [])
     except OSError as error:
         from novacron.database.copies.reading import unreadable
 
         raise unreadable(path, error) from error
     found: list[Finding] = []
+    notes: list[str] = []
     try:
         raw.execute(f"PRAGMA busy_timeout={int(busy_timeout * 1000)}").close()
         steps: tuple[Callable[[], None], ...] = (
@@ -186,9 +193,11 @@ def verify_sqlite(
                         "start the node: it keeps file and log as they are in the quarantine",
                     )
                 )
+        else:
+            notes.append("its log was not checked: a node runs, and writes to it")
     finally:
         raw.close()
-    return found
+    return Verification(found, notes)
 
 
 def _schema_findings(raw: sqlite3.Connection) -> list[Finding]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from novacron.database.copies.outcome import Occupant, Restored
 from novacron.database.copies.tables import Owner, Report, Snapshot
-from novacron.database.inspection import Finding, Migration
+from novacron.database.inspection import Migration, Verification
 from novacron.database.store import DatabaseSchemaError
 from novacron.record import Record
 
@@ -33,12 +34,19 @@ class Operations(Protocol):
     """For messages and the audit log."""
     backups: Path
     """Where backups go that are given no name."""
-    owners: tuple[Owner, ...]
-    """Whose backups are this database's own; the first is whose it is."""
+
+    @property
+    def owner(self) -> Owner:
+        """Whose it is, or will be."""
+        ...
+
+    def owns(self, owner: Owner) -> bool:
+        """Whether *owner*'s data are this database's own."""
+        ...
 
     def status(self) -> dict[str, Any]: ...
 
-    def verify(self, *, full: bool) -> list[Finding]: ...
+    def verify(self, *, full: bool) -> Verification: ...
 
     def pending(self) -> list[Migration]:
         """The migrations that are to be run, oldest first."""
@@ -62,12 +70,25 @@ class Operations(Protocol):
 
 
 def operations(
-    settings: DatabaseSettings, data: DataDirectory, node_id: NodeId, engine: str | None = None
+    settings: DatabaseSettings,
+    data: DataDirectory,
+    node_id: NodeId,
+    authorities: Callable[[], tuple[str, ...]],
+    engine: str | None = None,
 ) -> Operations:
-    """Those of the configured *engine*, or of the one that is named."""
+    """Those of the configured *engine*, or of the one that is named.
+
+    Args:
+      authorities: hashes of the keys of the authorities the node trusts, its own first; asked only
+        where a cluster's database is concerned.
+    """
+    if (engine or settings.engine) == "postgresql":
+        from novacron.database.operations_postgresql import PostgresqlOperations
+
+        return PostgresqlOperations(settings, data, node_id, authorities)
     from novacron.database.operations_sqlite import SqliteOperations
 
-    return SqliteOperations(settings, data, node_id)
+    return SqliteOperations(settings, data, node_id, authorities)
 
 
 def check_adoption(snapshot: Snapshot, target: Operations) -> None:
@@ -77,10 +98,10 @@ def check_adoption(snapshot: Snapshot, target: Operations) -> None:
       DatabaseSchemaError: names both.
     """
     owner = snapshot.owner
-    if owner is None or owner in target.owners:
+    if owner is None or target.owns(owner):
         return
     raise DatabaseSchemaError(
         f"{snapshot.place} belongs to another {owner.kind}",
-        why=f"it was made by {owner}, {target.place} is that of {target.owners[0]}",
+        why=f"it was made by {owner}, {target.place} is that of {target.owner}",
         remedy="add --adopt if its data are to become this one's",
     )

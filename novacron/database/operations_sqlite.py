@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,8 @@ from novacron.database.copies.replacing import occupant, restore_file, stopped_n
 from novacron.database.copies.sqlite_tables import SqliteSnapshot, explain
 from novacron.database.copies.tables import Owner, Report, Snapshot
 from novacron.database.inspection import (
-    Finding,
     Migration,
+    Verification,
     migrations_after,
     sqlite_status,
     verify_sqlite,
@@ -35,7 +36,14 @@ if TYPE_CHECKING:
 class SqliteOperations:
     engine = "sqlite"
 
-    def __init__(self, settings: DatabaseSettings, data: DataDirectory, node_id: NodeId) -> None:
+    def __init__(
+        self,
+        settings: DatabaseSettings,
+        data: DataDirectory,
+        node_id: NodeId,
+        authorities: Callable[[], tuple[str, ...]],
+    ) -> None:
+        self._authorities = authorities
         self._settings = settings
         self._data = data
         self._node_id = node_id
@@ -43,12 +51,15 @@ class SqliteOperations:
         self._path = Path(configured) if configured else data.database / "novacron.db"
         self.place = str(self._path)
         self.backups = backup_directory(self._path)
-        self.owners: tuple[Owner, ...] = (Owner("node", node_id),)
+        self.owner = Owner("node", node_id)
 
     def status(self) -> dict[str, Any]:
         return sqlite_status(self._path, self._data, self._settings.busy_timeout)
 
-    def verify(self, *, full: bool) -> list[Finding]:
+    def owns(self, owner: Owner) -> bool:
+        return owner == self.owner or (owner.kind == "cluster" and owner.id in self._authorities())
+
+    def verify(self, *, full: bool) -> Verification:
         self._must_be_there()
         return verify_sqlite(
             self._path,

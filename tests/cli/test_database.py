@@ -219,8 +219,9 @@ def test_what_is_no_backup_is_refused_before_anything_is_touched(
     }.items():
         file = tmp_path / name
         file.write_bytes(content)
-        for arguments in (("restore", str(file), "--yes"), ("verify", str(file))):
-            assert str(file) in node.run("database", *arguments, fails=1)
+        assert str(file) in node.run("database", "restore", str(file), "--yes", fails=1)
+        assert f"{file}: 1 finding." in node.run("database", "verify", str(file), fails=1)
+        assert node.json("database", "verify", str(file), fails=1)["ok"] is False
     assert "gone" in node.run("database", "restore", str(tmp_path / "gone"), fails=1)
     assert database(node).read_bytes() == before
     assert "database.restore" not in node.actions()
@@ -292,3 +293,29 @@ def test_a_pending_migration_is_shown_and_run_with_a_copy_made_before(
     assert rows(Path(done["backup"]), "SELECT count(*) FROM node_registration") == [(2,)]
     assert node.json("database", "status")["state"] == "current"
     assert "database.migrate" in node.actions()
+
+
+def test_a_full_disk_stops_a_restoration_and_changes_nothing(node: Booted, tmp_path: Path) -> None:
+    change(
+        database(node),
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)"
+        " INSERT INTO node_registration"
+        " SELECT 'many-' || i, hex(randomblob(1000)), '{}', i, NULL FROM n",
+    )
+    node.run("database", "backup", str(tmp_path / "large"))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)], check=True)
+    try:
+        there = ("--set", f"database.path={disk / 'novacron.db'}")
+        change(database(node), "DELETE FROM node_registration")
+        node.run("database", "backup", str(tmp_path / "small"))
+        node.run("database", "restore", str(tmp_path / "small"), *there)
+        before = (disk / "novacron.db").read_bytes()
+        shown = node.run("database", "restore", str(tmp_path / "large"), "--yes", *there, fails=1)
+        assert "no space is left" in shown
+        assert (disk / "novacron.db").read_bytes() == before
+        assert list(disk.glob(".*")) == []
+        assert node.json("database", "verify", *there)["ok"]
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -134,7 +134,11 @@ class SqliteDestination:
                 upgrade(self._path, revision)
                 self._raw = raw = open_scratch(self._path)
             raw.execute("BEGIN IMMEDIATE").close()
-            return {table.name: table for table in sqlite_tables(raw)}
+            tables = sqlite_tables(raw)
+            for table in tables:
+                # A migration may have put rows into a table it made.
+                raw.execute(f"DELETE FROM {quoted(table.name)}").close()
+            return {table.name: table for table in tables}
         except sqlite3.Error as error:
             raise map_error(error, self._path) from error
 
@@ -143,8 +147,6 @@ class SqliteDestination:
         values = ", ".join("?" * len(table.columns))
         insert = f"INSERT INTO {quoted(table.name)} ({column_list(table)}) VALUES ({values})"
         try:
-            # A migration may have put rows into a table it made.
-            raw.execute(f"DELETE FROM {quoted(table.name)}").close()
             pending = iter(rows)
             while batch := list(islice(pending, ROWS_AT_ONCE)):
                 raw.executemany(insert, batch).close()

@@ -151,6 +151,24 @@ def _unfit(table: Table, why: str) -> BackupInvalidError:
     )
 
 
+def unused_name(directory: Path, stem: str) -> Path:
+    """A name for a backup made now in *directory*, which is made if it is not there.
+
+    Raises:
+      DatabaseError: the directory cannot be made.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain(error, directory) from error
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    path, attempt = directory / f"{stem}-{stamp}.ncb", 0
+    while os.path.lexists(path):
+        attempt += 1
+        path = directory / f"{stem}-{stamp}.{attempt}.ncb"
+    return path
+
+
 @contextmanager
 def _new_file(path: Path) -> Iterator[BinaryIO]:
     """A file without a name, which becomes *path* when the block is left without an error."""

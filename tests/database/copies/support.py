@@ -16,7 +16,7 @@ from novacron.database.copies.sqlite_tables import SqliteSnapshot
 from novacron.database.copies.tables import Column, Owner, Row, Table
 from novacron.database.copies.writing import Backup, write_backup
 
-MIGRATION = '''"""Adds a table, a column, and a row."""
+MIGRATION = '''"""Adds a table that counts, one that refers to it and sorts before it, a column, and rows."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -31,6 +31,16 @@ def upgrade() -> None:
     op.create_table("second", sa.Column("id", sa.Integer, primary_key=True))
     op.add_column("node_registration", sa.Column("zone", sa.Text, nullable=True))
     op.execute("INSERT INTO second (id) VALUES (7)")
+    op.create_table(
+        "a_third",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("mark", sa.Text, unique=True),
+        sa.Column("second", sa.Integer, sa.ForeignKey("second.id"), nullable=True),
+        sa.Column("content", sa.LargeBinary, nullable=True),
+        sa.Column("big", sa.BigInteger, nullable=True),
+    )
+    op.create_index("a_third_by_big", "a_third", ["big", "name"])
+    op.execute("INSERT INTO a_third (name, second) VALUES ('made by the migration', 7)")
 '''
 
 

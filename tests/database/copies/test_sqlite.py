@@ -144,10 +144,11 @@ def test_rows_that_a_migration_made_are_those_of_the_backup(
 ) -> None:
     back_up(path, tmp_path / "old")
     restore(tmp_path / "old", root)
-    change(path, "UPDATE second SET id = 8")
+    change(path, "UPDATE second SET id = 8", "UPDATE a_third SET second = 8, mark = 'm'")
     back_up(path, tmp_path / "new")
     restore(tmp_path / "new", root)
     assert rows(path, "SELECT id FROM second") == [(8,)]
+    assert rows(path, "SELECT second, mark FROM a_third") == [(8, "m")]
 
 
 def test_a_newer_revision_is_refused(root: Path, path: Path) -> None:
