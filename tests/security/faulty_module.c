@@ -1,7 +1,7 @@
-/* A PKCS#11 module that is SoftHSM with one fault, chosen by NOVACRON_TEST_FAULT: what hardware does
- * and software does not. Built by tests/security/modules.py. The table of functions has the order of
- * PKCS #11 2.40, section 4.2 (CK_FUNCTION_LIST); only as much of the interface as is needed is
- * declared here. */
+/* A PKCS#11 module that is SoftHSM with one fault, chosen by NOVACRON_TEST_FAULT: what hardware
+ * does and software does not. Built by tests/security/modules.py. The table of functions has the
+ * order of PKCS #11 2.40, section 4.2 (CK_FUNCTION_LIST); only as much of the interface as is
+ * needed is declared here. */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,12 +70,12 @@ static rv_t initialize(void *arguments)
         puts("{\"results\": [\"Vendor Inc. wishes you a nice day\"]}");
         fflush(stdout);
     }
-    return ((rv_t(*)(void *))real->function[INITIALIZE])(arguments);
+    return ((rv_t (*)(void *))real->function[INITIALIZE])(arguments);
 }
 
 static rv_t get_token_info(unsigned long slot, struct token_info *info)
 {
-    rv_t rv = ((rv_t(*)(unsigned long, void *))real->function[GET_TOKEN_INFO])(slot, info);
+    rv_t rv = ((rv_t (*)(unsigned long, void *))real->function[GET_TOKEN_INFO])(slot, info);
     if (fault("pin-final-try"))
         info->flags |= CKF_USER_PIN_FINAL_TRY;
     if (fault("pin-locked"))
@@ -90,8 +90,8 @@ static rv_t login(unsigned long session, unsigned long user, unsigned char *pin,
         return CKR_PIN_LOCKED;
     if (fault("pin-expired"))
         return CKR_PIN_EXPIRED;
-    return ((rv_t(*)(unsigned long, unsigned long, unsigned char *, unsigned long))
-                real->function[LOGIN])(session, user, pin, size);
+    return ((rv_t (*)(unsigned long, unsigned long, unsigned char *,
+                      unsigned long))real->function[LOGIN])(session, user, pin, size);
 }
 
 static rv_t encrypt_init(unsigned long session, void *mechanism, unsigned long key)
@@ -104,7 +104,7 @@ static rv_t encrypt_init(unsigned long session, void *mechanism, unsigned long k
         abort();
     if (fault("removed") || (fault("removed-once") && first_time()))
         return CKR_DEVICE_REMOVED;
-    return ((rv_t(*)(unsigned long, void *, unsigned long))real->function[ENCRYPT_INIT])(
+    return ((rv_t (*)(unsigned long, void *, unsigned long))real->function[ENCRYPT_INIT])(
         session, mechanism, key);
 }
 
@@ -112,9 +112,9 @@ static rv_t encrypt_init(unsigned long session, void *mechanism, unsigned long k
 static rv_t encrypt(unsigned long session, unsigned char *data, unsigned long size,
                     unsigned char *sealed, unsigned long *sealed_size)
 {
-    rv_t rv = ((rv_t(*)(unsigned long, unsigned char *, unsigned long, unsigned char *,
-                        unsigned long *))real->function[ENCRYPT])(session, data, size, sealed,
-                                                                  sealed_size);
+    rv_t rv = ((rv_t (*)(unsigned long, unsigned char *, unsigned long, unsigned char *,
+                         unsigned long *))real->function[ENCRYPT])(session, data, size, sealed,
+                                                                   sealed_size);
     if (fault("seals-wrong") && sealed != NULL)
         sealed[0] ^= 1;
     return rv;
