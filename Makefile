@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 NATIVE := $(wildcard native/*.py native/cdef/* native/include/* native/src/*)
-C_FILES := $(wildcard native/include/*.h native/src/*.c native/src/*.h native/tests/*.c native/tests/*.h native/fuzz/*.c bench/lab/*.c bench/lab/*.h)
+C_FILES := $(wildcard native/include/*.h native/src/*.c native/src/*.h native/tests/*.c native/tests/*.h native/fuzz/*.c bench/lab/*.c bench/lab/*.h tests/security/*.c)
 PY_DIRS := novacron native tests bench docs setup.py
 
 # pip of a developer may point at user-wide settings that break a virtual environment.

@@ -19,6 +19,7 @@ import os
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ _PROGRAM = Path(__file__).with_name("module_process.py")
 _GRACE = 1.0
 """Seconds after which a process that was killed is no longer waited for: its driver hangs in the
 kernel, and it goes when that lets go of it."""
+_PAUSES = (0.05, 0.2)
+"""Seconds before a request is repeated. Hardware that was restarted needs a new session and no time;
+SoftHSM shows no token for a moment while another process logs in to it."""
 _SCRYPT = {"n": 2**14, "r": 8, "p": 1}
 """50 ms and 16 MiB, the parameters of RFC 7914's third test vector: paid only where a PIN was
 refused."""
@@ -127,9 +131,13 @@ class KeyModule:
             "path": [entry for entry in sys.path if os.path.isabs(entry)],
             "deadline": options.timeout + _GRACE,
         }
+        deadline = time.monotonic() + options.timeout
         answer = self._run(request)
-        # Making a key is not repeated: the first attempt may have made it.
-        if not write and worth_repeating(answer):
+        for pause in _PAUSES:
+            # Making a key is not repeated: the first attempt may have made it.
+            if write or not worth_repeating(answer) or time.monotonic() >= deadline:
+                break
+            time.sleep(pause)
             answer = self._run(request)
         if "results" in answer:
             self._forget_refusal()

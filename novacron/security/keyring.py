@@ -133,7 +133,7 @@ class Keyring(StoredKeyring):
                 remedy="encrypt it in parts",
             )
         with self._mutex:
-            self._refresh()
+            self._look()
             if self._budget == 0:
                 self._reserve()
             self._budget -= 1
@@ -210,7 +210,7 @@ class Keyring(StoredKeyring):
     def rotate(self) -> str:
         """Make a new data key and seal with it from now on; returns its id. Blocks."""
         with self._exclusive():
-            self._refresh()
+            self._begin()
             id = self._add_key()
             self._write()
             return id
@@ -254,7 +254,7 @@ class Keyring(StoredKeyring):
 
     def _reserve(self) -> None:
         with self._exclusive():
-            self._refresh()
+            self._begin()
             if self._keys[self._active].reserved + MESSAGE_BLOCK > MESSAGE_LIMIT:
                 self._add_key()
             self._keys[self._active].reserved += MESSAGE_BLOCK

@@ -30,7 +30,8 @@ _AGAIN = frozenset(
 def worth_repeating(answer: Answer) -> bool:
     """Whether the same request may succeed in a new session. Never one that a PIN was refused in:
     a token counts those and locks itself."""
-    return answer.get("failed") == "error" and answer.get("error") in _AGAIN
+    kind = answer.get("failed")
+    return kind == "token-absent" or (kind == "error" and answer.get("error") in _AGAIN)
 
 
 def failure(answer: Answer, module: str, reference: str) -> NovaCronError:
@@ -91,7 +92,7 @@ def _module_failure(kind: str, answer: Answer, module: str, reference: str) -> N
         )
     return KeyModuleAwayError(
         f"cannot use the PKCS#11 module {module}",
-        why=f"it failed with {answer.get('error') or detail}, also when it was tried once more",
+        why=f"it failed with {answer.get('error') or detail}, also when it was tried again",
         remedy=f"look at the module's log and its device; {_RUNBOOK}",
         key="security.pkcs11_module",
     )

@@ -8,11 +8,13 @@ sequence of such changes, and after each of them the keyring opens: see ADR 0125
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 
 from novacron.data_directory import DataDirectory
 from novacron.durable import write_durably
+from novacron.errors import NovaCronError
 from novacron.record import Record
 from novacron.security import documents, keyring_file
 from novacron.security.errors import KeyringError, storage_failure
@@ -22,6 +24,8 @@ from novacron.security.master import MasterKey, Slot
 from novacron.security.master_source import MasterKeySource
 from novacron.security.module_options import ModuleOptions
 from novacron.security.ring_key import RingKey
+
+_LOG = logging.getLogger("novacron.security")
 
 
 class View(Record):
@@ -58,6 +62,8 @@ class StoredKeyring:
         self._budget = 0
         """Messages that are reserved for the active key and not used."""
         self._stamp: documents.Stamp | None = None
+        self._complained: documents.Stamp | None = None
+        """Of the file that could not be used."""
         self._view = View()
 
     def __repr__(self) -> str:
@@ -99,7 +105,7 @@ class StoredKeyring:
                 key="security.master_key",
             )
         with self._exclusive():
-            self.settle()
+            self._begin()
             ring, current = self._opened(), source.read()
             found = current.unseal(self._slots)
             if found is None:
@@ -140,25 +146,34 @@ class StoredKeyring:
         has the old ring key as well.
         """
         with self._exclusive():
-            self._refresh()
-            source = self._source
-            following = source.read_next()
-            if following is not None:
-                if self._made_under(following):
-                    source.adopt_next()
-                else:
-                    source.drop_next()
+            changed = self._begin()
             if len(self._slots) == 1:
-                return False
-            master = source.read()
-            if self._slots:
-                found = master.unseal(self._slots)
-                if found is None:
-                    raise self._wrong_master(source)
-                if found[0] == 0:
-                    return False
+                return changed
+            master = self._source.read()
+            found = master.unseal(self._slots)
+            if found is None:
+                raise self._wrong_master(self._source)
+            if found[0] == 0:
+                return changed
             self._renew_ring(master)
             return True
+
+    def _begin(self) -> bool:
+        """Bring memory up to the file, and the file to where a change may start from: without what
+        a rotation in place has left when it was cut short, and in the present version. Under the
+        lock. Returns whether the file was changed."""
+        self._refresh()
+        source = self._source
+        following = source.read_next()
+        if following is not None:
+            if self._made_under(following):
+                source.adopt_next()
+            else:
+                source.drop_next()
+        if self._slots:
+            return False
+        self._renew_ring(source.read())
+        return True
 
     def unsettled(self) -> bool:
         """Whether two master keys open the keyring."""
@@ -268,6 +283,26 @@ class StoredKeyring:
         if documents.stamp(self.path) != self._stamp:
             self._load()
 
+    def _look(self) -> None:
+        """The same for who only uses the keys: if what has changed cannot be used, the keys of
+        before stay in use, and data sealed with them open later as well. Changing the file is what
+        :meth:`_refresh` has to allow first."""
+        self._opened()
+        stamp = documents.stamp(self.path)
+        if stamp in (self._stamp, self._complained):
+            return
+        try:
+            self._load()
+        except NovaCronError as exc:
+            if not self._keys:
+                raise
+            self._complained = stamp
+            _LOG.error(
+                "The keyring in %s changed and cannot be used; the keys read before stay in use.",
+                self.path,
+                extra={"why": str(exc)},
+            )
+
     def _load(self) -> None:
         stamp = documents.stamp(self.path)
         content = keyring_file.read(self.path)
@@ -287,6 +322,7 @@ class StoredKeyring:
         if content.active != self._active:
             self._budget = 0
         self._ring, self._slots, self._stamp = ring, content.slots, stamp
+        self._complained = None
         self._keys, self._active = content.keys, content.active
         self._publish()
 
