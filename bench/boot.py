@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import etcd
+from bench import boot_datacenter, etcd
 from bench.floor import third_party
 from bench.harness import (
     ROOT,
@@ -34,6 +34,20 @@ _IDLE_SECONDS = 2.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=100, help="boots measured (default: 100)")
     parser.add_argument(
+        "--profile",
+        choices=("embedded", "datacenter"),
+        default="embedded",
+        help="embedded: the defaults (default); datacenter: PostgreSQL, Redis and two peers, each "
+        "behind a delay proxy, under each schedule",
+    )
+    parser.add_argument(
+        "--rtt-ms",
+        type=float,
+        default=25.0,
+        metavar="MS",
+        help="with --profile datacenter: round trip to each service (default: 25)",
+    )
+    parser.add_argument(
         "--peers", action="store_true", help="also time etcd, from start to healthy, run by run"
     )
 
@@ -54,6 +68,10 @@ class Series:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     if args.runs < 1:
         raise BenchError("--runs must be at least 1")
+    if args.profile == "datacenter":
+        if args.peers or not 0 <= args.rtt_ms <= 10_000:
+            raise BenchError("--profile datacenter takes --rtt-ms from 0 to 10000, and no --peers")
+        return boot_datacenter.measure(args.runs, args.rtt_ms)
     with tempfile.TemporaryDirectory(prefix="novacron-bench-") as directory:
         return _Measurement(Path(directory), args.runs, args.peers).result()
 
@@ -182,6 +200,9 @@ def _milliseconds(seconds: list[float]) -> dict[str, float]:
 
 
 def as_text(result: dict[str, Any]) -> str:
+    if "rtt_ms" in result:
+        return boot_datacenter.as_text(result)
+
     def line(name: str, figures: dict[str, float], factor: float = 1000.0) -> str:
         values = "  ".join(f"{key} {figures[key] * factor:8.1f}" for key in ("p50", "p95", "p99"))
         return f"{name:<28} {values} ms"
@@ -211,6 +232,9 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
+    if "rtt_ms" in result:
+        boot_datacenter.plot(result, path)
+        return
     from bench.plotting import save, subplots
 
     bars = [("import floor", result["import_floor"]), ("boot to READY", result["boot"])]

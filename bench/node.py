@@ -92,6 +92,10 @@ class Boot:
         in. A file's time has the granularity of the kernel's tick (1 to 10 ms)."""
         return self.ready_mtime - self.wall_before
 
+    def address(self, kind: str) -> str:
+        """``host:port`` the node serves *kind* on: ``rest``, ``peer``, …"""
+        return str(self.ready["addresses"][kind])
+
     def report(self) -> Report:
         """The report of this boot; waits for the node to have kept it.
 

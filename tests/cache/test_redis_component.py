@@ -25,7 +25,7 @@ from tests.cache.redis_nodes import new_prefix
 class FakeSecurity:
     """What the component needs of the real one."""
 
-    class certificates:  # noqa: N801 - stands for an attribute
+    class certificates:
         @staticmethod
         def authority_hashes() -> tuple[str, ...]:
             return ("0123456789abcdef" * 4,)
