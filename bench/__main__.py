@@ -19,6 +19,8 @@ SUBJECTS = {
     "amst": "AMST through the loopback, memory to memory, against iperf3",
     "amst-files": "AMST from file to file, against GridFTP, rsync and cp",
     "amst-wan": "AMST on wide-area paths, its controller against fixed numbers of streams",
+    "database": "the database component against the bare driver of its engine",
+    "cache": "the cache component: hits in memory, Redis against the bare driver, invalidations",
     "hde": "encoding: an adaptive node against each codec alone and zstd --adapt, by data and link",
     "acp": "congestion prevention: queues, goodput and fairness of nodes at a bottleneck, on and off",
 }
