@@ -73,6 +73,7 @@ class Trust(ObservableComponent):
         self._issuers: set[str] = set()
         self._renewal: Renewal | None = None
         self._pulling = trio.Lock()
+        self._latest: dict[PeerSession, State] = {}
         self._nursery: trio.Nursery | None = None
         self._failure = ""
 
@@ -201,13 +202,28 @@ class Trust(ObservableComponent):
             # One that stops, or that is of a version before there was this.
             logger.debug("node %s does not say what it knows: %s", session.node_id, exc)
             return
-        await self._consider(session, state)
+        self._heard(session, state)
 
     async def _hear_state(self, session: PeerSession, body: bytes) -> bytes:
-        state = unpack_state(body)
-        if self._nursery is not None:
-            self._nursery.start_soon(self._consider, session, state)
+        self._heard(session, unpack_state(body))
         return pack(self._state())
+
+    def _heard(self, session: PeerSession, state: State) -> None:
+        """One task a session, for the latest that was said there: a peer that talks all the time
+        gets its turn and nobody else's."""
+        considering = session in self._latest
+        self._latest[session] = state
+        if not considering and self._nursery is not None:
+            self._nursery.start_soon(self._consider_latest, session)
+
+    async def _consider_latest(self, session: PeerSession) -> None:
+        try:
+            state = None
+            while state is not self._latest[session]:
+                state = self._latest[session]
+                await self._consider(session, state)
+        finally:
+            del self._latest[session]
 
     async def _consider(self, session: PeerSession, state: State) -> None:
         if state.issues:
@@ -239,7 +255,7 @@ class Trust(ObservableComponent):
 
     async def _pull_list(self, session: PeerSession, number: int) -> None:
         revocations = self._security.certificates.revocations
-        # One at a time: of a hundred peers that have the new list one is asked.
+        # One at a time, in turn: of a hundred peers that have the new list one is asked.
         async with self._pulling:
             if number <= revocations.current.number:
                 return

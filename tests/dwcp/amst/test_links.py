@@ -56,6 +56,26 @@ async def test_a_link_is_there_when_asked_for_and_carries_both_ways(make_side: M
         assert b.links.statistics()[0]["role"] == "acceptor"
 
 
+async def test_a_link_with_a_node_whose_certificate_is_revoked_ends_with_its_session(
+    make_side: MakeSide,
+) -> None:
+    # Certificates are shared with other tests: this number has one of its own.
+    a, b = make_side(41), make_side(42)
+    async with sides(a, b):
+        await a.links.link_to(b.node.address)
+        await until(lambda: peer_link(b))
+        session = b.node.network.session(a.id)
+        assert session is not None
+        b.node.network.watch_expulsions(b.links.expel)
+        b.node.security.certificates.revocations.serials.add(session.serial)
+        ((expelled, why),) = b.node.network.expel_revoked()
+        assert (expelled, "was revoked" in str(why)) == (a.id, True)
+        await until(lambda: len(b.links) == 0)
+        await session.ended.wait()
+        # Told once: what is over is not ended again.
+        assert b.node.network.expel_revoked() == []
+
+
 async def test_all_who_want_a_link_get_the_same_one(make_side: MakeSide) -> None:
     a, b = make_side(1), make_side(2)
     async with sides(a, b):
