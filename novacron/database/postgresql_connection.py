@@ -17,13 +17,13 @@ from collections.abc import Sequence
 
 import trio
 from psycopg import Error as DriverError
-from psycopg import adapters, pq
-from psycopg.abc import AdaptContext
-from psycopg.adapt import AdaptersMap, Loader, Transformer
+from psycopg import pq
+from psycopg.adapt import Transformer
 
 from novacron.database.postgresql_errors import CANCELLED, STALE_PLAN, is_fatal, sqlstate
 from novacron.database.postgresql_parameters import Bound
 from novacron.database.postgresql_target import Endpoint
+from novacron.database.postgresql_values import CONTEXT
 from novacron.database.store import DatabaseMisuseError, Row
 from novacron.record import Record
 
@@ -64,34 +64,6 @@ class LostError(Exception):
 
 class OverdueError(Exception):
     """The deadline passed; the server has let go of the statement, and nothing was done."""
-
-
-class _Number(Loader):
-    """``numeric``: what a sum of integers is here, and an integer in SQLite."""
-
-    def load(self, data: bytes | bytearray | memoryview) -> int | float:
-        text = bytes(data)
-        return int(text) if text.lstrip(b"-").isdigit() else float(text)
-
-
-class _Truth(Loader):
-    """``boolean``: the seam's are 0 and 1."""
-
-    def load(self, data: bytes | bytearray | memoryview) -> int:
-        return int(bytes(data) == b"t")
-
-
-class _Context:
-    """What the driver's loaders are looked up in."""
-
-    def __init__(self) -> None:
-        self.adapters = AdaptersMap(adapters)
-        self.adapters.register_loader("numeric", _Number)
-        self.adapters.register_loader("bool", _Truth)
-        self.connection = None
-
-
-_CONTEXT: AdaptContext = _Context()
 
 
 class Step:
@@ -190,7 +162,7 @@ class Connection:
         self._descriptor = raw.socket
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN)
-        self._transformer = Transformer(_CONTEXT)
+        self._transformer = Transformer(CONTEXT)
         self._prepared: dict[_Key, bytes] = {}
         self._uses: dict[_Key, int] = {}
         self._names = itertools.count()

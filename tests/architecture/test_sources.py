@@ -58,6 +58,7 @@ ALLOWED_BLOCKING = {
     ("novacron/database/connection.py", "time.sleep"): IN_A_WORKER,
     ("novacron/database/copies/sqlite_tables.py", "time.sleep"): "a command has no event loop",
     ("novacron/database/opening.py", "time.sleep"): IN_A_WORKER,
+    ("novacron/database/postgresql_migrate.py", "time.sleep"): IN_A_WORKER,
     ("novacron/security/filelock.py", "time.sleep"): IN_A_WORKER,
     ("novacron/security/key_module.py", "subprocess.Popen"): IN_A_WORKER,
     ("novacron/security/key_module.py", "time.sleep"): IN_A_WORKER,
