@@ -176,7 +176,7 @@ CAUSES = (
         78,
         "the configuration is invalid",
         "its value is not a reference (and is not shown, in case it is the secret itself); "
-        "accepted: a reference: file:PATH, env:NAME or credential:NAME",
+        "accepted: a reference: file:PATH, env:NAME, credential:NAME (systemd) or pkcs11:",
         "correct it",
         "security.master_key",
     ),
