@@ -1,4 +1,4 @@
-"""An authority for the nodes of one measurement."""
+"""An authority for the nodes and servers of one measurement or test."""
 
 from __future__ import annotations
 
@@ -21,9 +21,21 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "bench")])
         constraints = x509.BasicConstraints(ca=True, path_length=None)
         identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        usage = x509.KeyUsage(
+            digital_signature=False,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            key_cert_sign=True,
+            crl_sign=True,
+            encipher_only=False,
+            decipher_only=False,
+        )
         certificate = (
             self._builder(self._name, self._key)
             .add_extension(constraints, critical=True)
+            .add_extension(usage, critical=True)
             .add_extension(identifier, critical=False)
             .sign(self._key, hashes.SHA256())
         )

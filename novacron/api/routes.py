@@ -20,7 +20,6 @@ from novacron.api.access import caller
 from novacron.api.entry import Entry, NotHereError
 from novacron.api.parameters import BOOT_ID, COMPONENT, DEPTH, KEY
 from novacron.api.services import Services
-from novacron.api.token_rotation import TokenRotation
 from novacron.api.token_routes import TokenRoutes
 from novacron.api.transfers import TransferRoutes
 from novacron.api.trust import TrustRoutes
@@ -158,7 +157,6 @@ class Routes:
             Entry("GET", "/mode", self.mode),
             *TransferRoutes(self._services).table(),
             *TokenRoutes(self._services).table(),
-            *TokenRotation(self._services).table(),
             *TrustRoutes(self._services).table(),
         ]
 

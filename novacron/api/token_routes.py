@@ -10,7 +10,14 @@ from fastapi import Request
 
 from novacron.api.access import caller
 from novacron.api.entry import Entry, NotHereError
-from novacron.api.parameters import TOKEN_ID, TOKEN_REQUEST, TokenRequest, read_body
+from novacron.api.parameters import (
+    ROTATION_REQUEST,
+    TOKEN_ID,
+    TOKEN_REQUEST,
+    RotationRequest,
+    TokenRequest,
+    read_body,
+)
 from novacron.component import JsonObject
 from novacron.errors import UnavailableError
 from novacron.security.errors import TokenNotFoundError
@@ -80,11 +87,27 @@ class TokenRoutes:
             scope = "cluster"
         return {"id": id, "state": "revoked", "scope": scope}
 
+    async def rotate(self, request: Request) -> JsonObject:
+        """Give a token, of this node or of its cluster, a new secret, which is in this answer and
+        nowhere else. The old one is accepted until the grace is over, so that nobody is refused
+        meanwhile."""
+        id = TOKEN_ID.read(request)
+        request.state.target = id
+        wanted = read_body(RotationRequest, await request.body() or b"{}")
+        try:
+            created = await self._services.security.tokens.rotate(id, wanted.grace, wanted.ttl)
+        except TokenNotFoundError:
+            if self._services.cluster_tokens is None:
+                raise
+            created = await self._services.cluster_tokens.rotate(id, wanted.grace, wanted.ttl)
+        return {"id": id, "secret": created.secret, "grace": wanted.grace}
+
     def table(self) -> list[Entry]:
         return [
             Entry("GET", "/tokens", self.tokens),
             Entry("POST", "/tokens", self.create, body=TOKEN_REQUEST, status=201),
             Entry("DELETE", "/tokens/{id}", self.revoke, (TOKEN_ID,)),
+            Entry("POST", "/tokens/{id}/rotate", self.rotate, (TOKEN_ID,), body=ROTATION_REQUEST),
         ]
 
     @property

@@ -7,7 +7,12 @@ import json
 from typing import Any, Final, Protocol
 
 from novacron.database import Reader
-from novacron.database.store import Parameters
+from novacron.database.store import (
+    DatabaseLimitError,
+    DatabaseTransientError,
+    DatabaseUnavailableError,
+    Parameters,
+)
 from novacron.errors import ApiError, DatabaseError, UnavailableError
 from novacron.record import Record
 from novacron.security.errors import TokenLimitError
@@ -20,6 +25,9 @@ KEEP_DEAD: Final = 30 * 86400.0
 """Seconds an expired or revoked token stays in the list, as a node's own do."""
 QUERY_TIMEOUT: Final = 2.0
 """Seconds for one statement here: a call waits for it before it is known whose it is."""
+
+ABSENT: Final = (DatabaseUnavailableError, DatabaseTransientError, DatabaseLimitError)
+"""What another attempt may not meet. Everything else the database says is a defect, and shows as one."""
 
 _COLUMNS = "id, name, role, hash, resources, created, created_by, expires, revoked, former"
 
@@ -60,7 +68,7 @@ class TokenTable:
                 {"id": id},
                 within=QUERY_TIMEOUT,
             )
-        except DatabaseError as exc:
+        except ABSENT as exc:
             raise unavailable("check the cluster token", exc) from exc
         return None if row is None else _read(row)
 
@@ -105,7 +113,7 @@ class TokenTable:
                 },
                 within=QUERY_TIMEOUT,
             )
-        except DatabaseError as exc:
+        except ABSENT as exc:
             raise unavailable("make the token", exc) from exc
 
     async def replace(self, before: Token, after: Token) -> bool:
@@ -125,7 +133,7 @@ class TokenTable:
                 },
                 within=QUERY_TIMEOUT,
             )
-        except DatabaseError as exc:
+        except ABSENT as exc:
             raise unavailable("rotate the token", exc) from exc
         return changed > 0
 
@@ -137,7 +145,7 @@ class TokenTable:
                 {"now": now, "id": id},
                 within=QUERY_TIMEOUT,
             )
-        except DatabaseError as exc:
+        except ABSENT as exc:
             raise unavailable("revoke the token", exc) from exc
         return changed > 0
 
@@ -149,7 +157,7 @@ class TokenTable:
                 limit=2 * TOKEN_LIMIT,
                 within=2 * QUERY_TIMEOUT,
             )
-        except DatabaseError as exc:
+        except ABSENT as exc:
             raise unavailable("list the tokens", exc) from exc
         return [_read(row) for row in found]
 

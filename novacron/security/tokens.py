@@ -74,13 +74,13 @@ class Tokens:
         self._directory = directory
         self._lock_path = directory.secrets / "tokens.lock"
         self._now = now
-        self._tokens: dict[str, Token] = {}
-        self._stamp: documents.Stamp | None = None
+        # One value: a worker thread changes tokens while the loop may be reading the file.
+        self._known: tuple[dict[str, Token], documents.Stamp | None] = ({}, None)
         self._complained: documents.Stamp | Literal[False] | None = False
         self._registered: set[bytes] = set()
 
     def __repr__(self) -> str:
-        return f"Tokens({len(self._tokens)})"
+        return f"Tokens({len(self._known[0])})"
 
     # --- Life -----------------------------------------------------------------------------------
 
@@ -118,12 +118,10 @@ class Tokens:
         with held(self._lock_path):
             secret = self._admin_secret()
             id = secret.split("_", 2)[1]
-            self._tokens = {
-                id: Token(
-                    id, "first administrator", Role.ADMIN, hash_token(secret), self._now(), None
-                )
-            }
-            self._save()
+            first = Token(
+                id, "first administrator", Role.ADMIN, hash_token(secret), self._now(), None
+            )
+            self._save({id: first})
         return True, warnings
 
     def _admin_secret(self) -> str:
@@ -148,7 +146,7 @@ class Tokens:
         """
         self._refresh()
         parts = split_token(secret)
-        token = self._tokens.get(parts) if parts is not None else None
+        token = self._known[0].get(parts) if parts is not None else None
         now = self._now()
         digest = hash_token(secret[:LONGEST_SECRET])
         # Also without such a token something is compared: how long it takes tells nothing.
@@ -171,7 +169,7 @@ class Tokens:
         """Every token, oldest first, those that were revoked lately included."""
         self._refresh()
         now = self._now()
-        ordered = sorted(self._tokens.values(), key=lambda token: (token.created, token.id))
+        ordered = sorted(self._known[0].values(), key=lambda token: (token.created, token.id))
         return [token.describe(now) for token in ordered]
 
     async def create(
@@ -315,7 +313,7 @@ class Tokens:
 
     def _refresh(self) -> None:
         stamp = documents.stamp(self.path)
-        if stamp == self._stamp or stamp == self._complained:
+        if stamp in (self._known[1], self._complained):
             return
         try:
             self._load()
@@ -332,15 +330,15 @@ class Tokens:
     def _fresh(self) -> dict[str, Token]:
         """The tokens as they are on disk, which is what a change starts from."""
         try:
-            if documents.stamp(self.path) != self._stamp:
+            if documents.stamp(self.path) != self._known[1]:
                 self._load()
         except FileNotFoundError:
-            self._tokens = {}
+            return {}
         except OSError as exc:
             raise storage_failure("read", self.path, exc) from exc
         except ValueError as exc:
             raise _damaged(self.path, str(exc)) from exc
-        return self._tokens
+        return self._known[0]
 
     def _load(self) -> None:
         stamp = documents.stamp(self.path)
@@ -367,35 +365,30 @@ class Tokens:
                 tokens[token.id] = token
         except (KeyError, TypeError, binascii.Error) as exc:
             raise ValueError("a field is missing or wrong") from exc
-        self._tokens, self._stamp, self._complained = tokens, stamp, False
+        self._known, self._complained = (tokens, stamp), False
 
     def _replace(self, tokens: dict[str, Token]) -> None:
-        before = self._tokens
         horizon = self._now() - _KEEP_DEAD
-        self._tokens = {
-            id: token
-            for id, token in tokens.items()
-            if max(token.revoked or 0.0, token.expires or 0.0) > horizon
-            or (token.revoked is None and token.expires is None)
-        }
-        try:
-            self._save()
-        except BaseException:
-            self._tokens = before
-            raise
+        self._save(
+            {
+                id: token
+                for id, token in tokens.items()
+                if max(token.revoked or 0.0, token.expires or 0.0) > horizon
+                or (token.revoked is None and token.expires is None)
+            }
+        )
 
-    def _save(self) -> None:
-        tokens = self._tokens.values()
-        narrowed = any(is_narrowed(token.resources) for token in tokens)
+    def _save(self, tokens: dict[str, Token]) -> None:
+        narrowed = any(is_narrowed(token.resources) for token in tokens.values())
         body = {
             "version": VERSIONS[1] if narrowed else VERSIONS[0],
-            "tokens": [token.document() for token in tokens],
+            "tokens": [token.document() for token in tokens.values()],
         }
         try:
             write_durably(self.path, documents.encode(body), mode=0o600)
         except OSError as exc:
             raise storage_failure("write", self.path, exc) from exc
-        self._stamp = documents.stamp(self.path)
+        self._known = tokens, documents.stamp(self.path)
 
 
 def _damaged(path: Any, why: str) -> TokenInvalidError:

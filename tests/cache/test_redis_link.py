@@ -7,7 +7,6 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import trio
 from bench.processes import free_port
 from bench.proxy import Proxy
 from bench.servers.redis import RedisServer
+from bench.servers.tls import NAMES
 from novacron.cache import redis_link
 from novacron.cache.redis_access import read_target
 from novacron.cache.redis_errors import RIGHTS
@@ -176,11 +176,11 @@ async def test_certificates_that_are_not_accepted(tmp_path: Path) -> None:
         assert type(found) is CacheIdentityError
         assert "self-signed certificate" in found.why
         assert found.key == "cache.redis.ca_certificate"
-        for arguments, word, key in (
-            ({"valid": timedelta(hours=-1)}, "expired", "ca_certificate"),
-            ({"names": ["elsewhere.example"]}, "mismatch", "address"),
+        for names, days, word, key in (
+            (NAMES, -0.1, "expired", "ca_certificate"),
+            (("elsewhere.example",), 1.0, "mismatch", "address"),
         ):
-            server.tls.issue("server", **arguments)  # type: ignore[arg-type]
+            server.tls.issue("server", names=names, days=days)
             server.restart()
             found = await failure(read_target(settings))
             assert type(found) is CacheIdentityError

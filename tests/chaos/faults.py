@@ -6,19 +6,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.backends import Backends
+from bench.proxy import Proxy
 from bench.servers.postgresql import USER
+from bench.servers.tls import NAMES
 
 SLOW = 0.5
 """Seconds of a round trip over a path that is slow; a client's own deadlines are ten times that."""
+ELSEWHERE = ("elsewhere.example",)
 
-Action = Callable[[Backends], None]
+Action = Callable[[Backends], object]
 
 
 class Fault(NamedTuple):
@@ -33,10 +35,69 @@ class Fault(NamedTuple):
     """Whether it is over at once by itself: connections are lost, and new ones work."""
 
 
+def _path_faults(way: Callable[[Backends], Proxy]) -> tuple[Fault, ...]:
+    """What goes wrong on the way to a server, whichever it is."""
+
+    def switch(mode: str) -> Action:
+        return lambda backends: way(backends).mode(mode)  # type: ignore[arg-type]
+
+    def cut(backends: Backends) -> object:
+        return way(backends).cut()
+
+    def refuse(backends: Backends) -> None:
+        way(backends).mode("refuse")
+        way(backends).cut()
+
+    def forget_garbage(backends: Backends) -> None:
+        way(backends).mode("pass")
+        way(backends).cut()
+
+    return (
+        Fault(
+            "slowed",
+            f"a round trip takes {SLOW:g} s",
+            lambda backends: way(backends).delay(SLOW),
+            lambda backends: way(backends).delay(0.0),
+            serves=True,
+        ),
+        Fault("refusing", "nobody listens", refuse, switch("pass")),
+        Fault("cut", "every connection is reset once", cut, lambda _: None, ends=True),
+        Fault(
+            "silent",
+            "what is sent arrives nowhere, on old connections and new ones",
+            switch("silent"),
+            switch("pass"),
+        ),
+        Fault("garbage", "bytes come that are no protocol", switch("garbage"), forget_garbage),
+    )
+
+
+def _certificate_faults(
+    show: Callable[[Backends, Sequence[str], float], object],
+) -> tuple[Fault, ...]:
+    def mend(backends: Backends) -> object:
+        return show(backends, NAMES, 1.0)
+
+    return (
+        Fault(
+            "certificate expired",
+            "the server shows a certificate of yesterday",
+            lambda backends: show(backends, NAMES, -1.0),
+            mend,
+        ),
+        Fault(
+            "certificate of another",
+            "the server's certificate names another host",
+            lambda backends: show(backends, ELSEWHERE, 1.0),
+            mend,
+        ),
+    )
+
+
 # --- PostgreSQL ------------------------------------------------------------------------------------
 
 
-def _postgresql_certificate(backends: Backends, names: tuple[str, ...], days: float) -> None:
+def _show_postgresql(backends: Backends, names: Sequence[str], days: float) -> None:
     backends.postgresql.certify(names, days=days)
     backends.postgresql.reload()
     # A server that reads its configuration again keeps the sessions it has.
@@ -56,65 +117,21 @@ def _allow_logins(backends: Backends) -> None:
     server.reload()
 
 
-NAMES = ("localhost", "127.0.0.1")
-
 POSTGRESQL = (
     Fault(
         "killed",
         "SIGKILL to every process of the server",
-        lambda b: b.postgresql.kill(),
-        lambda b: b.postgresql.start(),
+        lambda backends: backends.postgresql.kill(),
+        lambda backends: backends.postgresql.start(),
     ),
     Fault(
         "paused",
         "SIGSTOP: the kernel accepts, nobody answers",
-        lambda b: b.postgresql.pause(),
-        lambda b: b.postgresql.resume(),
+        lambda backends: backends.postgresql.pause(),
+        lambda backends: backends.postgresql.resume(),
     ),
-    Fault(
-        "slowed",
-        f"a round trip takes {SLOW:g} s",
-        lambda b: b.to_postgresql.delay(SLOW),
-        lambda b: b.to_postgresql.delay(0.0),
-        serves=True,
-    ),
-    Fault(
-        "refusing",
-        "nobody listens",
-        lambda b: (b.to_postgresql.mode("refuse"), b.to_postgresql.cut())[0],
-        lambda b: b.to_postgresql.mode("pass"),
-    ),
-    Fault(
-        "cut",
-        "every connection is reset once",
-        lambda b: b.to_postgresql.cut() and None,
-        lambda b: None,
-        ends=True,
-    ),
-    Fault(
-        "silent",
-        "what is sent arrives nowhere, on old connections and new ones",
-        lambda b: b.to_postgresql.mode("silent"),
-        lambda b: b.to_postgresql.mode("pass"),
-    ),
-    Fault(
-        "garbage",
-        "bytes come that are no protocol",
-        lambda b: b.to_postgresql.mode("garbage"),
-        lambda b: (b.to_postgresql.mode("pass"), b.to_postgresql.cut())[0],
-    ),
-    Fault(
-        "certificate expired",
-        "the server shows a certificate of yesterday",
-        lambda b: _postgresql_certificate(b, NAMES, -1.0),
-        lambda b: _postgresql_certificate(b, NAMES, 1.0),
-    ),
-    Fault(
-        "certificate of another",
-        "the server's certificate names another host",
-        lambda b: _postgresql_certificate(b, ("elsewhere.example",), 1.0),
-        lambda b: _postgresql_certificate(b, NAMES, 1.0),
-    ),
+    *_path_faults(lambda backends: backends.to_postgresql),
+    *_certificate_faults(_show_postgresql),
     Fault(
         "credentials refused",
         "the server's rules reject the node's role",
@@ -127,93 +144,48 @@ POSTGRESQL = (
 # --- Redis -----------------------------------------------------------------------------------------
 
 
-def _redis_certificate(backends: Backends, names: tuple[str, ...], days: float) -> None:
+def _show_redis(backends: Backends, names: Sequence[str], days: float) -> None:
     tls = backends.redis.tls
     assert tls is not None
-    certificate, key = tls.issue("server", names=names, valid=timedelta(days=days))
-    backends.redis.command(
-        "CONFIG", "SET", "tls-cert-file", str(certificate), "tls-key-file", str(key)
-    )
+    certificate, key = tls.issue("server", names=names, days=days)
+    shown = ("tls-cert-file", str(certificate), "tls-key-file", str(key))
+    backends.redis.command("CONFIG", "SET", *shown)
     backends.to_redis.cut()
 
 
-def _drop_user(backends: Backends) -> None:
+def _switch_user_off(backends: Backends) -> None:
     backends.redis.command("ACL", "SETUSER", USER, "off")
     backends.to_redis.cut()
-
-
-def _fill_memory(backends: Backends) -> None:
-    backends.redis.command("CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "1")
 
 
 REDIS = (
     Fault(
         "killed",
         "SIGKILL to the server",
-        lambda b: b.redis.kill(),
-        lambda b: b.redis.start(),
+        lambda backends: backends.redis.kill(),
+        lambda backends: backends.redis.start(),
     ),
     Fault(
         "paused",
         "SIGSTOP: the kernel accepts, nobody answers",
-        lambda b: b.redis.pause(),
-        lambda b: b.redis.resume(),
+        lambda backends: backends.redis.pause(),
+        lambda backends: backends.redis.resume(),
     ),
-    Fault(
-        "slowed",
-        f"a round trip takes {SLOW:g} s",
-        lambda b: b.to_redis.delay(SLOW),
-        lambda b: b.to_redis.delay(0.0),
-        serves=True,
-    ),
-    Fault(
-        "refusing",
-        "nobody listens",
-        lambda b: (b.to_redis.mode("refuse"), b.to_redis.cut())[0],
-        lambda b: b.to_redis.mode("pass"),
-    ),
-    Fault(
-        "cut",
-        "every connection is reset once",
-        lambda b: b.to_redis.cut() and None,
-        lambda b: None,
-        ends=True,
-    ),
-    Fault(
-        "silent",
-        "what is sent arrives nowhere, on old connections and new ones",
-        lambda b: b.to_redis.mode("silent"),
-        lambda b: b.to_redis.mode("pass"),
-    ),
-    Fault(
-        "garbage",
-        "bytes come that are no protocol",
-        lambda b: b.to_redis.mode("garbage"),
-        lambda b: (b.to_redis.mode("pass"), b.to_redis.cut())[0],
-    ),
-    Fault(
-        "certificate expired",
-        "the server shows a certificate of yesterday",
-        lambda b: _redis_certificate(b, NAMES, -1.0),
-        lambda b: _redis_certificate(b, NAMES, 1.0),
-    ),
-    Fault(
-        "certificate of another",
-        "the server's certificate names another host",
-        lambda b: _redis_certificate(b, ("elsewhere.example",), 1.0),
-        lambda b: _redis_certificate(b, NAMES, 1.0),
-    ),
+    *_path_faults(lambda backends: backends.to_redis),
+    *_certificate_faults(_show_redis),
     Fault(
         "credentials refused",
         "the node's user is switched off",
-        _drop_user,
-        lambda b: b.redis.command("ACL", "SETUSER", USER, "on") and None,
+        _switch_user_off,
+        lambda backends: backends.redis.command("ACL", "SETUSER", USER, "on"),
     ),
     Fault(
         "full",
         "no memory is left, and nothing is evicted",
-        _fill_memory,
-        lambda b: b.redis.command("CONFIG", "SET", "maxmemory", "0") and None,
+        lambda backends: backends.redis.command(
+            "CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "1"
+        ),
+        lambda backends: backends.redis.command("CONFIG", "SET", "maxmemory", "0"),
     ),
 )
 
@@ -223,17 +195,12 @@ def no_room(directory: Path) -> Iterator[None]:
     """Fills the file system *directory* lies on. Only for one that is there for this."""
     filler = directory / "filler"
     with filler.open("wb", buffering=0) as file:
-        block = bytes(65536)
-        try:
-            while True:
-                file.write(block)
-        except OSError:
-            # The last page, too.
-            for _ in range(20):
-                try:
-                    file.write(bytes(4096))
-                except OSError:
-                    break
+        for size in (65536, 4096):  # the last page, too
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
         os.fsync(file.fileno())
     try:
         yield

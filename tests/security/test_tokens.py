@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from novacron.data_directory import DataDirectory
+from novacron.durable import write_durably
 from novacron.log.redaction import mask
 from novacron.security import Role, documents, tokens
 from novacron.security.errors import (
@@ -68,7 +70,7 @@ def test_only_a_hash_is_stored(tmp_path: Path) -> None:
     stored = all_tokens.path.read_bytes().decode()
     assert created.secret not in stored
     assert created.secret.split("_", 2)[2] not in stored
-    shown = f"{created!r} {all_tokens!r} {all_tokens.list()} {list(all_tokens._tokens.values())!r}"
+    shown = f"{created!r} {all_known[0]!r} {all_tokens.list()} {list(all_tokens._tokens.values())!r}"
     assert created.secret.split("_", 2)[2] not in shown
     assert created.secret not in mask(f"Authorization: Bearer {created.secret}")
 
@@ -300,3 +302,19 @@ def test_a_token_narrowed_to_nonsense_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(TokenInvalidError, match="no kind of resource"):
         all_tokens.create_blocking("x", "viewer", resources=["acme"])
     assert len(all_tokens.list()) == 1
+
+
+def test_a_revocation_holds_though_the_loop_reads_the_file_while_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_tokens = opened(prepared(tmp_path))
+    created = all_tokens.create_blocking("ci", "viewer")
+
+    def write(path: Path, data: bytes, **options: Any) -> None:
+        # The command line changed the file a moment before, and the loop takes that over just now.
+        all_tokens._load()
+        write_durably(path, data, **options)
+
+    monkeypatch.setattr(tokens, "write_durably", write)
+    all_tokens.revoke_blocking(created.id)
+    assert all_tokens.authenticate(created.secret) is None
