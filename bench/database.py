@@ -4,8 +4,9 @@ takes.
 Each sample is a process of its own; in each round all take their turn. SQLite's driver is ``sqlite3``
 in one thread, PostgreSQL's is psycopg in one thread with one connection, on the same server, over the
 same TLS, waiting for the disk as the store does. Ratios are to that one thread, whatever the number of
-tasks: it is what a program gets that does nothing but call the driver. For many tasks the driver in as
-many threads is measured as well, on PostgreSQL, and reported beside.
+tasks: it is what a program gets that does nothing but call the driver. Beside it stand the driver in
+Trio's worker threads, a hop for each operation (``hops``), which is what the store is an alternative to,
+and for many tasks on PostgreSQL the driver in as many threads of its own.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ def _measured(engine: str, place: dict[str, Any], rounds: int, seconds: float) -
     series = Series(warm_up=1)
     wanted: list[tuple[str, str, int]] = []
     for work in WORKS[engine]:
-        wanted += [("driver", work, 1), ("store", work, 1), ("store", work, MANY)]
+        wanted.append(("driver", work, 1))
+        wanted += [(subject, work, n) for n in (1, MANY) for subject in ("store", "hops")]
         if engine == "postgresql":
             wanted.append(("driver", work, MANY))
 
@@ -134,8 +136,11 @@ def _figures(series: Series, engine: str, work: str) -> dict[str, Any]:
     found: dict[str, Any] = {"driver": driver}
     for tasks in (1, MANY):
         store = of("store", tasks)
+        hops = of("hops", tasks)
         store["ratio"] = round(store["rate"] / driver["rate"], 3)
+        store["ratio_to_hops"] = round(store["rate"] / hops["rate"], 3)
         found[f"store_{tasks}"] = store
+        found[f"hops_{tasks}"] = hops
     if engine == "postgresql":
         threads = found[f"driver_{MANY}_threads"] = of("driver", MANY)
         found[f"store_{MANY}"]["ratio_to_threads"] = round(
@@ -146,18 +151,29 @@ def _figures(series: Series, engine: str, work: str) -> dict[str, Any]:
 
 def as_text(result: dict[str, Any]) -> str:
     lines = [
-        f"{'':<12}{'':<13}{'':<19}{'a second':>10} {'P50 us':>9} {'P99 us':>9} {'ratio':>6}",
+        f"{'':<12}{'':<13}{'':<19}{'a second':>10} {'P50 us':>9} {'P99 us':>9} {'ratio':>6} "
+        f"{'to hops':>8}",
     ]
     for engine, works in result["engines"].items():
         for work, subjects in works.items():
             for subject, figures in subjects.items():
-                ratio = f"{figures['ratio']:>6.2f}" if "ratio" in figures else ""
+                ratio = (
+                    f"{figures['ratio']:>6.2f} {figures['ratio_to_hops']:>8.2f}"
+                    if "ratio" in figures
+                    else ""
+                )
                 lines.append(
                     f"{engine:<12}{work:<13}{subject.replace('_', ' '):<19}"
                     f"{figures['rate']:>10.0f} {figures['p50_us']:>9.0f} {figures['p99_us']:>9.0f} "
                     f"{ratio}"
                 )
-    return "\n".join([*lines, "", "ratio: to the driver in one thread; medians of the rounds"])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "ratio: to the driver in one thread; to hops: to the driver in Trio's threads; medians",
+        ]
+    )
 
 
 def plot(result: dict[str, Any], path: Path) -> None:

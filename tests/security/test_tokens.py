@@ -70,7 +70,9 @@ def test_only_a_hash_is_stored(tmp_path: Path) -> None:
     stored = all_tokens.path.read_bytes().decode()
     assert created.secret not in stored
     assert created.secret.split("_", 2)[2] not in stored
-    shown = f"{created!r} {all_known[0]!r} {all_tokens.list()} {list(all_tokens._tokens.values())!r}"
+    shown = (
+        f"{created!r} {all_tokens!r} {all_tokens.list()} {list(all_tokens._known[0].values())!r}"
+    )
     assert created.secret.split("_", 2)[2] not in shown
     assert created.secret not in mask(f"Authorization: Bearer {created.secret}")
 
