@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from novacron.data_directory import DataDirectory
+from novacron.log import redaction
 from novacron.security.policy import RULES, Rule
 from tests.leaks import leak_check
 
@@ -35,6 +36,21 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("developer", deadline=None)
 settings.register_profile("gate", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.load_profile("gate" if os.environ.get("CI") else "developer")
+
+
+@pytest.fixture(autouse=True)
+def _secrets_as_before() -> Iterator[None]:
+    """What a test registers as a secret is masked for the rest of the process: not in other tests.
+
+    Any read of a secret's file registers it, so a test of files that say "second" would otherwise
+    mask that word wherever a later test on the same worker logs it.
+    """
+    before = dict(redaction._forms)
+    yield
+    if redaction._forms != before:
+        redaction._forms.clear()
+        redaction._forms.update(before)
+        redaction._order()
 
 
 @pytest.fixture(scope="session")

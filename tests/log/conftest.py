@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from novacron.log import early, redaction
+from novacron.log import early
 from novacron.log.formatters import unbind
 
 
@@ -15,11 +15,7 @@ from novacron.log.formatters import unbind
 def _logging_as_before() -> Iterator[None]:
     root = logging.getLogger()
     level = root.level
-    redaction_before = dict(redaction._forms)
     yield
     early.restore()
     root.setLevel(level)
     unbind("boot_id", "node_id")
-    redaction._forms.clear()
-    redaction._forms.update(redaction_before)
-    redaction._order()
