@@ -85,8 +85,11 @@ def run(
     calm: float,
     rtt: float = 0.0,
     durable: bool = True,
+    two_primaries: bool = True,
 ) -> dict[str, Any]:
-    """Raises BenchError: the cluster could not be made, or a node did not write again."""
+    """*two_primaries*: whether to go on with two servers that take changes at once.
+
+    Raises BenchError: the cluster could not be made, or a node did not write again."""
     directory.chmod(0o755)
     with contextlib.ExitStack() as stack:
         pair = stack.enter_context(
@@ -101,9 +104,11 @@ def run(
             time.sleep(calm)
             parts = _Parts(pair, loads, outage, calm)
             found = parts.fail_over(rounds)
-            found["old_primary_returns"] = parts.old_primary_returns()
-            found["promoted_beside"] = parts.promoted_beside()
-        found["node_boots_with_both"] = _boot_with_both(pair, cluster)
+            if two_primaries:
+                found["old_primary_returns"] = parts.old_primary_returns()
+                found["promoted_beside"] = parts.promoted_beside()
+        if two_primaries:
+            found["node_boots_with_both"] = _boot_with_both(pair, cluster)
         say("\n")
     return found
 
@@ -111,9 +116,7 @@ def run(
 class _Parts:
     """What is done to the servers, and what became of the nodes' writes meanwhile."""
 
-    def __init__(
-        self, pair: PostgresqlPair, loads: list[Load], outage: float, calm: float
-    ) -> None:
+    def __init__(self, pair: PostgresqlPair, loads: list[Load], outage: float, calm: float) -> None:
         self._pair = pair
         self._loads = loads
         self._outage = outage
@@ -278,7 +281,9 @@ def _lines(found: dict[str, Any]) -> list[str]:
     ):
         part = found[name]
         lines.append(f"  {words}: {_writes(part)}, to the old one {part['writes_to_the_old_one']}")
-    lines.append(f"    all nodes on the promoted one {found['promoted_beside']['moved_s']:g} s later")
+    lines.append(
+        f"    all nodes on the promoted one {found['promoted_beside']['moved_s']:g} s later"
+    )
     lines.append(f"  boots with both {boots['boots']}, on the old one {boots['on_the_old_one']}")
     return lines
 

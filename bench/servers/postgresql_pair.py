@@ -116,9 +116,7 @@ class PostgresqlPair:
         query = f"SELECT count(*) FROM pg_stat_replication WHERE {condition}"
         while self.primary.psql(query, database="postgres") != "1":
             if time.monotonic() > give_up or not self.standby.running:
-                raise BenchError(
-                    f"no standby follows:\n{self.standby.log.read_text()[-2000:]}"
-                )
+                raise BenchError(f"no standby follows:\n{self.standby.log.read_text()[-2000:]}")
             time.sleep(_POLL_SECONDS)
 
     def return_alone(self) -> None:
