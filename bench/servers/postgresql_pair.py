@@ -46,6 +46,8 @@ class PostgresqlPair:
         self._stack = contextlib.ExitStack()
         self._ways: dict[int, Proxy] = {}
         """To each server's port, for the other server."""
+        self.is_apart = False
+        """Whether :meth:`rejoin` is needed before one follows the other again."""
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -80,6 +82,7 @@ class PostgresqlPair:
 
     def promote(self) -> None:
         """The standby takes changes from now on, without waiting for another; returns when it does."""
+        self.is_apart = True
         self.standby.promote()
         self.primary, self.standby = self.standby, self.primary
         if self.synchronous:
@@ -87,6 +90,7 @@ class PostgresqlPair:
 
     def part(self) -> None:
         """Nothing passes between the two any more, until :meth:`rejoin`."""
+        self.is_apart = True
         for way in self._ways.values():
             way.mode("refuse")
             way.cut()
@@ -104,6 +108,7 @@ class PostgresqlPair:
         self.standby.follow(self.primary, through=self._ways[self.primary.port].port)
         self.standby.start()
         self._wait_following()
+        self.is_apart = False
 
     def _wait_following(self) -> None:
         self._wait("state = 'streaming'")
