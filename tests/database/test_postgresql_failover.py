@@ -19,6 +19,7 @@ from novacron.database.postgresql import PostgresqlStore, open_store
 from novacron.database.postgresql_connection import Step
 from novacron.database.postgresql_lineage import Lineage, Lineages, read_lineage
 from novacron.database.postgresql_parameters import Bound
+from novacron.database.postgresql_session import open_session
 from novacron.database.postgresql_target import Target
 from novacron.database.store import (
     DatabaseOutcomeUnknownError,
@@ -150,6 +151,11 @@ async def test_a_node_that_boots_takes_the_newest_of_two_and_says_that_there_is_
     for reverse in (False, True):
         async with divided.opened(reverse=reverse) as store:
             assert store.pool.server == pair.primary.address
+        # An operator's command, too: a backup of the other one would lack what is acknowledged.
+        target = Target(divided.settings(reverse=reverse), query_timeout=10.0)
+        for changing in (False, True):
+            with open_session(target, 10.0, changing=changing) as session:
+                assert session.where == pair.primary.address
     bench = Bench(tmp_path, engine="postgresql", postgresql=divided.settings())
     async with bench.booted() as database:
         while (
