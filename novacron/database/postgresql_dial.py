@@ -184,8 +184,10 @@ async def _dial_one(target: Target, endpoint: Endpoint) -> Connection:
         for address in await _addresses(endpoint):
             try:
                 return await _open(target, endpoint, address)
-            except DatabaseAwayError as error:
-                failure = error
+            except (DatabaseAwayError, DatabaseReadOnlyError) as error:
+                # A name may stand for several servers; that one of them is a standby says more.
+                if not isinstance(failure, DatabaseReadOnlyError):
+                    failure = error
         assert failure is not None
         raise failure
     raise away(endpoint.address, f"it did not answer within {timeout:g} s")

@@ -128,7 +128,7 @@ class Pool:
 
     def adopt(self, connection: Connection) -> None:
         """Take over a connection that was opened elsewhere."""
-        self._preferred = connection.endpoint
+        self._settle_on(connection)
         self._put(connection)
 
     # --- One connection --------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class Pool:
             except NovaCronError as error:
                 self._note_failure(error)
                 raise
-            self._preferred = connection.endpoint
+            self._settle_on(connection)
             if self._closed:
                 connection.close()
                 raise closed_error()
@@ -240,6 +240,16 @@ class Pool:
         for other in [each for each in self._idle if each.endpoint == connection.endpoint]:
             self._idle.remove(other)
             other.close()
+
+    def _settle_on(self, connection: Connection) -> None:
+        """What is under way on a server that this one has replaced is not to be acknowledged, should
+        that one find its voice again."""
+        self._preferred = connection.endpoint
+        if connection.lineage is None:
+            return
+        for other in (*self._idle, *self._used):
+            if other.lineage is not None and other.lineage.is_older(connection.lineage):
+                other.close()
 
     def _note_failure(self, error: NovaCronError) -> None:
         if isinstance(error, DatabaseConnectionsError) and self.connections:
@@ -406,10 +416,6 @@ class Pool:
             "another PostgreSQL was promoted; it is used from now on",
             extra={"server": connection.where, "was": present.address},
         )
-        for other in (*self._idle, *self._used):
-            # What is under way there is not to be acknowledged.
-            other.close()
-        self._idle.clear()
         self.adopt(connection)
 
     # --- The end ---------------------------------------------------------------------------------
