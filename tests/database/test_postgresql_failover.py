@@ -14,15 +14,18 @@ from bench.servers.postgresql import PostgreSQL
 from bench.servers.postgresql_pair import PostgresqlPair
 from novacron.component import HealthDepth, HealthState
 from novacron.config.schema import PostgresqlSettings
-from novacron.database import postgresql_pool
+from novacron.database import postgresql_dial, postgresql_pool
 from novacron.database.postgresql import PostgresqlStore, open_store
 from novacron.database.postgresql_connection import Step
+from novacron.database.postgresql_dial import dial
+from novacron.database.postgresql_errors import away, read_only
 from novacron.database.postgresql_lineage import Lineage, Lineages, read_lineage
 from novacron.database.postgresql_parameters import Bound
 from novacron.database.postgresql_session import open_session
-from novacron.database.postgresql_target import Target
+from novacron.database.postgresql_target import Endpoint, Target
 from novacron.database.store import (
     DatabaseOutcomeUnknownError,
+    DatabaseReadOnlyError,
     DatabaseStaleError,
     DatabaseUnavailableError,
 )
@@ -221,6 +224,29 @@ async def test_a_server_may_refuse_a_statement_that_is_optional(world: World) ->
             answer = await connection.exchange(steps, deadline)
         assert (answer.rows, answer.error) == ([(), (1,)], None)
         assert read_lineage(answer.rows[0]) is None
+
+
+async def test_of_a_name_that_stands_for_several_servers_each_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[str | None] = []
+
+    async def addresses(endpoint: Endpoint) -> list[str | None]:
+        return ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+
+    async def refuse(target: Target, endpoint: Endpoint, address: str | None) -> None:
+        tried.append(address)
+        raise {
+            "192.0.2.1": away("db:1", "nobody listens"),
+            "192.0.2.2": read_only("db:1", "it is a standby"),
+            "192.0.2.3": away("db:1", "it does not answer"),
+        }[str(address)]
+
+    monkeypatch.setattr(postgresql_dial, "_addresses", addresses)
+    monkeypatch.setattr(postgresql_dial, "_open", refuse)
+    with pytest.raises(DatabaseReadOnlyError, match="it is a standby"):
+        await dial(Target(PostgresqlSettings(hosts=("db:1",)), query_timeout=1.0))
+    assert tried == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
 
 
 def test_a_timeline_is_older_only_than_a_later_one_of_the_same_system() -> None:
