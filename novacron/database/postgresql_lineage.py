@@ -23,7 +23,8 @@ from novacron.record import Record
 # that says so in words, learns of a promotion some seconds late. Everybody may call these.
 LINEAGE = Bound(
     b"SELECT (pg_control_system()).system_identifier, CASE WHEN NOT pg_is_in_recovery() THEN"
-    b" ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END"
+    b" ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint END,"
+    b" extract(epoch FROM pg_postmaster_start_time())::float8"
 )
 
 
@@ -32,17 +33,26 @@ class Lineage(Record):
 
     system: int
     timeline: int
+    started: float
+    """When the server was started, in seconds since the epoch, to the microsecond: by this it is known
+    again under another name or address."""
 
     def is_older(self, other: Lineage | None) -> bool:
         """Servers of different systems are neither."""
         return other is not None and self.system == other.system and self.timeline < other.timeline
 
+    def is_beside(self, other: Lineage) -> bool:
+        """Whether it is another server, of which nothing says whether it is older or newer."""
+        return (self.system, self.timeline) == (other.system, other.timeline) and (
+            self.started != other.started
+        )
+
 
 def read_lineage(row: Row) -> Lineage | None:
     """*row*: of :data:`LINEAGE`. None: it is a standby, or does not say."""
-    if len(row) != 2 or row[0] is None or row[1] is None:
+    if len(row) != 3 or row[1] is None:
         return None
-    return Lineage(row[0], row[1])
+    return Lineage(*row)
 
 
 class Lineages:

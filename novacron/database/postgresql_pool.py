@@ -25,7 +25,7 @@ from novacron.database.metrics import WAITING
 from novacron.database.postgresql_connection import Connection
 from novacron.database.postgresql_dial import dial, dial_one
 from novacron.database.postgresql_errors import away
-from novacron.database.postgresql_lineage import beside
+from novacron.database.postgresql_lineage import Lineage, beside
 from novacron.database.postgresql_mode import Mode
 from novacron.database.postgresql_target import Endpoint, Target
 from novacron.database.store import (
@@ -405,11 +405,21 @@ class Pool:
                 rival = None
                 break
             connection.close()
-            if found == used:
+            if found is not None and await self._is_beside(found, present):
                 rival = beside(connection.where, found)
         if rival is not None and self.rival is None:
             logger.warning("another PostgreSQL takes changes", extra={"why": str(rival)})
         self.rival = rival
+
+    async def _is_beside(self, found: Lineage, present: Endpoint) -> bool:
+        """Whether that is another server than the one in use, which may have several names. That one is
+        asked as well: it may have been restarted since."""
+        try:
+            connection = await dial_one(self.target, present)
+        except NovaCronError:
+            return False
+        connection.close()
+        return connection.lineage is not None and connection.lineage.is_beside(found)
 
     def _move(self, connection: Connection, present: Endpoint) -> None:
         logger.warning(

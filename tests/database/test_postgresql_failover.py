@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 
+from bench.proxy import Proxy
 from bench.servers.postgresql import PostgreSQL
 from bench.servers.postgresql_pair import PostgresqlPair
 from novacron.component import HealthDepth, HealthState
@@ -45,9 +46,8 @@ class World:
 
     def settings(self, *, reverse: bool = False, **changes: Any) -> PostgresqlSettings:
         hosts = tuple(server.address for server in self.servers)
-        if reverse:
-            hosts = hosts[::-1]
-        return postgresql_settings(self.servers[0], self.password, hosts=hosts, **changes)
+        chosen = {"hosts": hosts[::-1] if reverse else hosts, **changes}
+        return postgresql_settings(self.servers[0], self.password, **chosen)
 
     @asynccontextmanager
     async def opened(
@@ -216,6 +216,58 @@ async def test_a_commit_that_no_standby_confirms_is_not_acknowledged_and_has_the
         assert store.pool.server == pair.primary.address
 
 
+async def test_a_server_that_is_named_twice_is_not_taken_for_two(
+    world: World, often: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = trio.Semaphore(0)
+    plain = postgresql_pool.Pool._look_around
+
+    async def watched(self: postgresql_pool.Pool, present: Endpoint) -> None:
+        await plain(self, present)
+        looks.release()
+
+    monkeypatch.setattr(postgresql_pool.Pool, "_look_around", watched)
+    server = world.pair.primary
+    with Proxy(("127.0.0.1", server.port)) as proxy:
+        hosts = (server.address, proxy.address)
+        async with world.opened(hosts=hosts) as store:
+            for _ in range(2):
+                await looks.acquire()
+                assert store.pool.rival is None
+            # As after a restart that the node has not noticed yet.
+            newest = store.target.lineages.newest
+            assert newest is not None
+            store.target.lineages.newest = newest._replace(started=0.0)
+            await looks.acquire()
+            assert store.pool.rival is None
+
+
+def promote_once_more(server: PostgreSQL) -> None:
+    """Have a server begin a timeline of its own."""
+    server.stop()
+    server.write(server.data / "standby.signal", b"")
+    server.start()
+    server.promote()
+
+
+async def test_two_servers_that_were_both_promoted_are_told_to_the_operator(
+    world: World, often: None
+) -> None:
+    pair = world.pair
+    async with world.opened() as store:
+        await in_thread(pair.part)
+        await in_thread(pair.promote)
+        while store.pool.server != pair.primary.address:
+            await trio.sleep(0.02)
+        await in_thread(lambda: promote_once_more(pair.standby))
+        while "takes changes beside the one in use" not in str(store.pool.rival):
+            await trio.sleep(0.02)
+        assert store.pool.server == pair.primary.address
+        await store.execute(TABLE)
+        # Nothing but a third timeline brings them together again.
+        await in_thread(lambda: promote_once_more(pair.primary))
+
+
 async def test_a_server_may_refuse_a_statement_that_is_optional(world: World) -> None:
     async with world.opened() as store:
         deadline = trio.current_time() + 5.0
@@ -250,18 +302,24 @@ async def test_of_a_name_that_stands_for_several_servers_each_is_tried(
 
 
 def test_a_timeline_is_older_only_than_a_later_one_of_the_same_system() -> None:
-    assert Lineage(7, 1).is_older(Lineage(7, 2))
-    assert not Lineage(7, 2).is_older(Lineage(7, 2))
-    assert not Lineage(7, 1).is_older(Lineage(8, 2))
-    assert not Lineage(7, 1).is_older(None)
+    assert Lineage(7, 1, 5.0).is_older(Lineage(7, 2, 4.0))
+    assert not Lineage(7, 2, 5.0).is_older(Lineage(7, 2, 6.0))
+    assert not Lineage(7, 1, 5.0).is_older(Lineage(8, 2, 6.0))
+    assert not Lineage(7, 1, 5.0).is_older(None)
+
+
+def test_two_servers_are_beside_each_other_only_on_the_same_timeline() -> None:
+    assert Lineage(7, 2, 5.0).is_beside(Lineage(7, 2, 6.0))
+    for other in (Lineage(7, 2, 5.0), Lineage(7, 1, 6.0), Lineage(8, 2, 6.0)):
+        assert not Lineage(7, 2, 5.0).is_beside(other)
 
 
 def test_the_newest_timeline_is_remembered_and_another_system_begins_anew() -> None:
     known = Lineages()
-    for found in (Lineage(7, 1), Lineage(7, 3), None):
+    for found in (Lineage(7, 1, 5.0), Lineage(7, 3, 6.0), None):
         known.check(found, "db:1")
     with pytest.raises(DatabaseStaleError, match="timeline 2"):
-        known.check(Lineage(7, 2), "db:1")
+        known.check(Lineage(7, 2, 9.0), "db:1")
     # Restored into a new server, or upgraded: nothing compares them.
-    known.check(Lineage(8, 1), "db:1")
-    assert known.newest == Lineage(8, 1)
+    known.check(Lineage(8, 1, 9.0), "db:1")
+    assert known.newest == Lineage(8, 1, 9.0)
