@@ -1,7 +1,7 @@
 """Three nodes, two of them joined by token, on two PostgreSQL servers that change places under load.
 
-Each round the primary is killed (SIGKILL, every process at once) and its standby promoted a moment
-later; the nodes, which name both, go on with that one. Then the killed one comes back as a standby, and
+Each round the primary is killed (SIGKILL, every process at once), every other time while the standby has
+not heard of it for a moment, and the standby is promoted a moment later; the nodes, which name both, go on with that one. Then the killed one comes back as a standby, and
 the next round changes the roles back. Afterwards two servers take changes at once: the old primary
 comes back as it was while the new one is restarted and a node boots, and then a standby is promoted
 beside a primary that lives. Every acknowledged write is looked for at the end of each part.
@@ -46,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seconds from its end to the promotion (default: 1)",
     )
     parser.add_argument(
+        "--lag",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="seconds that the standby is behind at every other kill (default: 0.5)",
+    )
+    parser.add_argument(
         "--calm", type=float, default=3.0, metavar="S", help="seconds between (default: 3)"
     )
     parser.add_argument(
@@ -54,13 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    if args.rounds < 1 or args.outage < 0 or args.calm <= 0 or args.rtt_ms < 0:
+    if args.rounds < 1 or args.calm <= 0 or min(args.outage, args.lag, args.rtt_ms) < 0:
         raise BenchError(
-            "--rounds must be at least 1, --calm above 0, --outage and --rtt-ms not below"
+            "--rounds must be at least 1, --calm above 0, --outage, --lag and --rtt-ms not below"
         )
     found: dict[str, Any] = {
         "rounds": args.rounds,
         "outage_s": args.outage,
+        "lag_s": args.lag,
         "rtt_ms": args.rtt_ms,
     }
     for mode in MODES if args.replication == "both" else (args.replication,):
@@ -70,6 +78,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 synchronous=mode == "synchronous",
                 rounds=args.rounds,
                 outage=args.outage,
+                lag=args.lag,
                 calm=args.calm,
                 rtt=args.rtt_ms / 1000,
             )
@@ -82,6 +91,7 @@ def run(
     synchronous: bool,
     rounds: int,
     outage: float,
+    lag: float,
     calm: float,
     rtt: float = 0.0,
     durable: bool = True,
@@ -103,7 +113,7 @@ def run(
             loads = [under_load.enter_context(Load(client)) for client in cluster.clients]
             time.sleep(calm)
             parts = _Parts(pair, loads, outage, calm)
-            found = parts.fail_over(rounds)
+            found = parts.fail_over(rounds, lag)
             if two_primaries:
                 found["old_primary_returns"] = parts.old_primary_returns()
                 found["promoted_beside"] = parts.promoted_beside()
@@ -121,13 +131,15 @@ class _Parts:
         self._loads = loads
         self._outage = outage
         self._calm = calm
-        self._counted: set[str] = set()
 
-    def fail_over(self, rounds: int) -> dict[str, Any]:
+    def fail_over(self, rounds: int, lag: float) -> dict[str, Any]:
         until_each: list[float] = []
         until_all: list[float] = []
         for number in range(rounds):
             say(f"\nprimary killed ({number + 1} of {rounds}) ")
+            if number % 2 == 0:
+                self._pair.stall()
+                time.sleep(lag)
             took = self._change_places()
             until_each += took
             until_all.append(max(took))
@@ -147,6 +159,7 @@ class _Parts:
     def _change_places(self) -> list[float]:
         """Seconds from the order to promote until each node has written again."""
         self._pair.primary.kill()
+        self._pair.lose()
         time.sleep(self._outage)
         ordered = time.monotonic()
         self._pair.promote()
@@ -257,8 +270,8 @@ def _boot_with_both(pair: PostgresqlPair, cluster: Cluster) -> dict[str, Any]:
 
 def as_text(result: dict[str, Any]) -> str:
     lines = [
-        f"{result['rounds']} kills of the primary, its standby promoted {result['outage_s']:g} s "
-        f"later, {result['rtt_ms']:g} ms between them; three nodes",
+        f"{result['rounds']} kills of the primary, half of them with the standby {result['lag_s']:g} s "
+        f"behind; promoted {result['outage_s']:g} s later, {result['rtt_ms']:g} ms between them",
     ]
     for mode in MODES:
         if mode in result:

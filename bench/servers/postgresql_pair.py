@@ -88,6 +88,17 @@ class PostgresqlPair:
         if self.synchronous:
             self.primary.set(_NAMES, "")
 
+    def stall(self) -> None:
+        """What is sent between the two is held on the way, until it is lost or :meth:`part`."""
+        for way in self._ways.values():
+            way.mode("silent")
+
+    def lose(self) -> None:
+        """What is on the way is lost; the way is free again."""
+        for way in self._ways.values():
+            way.cut()
+            way.mode("pass")
+
     def part(self) -> None:
         """Nothing passes between the two any more, until :meth:`rejoin`."""
         self.is_apart = True

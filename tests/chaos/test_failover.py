@@ -15,6 +15,7 @@ def test_nodes_go_on_with_the_promoted_server_and_nothing_acknowledged_is_lost(
         synchronous=True,
         rounds=1,
         outage=0.5,
+        lag=0.5,
         calm=0.5,
         durable=False,
         two_primaries=False,
