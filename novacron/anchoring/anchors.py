@@ -1,9 +1,8 @@
 """The anchors of one node's audit log: made, held against the log, and reported where they do not fit.
 
 Before an anchor is added the newest ones that are there are looked at. They are this node's own, so each
-must be a record of its log. One that is not was either written by somebody else, or the log was: after
-a stop, root of this machine may have made the whole chain anew, with hashes that fit. That is said in the
-node's log, in the audit log, in the node's health and by a counter, and the next anchor is added beside
+must be a record of its log. One that is not was either written by somebody else, or the log was: root of
+this machine may have made the whole chain anew, with hashes that fit. That is said in the node's log, in the audit log, in the node's health and by a counter, and the next anchor is added beside
 the one that does not fit, never over it.
 """
 
@@ -66,13 +65,14 @@ class Anchors:
         Raises:
           DatabaseError: it could not be noted. It is harmless to try again.
         """
-        end = self._end()
+        end = await trio.to_thread.run_sync(self._end)
         if end is None or end == self._known:
             return False
         try:
-            await self._look(*end)
-            # Once more: what was found is on record by now, and belongs to what is anchored.
-            seq, hash = self._end() or end
+            if await self._look(*end):
+                # What was found is on record by now, and belongs to what is anchored.
+                end = await trio.to_thread.run_sync(self._end) or end
+            seq, hash = end
             anchor = AuditAnchor(self._node_id, seq, hash, self._now())
             await self._table.add(anchor)
         except DatabaseError:
@@ -100,18 +100,30 @@ class Anchors:
         return None if self.last is None else (self.last.seq, self.last.hash)
 
     def _end(self) -> tuple[int, str] | None:
-        """Number and hash of the last record that this process knows to be on the disk."""
+        """Number and hash of the last record, which is on the disk; None: there is none. Blocks.
+
+        The head's, since the command line writes to the log too."""
+        try:
+            head = self._audit.head.read()
+        except (OSError, ValueError):
+            head = None
+        if head is not None:
+            return (head.seq, head.hash) if head.seq else None
         status = self._audit.status()
         return (status["last_seq"], status["last_hash"]) if status["last_seq"] else None
 
-    async def _look(self, seq: int, hash: str) -> None:
-        """Hold the log, which ends with the record *seq*, against the newest anchors."""
+    async def _look(self, seq: int, hash: str) -> bool:
+        """Hold the log, which ends with the record *seq*, against the newest anchors, this process's own
+        included; whether there was anything new to report."""
+        reported = False
         for anchor in await self._table.around(self._node_id, seq):
-            if (anchor.seq, anchor.hash) in (self._known, (seq, hash)) or anchor in self.misfits:
+            if anchor in self.misfits:
                 continue
             why = await self._contradiction(anchor, seq, hash)
             if why:
                 await self._report(anchor, why)
+                reported = True
+        return reported
 
     async def _contradiction(self, anchor: AuditAnchor, seq: int, hash: str) -> str:
         """How the log contradicts *anchor*; empty where it does not."""

@@ -105,7 +105,7 @@ class Anchoring(ObservableComponent):
 
     async def shutdown(self) -> None:
         self._scope.cancel()
-        if self._anchors is not None and self._security.audit.status()["last_seq"]:
+        if self._anchors is not None:
             with trio.move_on_after(LAST_TIMEOUT):
                 await self._anchor(self._anchors)
 
