@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,11 @@ from novacron.cli import main
 from novacron.data_directory import DataDirectory
 from tests.integration.node_process import ANY_HOST, REPOSITORY, NodeProcess, wait_until
 from tests.security.rewriting import cut, records, rewrite
-from tests.servers import Cluster, postgresql_cluster
+from tests.servers import Cluster
 
 NODES = "novacron_nodes"
 """The role of the nodes here: in the tests' server novacron is the superuser."""
 GUIDE = REPOSITORY / "docs" / "guide" / "security.md"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Cluster]:
-    with postgresql_cluster() as made:
-        yield made
 
 
 class Machine:
@@ -93,8 +87,8 @@ def documented_rights(database: str) -> str:
 
 
 @pytest.fixture
-def machine(server: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Machine:
-    made = Machine(server, tmp_path, capsys)
+def machine(cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Machine:
+    made = Machine(cluster, tmp_path, capsys)
     made.run("pki", "init", owner=True)
     made.run("database", "migrate", owner=True)
     for role in (NODES, "novacron_owner"):
