@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from fastapi import Request
 
-from novacron.api.entry import Entry, NotHereError
+from novacron.api.entry import Entry
 from novacron.api.parameters import NODE_ID
 from novacron.api.services import Services
 from novacron.component import JsonObject
@@ -17,17 +17,12 @@ class AuditRoutes:
 
     async def anchors(self, request: Request) -> JsonObject:
         """Where the audit logs of the nodes stood when, as the database they share has it: the newest
-        first, at most 5,000. `novacron audit verify --anchors` holds a log against them."""
+        first, at most 5,000; whether it keeps the nodes from changing them; none where the node shares
+        no database. `novacron audit verify --anchors` holds a log against them."""
         node_id = NODE_ID.read(request)
         services = self._services
         if services.configuration.settings.database.engine != "postgresql":
-            raise NotHereError(
-                "the audit log is not anchored",
-                why="this node shares no database with others",
-                remedy="set database.engine to postgresql, or keep the hash that `novacron audit verify` "
-                "prints on another machine",
-                key="database.engine",
-            )
+            return {"shared": False, "append_only": None, "anchors": []}
         from novacron.anchoring.table import AnchorTable
 
         table = AnchorTable(services.database)
@@ -35,7 +30,7 @@ class AuditRoutes:
         may_change = await table.may_change()
         # In a thread: a list of thousands takes the loop's time otherwise.
         documents = await trio.to_thread.run_sync(lambda: [anchor.document() for anchor in found])
-        return {"append_only": not may_change, "anchors": documents}
+        return {"shared": True, "append_only": not may_change, "anchors": documents}
 
     def table(self) -> list[Entry]:
         return [Entry("GET", "/audit/anchors", self.anchors, (NODE_ID,))]

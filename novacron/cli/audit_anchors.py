@@ -11,10 +11,18 @@ from urllib.parse import quote
 from novacron.cli.client import add_address_options, client_for
 from novacron.cli.stored import ArgumentError, StoredNode, Subparsers, add_action
 from novacron.cli.tables import as_json, table
+from novacron.errors import NotFoundError, SecurityError
 
 if TYPE_CHECKING:
     from novacron.security.audit_anchors import AuditAnchor
     from novacron.security.audit_verification import Verification
+
+
+class NotAnchoredError(SecurityError, NotFoundError):
+    """The node that was asked knows of no anchors."""
+
+    code = "cli.not_anchored"
+
 
 SHOWN = 50
 """Lines of a table that somebody reads."""
@@ -83,7 +91,16 @@ def list_anchors(args: argparse.Namespace) -> int:
 
 
 def _ask(args: argparse.Namespace, node_id: str) -> Any:
-    return client_for(args).get(f"audit/anchors?node_id={quote(node_id, safe='')}")
+    answer = client_for(args).get(f"audit/anchors?node_id={quote(node_id, safe='')}")
+    if not answer["shared"]:
+        raise NotAnchoredError(
+            "there are no anchors",
+            why="the node shares no database with others",
+            remedy="ask one that does with --address; or keep the hash that `novacron audit verify` prints "
+            "on another machine",
+            key="database.engine",
+        )
+    return answer
 
 
 def chosen_anchors(args: argparse.Namespace, node: StoredNode | None) -> list[AuditAnchor] | None:
@@ -140,10 +157,11 @@ def verdict(found: Verification) -> str:
     if found.anchors is None or not found.ok:
         return ""
     newest = found.anchors["newest_fitting"]
+    fitting = found.anchors["fitting"]
     older = found.anchors["before_the_first_record"]
     lines = [
-        f"{found.anchors['fitting']} anchors fit, the newest of record {newest['seq']}, made at "
-        f"{newest['recorded']}: up to there nobody has rewritten the log."
+        f"{fitting} anchor{' fits' if fitting == 1 else 's fit'}, the newest of record {newest['seq']}, "
+        f"made at {newest['recorded']}: up to there nobody has rewritten the log."
     ]
     if found.last_seq is not None and found.last_seq > newest["seq"]:
         lines.append(
