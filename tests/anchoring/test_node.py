@@ -33,7 +33,8 @@ class Machine:
         self.name = server.new_database()
         self.capsys = capsys
         self.data = directory / "data"
-        self.owner = self._configure(directory / "owner.json", server, user="novacron")
+        self.superuser = self._configure(directory / "superuser.json", server, user="novacron")
+        self.owner = self._configure(directory / "owner.json", server, user="novacron_owner")
         self.config = self._configure(directory / "node.json", server, user=NODES)
 
     def _configure(self, path: Path, server: Cluster, user: str) -> Path:
@@ -57,10 +58,14 @@ class Machine:
         return NodeProcess(self.data, *ANY_HOST, "--config", str(self.config))
 
     def run(
-        self, *arguments: str, fails: int = 0, data: Path | None = None, owner: bool = False
+        self,
+        *arguments: str,
+        fails: int = 0,
+        data: Path | None = None,
+        config: Path | None = None,
     ) -> str:
-        where = ("--data-dir", str(data or self.data))
-        status = main([*arguments, *where, "--config", str(self.owner if owner else self.config)])
+        where = ("--data-dir", str(data or self.data), "--config", str(config or self.config))
+        status = main([*arguments, *where])
         shown = self.capsys.readouterr()
         assert status == fails, shown.err + shown.out
         return shown.err + shown.out
@@ -89,8 +94,8 @@ def documented_rights(database: str) -> str:
 @pytest.fixture
 def machine(cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Machine:
     made = Machine(cluster, tmp_path, capsys)
-    made.run("pki", "init", owner=True)
-    made.run("database", "migrate", owner=True)
+    made.run("pki", "init")
+    made.run("database", "migrate", config=made.superuser)
     for role in (NODES, "novacron_owner"):
         if not made.psql(f"SELECT 1 FROM pg_roles WHERE rolname = '{role}'"):
             made.psql(f"CREATE ROLE {role} LOGIN PASSWORD '{made.server.password}'")
@@ -199,3 +204,26 @@ def test_with_the_documented_rights_the_nodes_role_adds_anchors_and_nothing_else
     may = f"SELECT has_table_privilege('{NODES}', 'audit_anchor', 'UPDATE, DELETE, TRUNCATE')"
     assert machine.psql(may) == "f"
     assert machine.psql("SELECT hash FROM audit_anchor") == "hash"
+
+
+def test_backup_migration_and_restoration_are_the_owners_and_anchors_survive_them(
+    machine: Machine, tmp_path: Path
+) -> None:
+    machine.psql("INSERT INTO audit_anchor VALUES ('node', 5000000000, 'hash', 1.5)")
+    backup = tmp_path / "backup.ncb"
+    machine.run("database", "backup", str(backup))
+    machine.psql("DROP TABLE audit_anchor; UPDATE alembic_version SET version_num = '0003'")
+    refused = machine.run("database", "migrate", fails=1)
+    assert "permission denied" in refused
+    assert "have it run what changes tables" in refused
+    machine.run("database", "migrate", config=machine.owner)
+    assert machine.psql("SELECT count(*) FROM audit_anchor") == "0"
+    assert "permission denied" in machine.run("database", "restore", str(backup), "--yes", fails=1)
+    machine.run("database", "restore", str(backup), "--yes", config=machine.owner)
+    assert machine.psql("SELECT * FROM audit_anchor") == "node|5000000000|hash|1.5"
+    machine.run("database", "verify", config=machine.owner)
+    # As the guide says, the tables were made anew; the default privileges gave too much again.
+    may = f"SELECT has_table_privilege('{NODES}', 'audit_anchor', 'DELETE')"
+    assert machine.psql(may) == "t"
+    machine.psql("\n".join(documented_rights(machine.name).splitlines()[-3:]))
+    assert machine.psql(may) == "f"
