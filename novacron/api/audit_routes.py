@@ -16,9 +16,10 @@ class AuditRoutes:
         self._services = services
 
     async def anchors(self, request: Request) -> JsonObject:
-        """Where the audit logs of the nodes stood when, as the database they share has it: the newest
-        first, at most 5,000; whether it keeps the nodes from changing them; none where the node shares
-        no database. `novacron audit verify --anchors` holds a log against them."""
+        """Where the audit logs of the nodes stood when, as the database they share has it: the last 5,000
+        anchors of a node or the newest of each, newest first; whether the database keeps the nodes from
+        changing them; none where the node shares no database. `novacron audit verify --anchors` holds a
+        log against them."""
         node_id = NODE_ID.read(request)
         services = self._services
         if services.configuration.settings.database.engine != "postgresql":

@@ -34,9 +34,10 @@ def register(actions: Subparsers) -> None:
         "anchors",
         "list where the audit logs of the nodes stood when",
         "Ask a running node for the anchors: number and hash of the last record of each node's audit\n"
-        "log, noted every few minutes in the database that the nodes share. Newest first.",
+        "log, noted every few minutes in the database that the nodes share. Of each node the newest, or\n"
+        "of one the last 5,000, newest first.",
         [
-            ("novacron audit anchors", "the newest of all nodes"),
+            ("novacron audit anchors", "the newest of each node"),
             (
                 "novacron audit anchors --node ID --json > anchors.json",
                 "for `novacron audit verify --anchors anchors.json` on another machine",
@@ -47,9 +48,7 @@ def register(actions: Subparsers) -> None:
             ),
         ],
     )
-    parser.add_argument(
-        "--node", metavar="ID", default="", help="only those of the node with this id"
-    )
+    parser.add_argument("--node", metavar="ID", default="", help="those of the node with this id")
     add_address_options(parser)
     parser.set_defaults(run=list_anchors)
 

@@ -96,8 +96,10 @@ async def test_the_end_of_the_log_is_noted_when_something_was_recorded(node: Nod
     assert await node.anchors.anchor()
     hashes = node.hashes()
     assert await node.rows() == [(2, hashes[2]), (3, hashes[3])]
-    newest = await AnchorTable(node.database).newest("")
-    assert newest[0] == AuditAnchor(NODE_ID, 3, hashes[3], node.clock.time)
+    newest = AuditAnchor(NODE_ID, 3, hashes[3], node.clock.time)
+    table = AnchorTable(node.database)
+    assert (await table.newest(NODE_ID))[0] == newest
+    assert await table.newest("") == [newest]
     assert node.anchors.statistics()["last_seq"] == 3
     assert node.anchors.misfits == {}
 
