@@ -129,9 +129,8 @@ class Anchors:
         """How the log contradicts *anchor*; empty where it does not."""
         if anchor.seq > seq:
             return f"the log ends with record {seq}: its end was cut off, or an older copy put back"
-        if anchor.seq == seq:
-            found = hash
-        else:
+        found: str | None = hash
+        if anchor.seq != seq:
             try:
                 found = await trio.to_thread.run_sync(
                     partial(stored_hash, self._audit.directory, anchor.seq)
@@ -139,7 +138,9 @@ class Anchors:
             except OSError as exc:
                 _LOG.warning("The audit log cannot be held against its anchors: %s", exc)
                 return ""
-        if found == anchor.hash:
+        # None: nothing can be said. Files that go because they are old take their anchors' records along,
+        # and a verification says from where on it verified.
+        if found is None or found == anchor.hash:
             return ""
         if not found:
             return "the log has no such record, or a damaged one"

@@ -209,8 +209,9 @@ def _nothing_proven(newest: AuditAnchor, first: int | None) -> str:
     )
 
 
-def stored_hash(directory: Path, seq: int) -> str:
-    """The hash of the record *seq* in the log in *directory*; empty where it is not there, or damaged.
+def stored_hash(directory: Path, seq: int) -> str | None:
+    """The hash of the record *seq* in the log in *directory*; empty where it is not there, or damaged; None
+    where the log begins after it: its file went because it was old, or somebody removed it.
 
     Blocks. One near the end of its file is read from there, in a millisecond; for others the file is read
     up to it, 64 MiB in 50 ms.
@@ -218,9 +219,10 @@ def stored_hash(directory: Path, seq: int) -> str:
     Raises:
       OSError: the disk refuses.
     """
-    holding = [path for path in audit_files(directory) if first_seq(path) <= seq]
+    files = audit_files(directory)
+    holding = [path for path in files if first_seq(path) <= seq]
     if not holding:
-        return ""
+        return None if files else ""
     lines = tail(holding[-1]).split(b"\n")[:-1]
     place = _seq(lines[-1]) - seq if lines else -1
     if 0 <= place < len(lines):

@@ -168,6 +168,19 @@ async def test_a_log_that_ends_before_its_newest_anchor_is_reported(node: Node) 
     assert ["its end was cut off" in why for why in node.anchors.misfits.values()] == [True]
 
 
+async def test_a_record_that_went_because_it_was_old_contradicts_nothing(node: Node) -> None:
+    node.record("a")
+    await node.anchors.anchor()
+    node.stop()
+    node.log = AuditLog(node.directory, max_bytes=600, keep_files=1, now=node.clock)
+    node.log.open_blocking()
+    node.record("b", "c", "d")
+    assert records(node.directory)[0]["seq"] > 1
+    anchors = Anchors(node.database, node.log, NODE_ID, now=node.clock)
+    assert await anchors.anchor()
+    assert anchors.misfits == {}
+
+
 async def test_another_hash_of_the_same_record_is_kept_beside_and_reported(node: Node) -> None:
     node.record("a", "b")
     table = AnchorTable(node.database)

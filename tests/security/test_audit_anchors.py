@@ -202,6 +202,7 @@ def test_the_hash_of_a_record_is_found_in_whichever_file_it_is(directory: DataDi
     for record in records(directory):
         assert stored_hash(directory.audit, record["seq"]) == record["hash"]
     assert stored_hash(directory.audit, RECORDS + 1) == ""
+    assert stored_hash(directory.audit, 0) is None
     path = sorted(directory.audit.glob("*.jsonl"))[0]
     path.write_bytes(path.read_bytes().replace(b"thing 0", b"nothing"))
     assert stored_hash(directory.audit, 1) == ""
