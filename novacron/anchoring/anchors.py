@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from novacron.anchoring.table import AnchorStore
     from novacron.security import AuditLog
 
+MISFIT_LIMIT: Final = 100
+"""Anchors that are reported one by one: whoever floods the table with false ones fills neither the audit log
+nor the memory of the node."""
+
 _LOG: Final = logging.getLogger("novacron.anchoring")
 _ANCHORS = Counter(
     "novacron_audit_anchors_total", "Anchors of the audit log, by outcome.", ("outcome",)
@@ -117,7 +121,7 @@ class Anchors:
         included; whether there was anything new to report."""
         reported = False
         for anchor in await self._table.around(self._node_id, seq):
-            if anchor in self.misfits:
+            if anchor in self.misfits or len(self.misfits) >= MISFIT_LIMIT:
                 continue
             why = await self._contradiction(anchor, seq, hash)
             if why:

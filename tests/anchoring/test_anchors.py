@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 
+from novacron.anchoring import anchors as anchoring
 from novacron.anchoring import table as anchor_table
 from novacron.anchoring.anchors import Anchors
 from novacron.anchoring.table import AnchorTable
@@ -193,6 +194,19 @@ async def test_another_hash_of_the_same_record_is_kept_beside_and_reported(node:
     assert (2, "f" * 64) in rows
     # The report is a record of its own, and the end of what is anchored.
     assert [seq for seq, _ in rows] == [2, 3]
+
+
+async def test_a_flood_of_false_anchors_is_reported_up_to_a_limit(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anchoring, "MISFIT_LIMIT", 2)
+    node.record("a")
+    for seq in range(10, 15):
+        await AnchorTable(node.database).add(AuditAnchor(NODE_ID, seq, "f" * 64, 0.0))
+    await node.anchors.anchor()
+    await node.anchors.anchor()
+    assert [anchor.seq for anchor in node.anchors.misfits] == [10, 11]
+    assert [record["seq"] for record in records(node.directory)] == [1, 2, 3]
 
 
 async def test_the_anchors_of_other_nodes_are_nobodys_business(node: Node) -> None:

@@ -88,7 +88,7 @@ def documented_rights(database: str) -> str:
     text = "\n".join(lines)
     text = text.replace("DATABASE novacron ", f'DATABASE "{database}" ')
     text = re.sub(r"\b(TO|FROM) novacron;", rf"\1 {NODES};", text)
-    return text.replace("CREATE ROLE novacron_owner LOGIN;", "")
+    return re.sub("^CREATE ROLE .*$", "", text, flags=re.MULTILINE)
 
 
 @pytest.fixture
