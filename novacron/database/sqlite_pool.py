@@ -161,9 +161,9 @@ class ConnectionPool:
             await self._all_idle.wait()
 
     async def close(self) -> None:
-        """Close the connections and end the threads, which must be idle."""
-        threads, self._idle = self._idle, []
-        for thread in threads:
+        """Close the connections and end the threads, which must be idle. Harmless when repeated."""
+        for thread in self._threads:
+            thread.held = True
             if thread.connection.is_open:
                 await self.use(thread, Action(thread.connection.close))
             thread.end()

@@ -309,6 +309,18 @@ async def test_closing_answers_all_that_wait(
     assert rows(store.path, "SELECT id FROM item") == []
 
 
+async def test_closing_again_is_harmless_and_waits_for_nothing(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("novacron.database.sqlite.CLOSE_GRACE", 1000.0)
+    await store.fetch_one("SELECT 1")
+    before = threads()
+    with trio.fail_after(10):
+        for _ in range(3):
+            await store.close()
+    assert threads() == before - 2
+
+
 # --- Nothing acknowledged is lost ----------------------------------------------------------------
 
 
