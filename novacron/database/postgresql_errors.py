@@ -199,7 +199,9 @@ def _map_condition(code: str, why: str, where: str) -> DatabaseError:
         return DatabaseUnavailableError(
             f"PostgreSQL at {where} does not allow a statement",
             why=why,
-            remedy="make the role the owner of the database: ALTER DATABASE … OWNER TO …",
+            remedy="make the role the owner of the database: ALTER DATABASE … OWNER TO …; or, where the "
+            "owner is to be another role, have it run what changes tables (novacron database migrate), "
+            "see docs/guide/security.md",
             key="database.postgresql.user",
         )
     if kind == "54":
