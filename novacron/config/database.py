@@ -14,7 +14,7 @@ class PostgresqlSettings(Section):
         ("127.0.0.1:5432",),
         min_length=1,
         max_length=16,
-        description="host:port of each server, or the absolute directory of a Unix socket. Of several the first that takes changes is used, the others after a fail-over.",
+        description="host:port of each server, or the absolute directory of a Unix socket. Of several the one that takes changes is used; where more than one does, the one that was promoted last.",
     )
     name: str = Field(
         "novacron", min_length=1, max_length=63, description="Name of the database on the server."

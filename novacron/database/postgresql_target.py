@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from novacron.config.schema import PostgresqlSettings
+from novacron.database.postgresql_lineage import Lineages
 from novacron.database.store import DatabaseInvalidError, DatabaseUnavailableError
 from novacron.record import Record
 from novacron.security.references import read_secret, secret_path
@@ -84,13 +85,21 @@ class Target:
       settings: ``database.postgresql``.
       query_timeout: seconds the server lets one statement run; a statement's own deadline may be
         shorter, and is then this node's to keep.
+      lineages: what is known of the servers from before.
 
     Raises:
       DatabaseInvalidError: the settings contradict each other; the message names the key.
     """
 
-    def __init__(self, settings: PostgresqlSettings, *, query_timeout: float) -> None:
+    def __init__(
+        self,
+        settings: PostgresqlSettings,
+        *,
+        query_timeout: float,
+        lineages: Lineages | None = None,
+    ) -> None:
         self.settings = settings
+        self.lineages = lineages or Lineages()
         self.query_timeout = query_timeout
         self.endpoints = tuple(parse_endpoint(text) for text in settings.hosts)
         self._key_descriptor: int | None = None
@@ -185,7 +194,8 @@ class Target:
                 "idle_in_transaction_session_timeout": milliseconds(idle),
                 # A statement whose caller died goes on to no purpose otherwise.
                 "client_connection_check_interval": 2000,
-                "client_min_messages": "error",
+                # So much that a commit which no standby has says so.
+                "client_min_messages": "warning",
                 "TimeZone": "UTC",
             }.items()
         )
