@@ -427,7 +427,12 @@ class Connection:
         last = self._answer.error
         if not self._closed:
             with contextlib.suppress(DriverError):
-                while (result := self._raw.get_result()) is not None:
+                # What has come already, and no more: otherwise libpq would wait, and with it the
+                # whole process.
+                while not self._raw.is_busy():
+                    result = self._raw.get_result()
+                    if result is None:
+                        break
                     if result.status == pq.ExecStatus.FATAL_ERROR and sqlstate(result):
                         last = result
                         break

@@ -1,0 +1,74 @@
+"""What an operator meets on the way to PostgreSQL, and what must not stop a node meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import trio
+
+from bench.proxy import Proxy
+from novacron.database import postgresql_connection, postgresql_migrate
+from novacron.database.postgresql_dial import dial
+from novacron.database.postgresql_errors import away, map_failed_login
+from novacron.database.postgresql_target import Target
+from novacron.database.store import (
+    DatabaseAwayError,
+    DatabaseCredentialsError,
+    DatabaseOutcomeUnknownError,
+    DatabaseUnavailableError,
+)
+from tests.contracts.check_store import INSERT, TABLE, item
+from tests.database.test_postgresql import opened
+from tests.servers import Cluster
+
+HUGE = "x" * 24 * 1024 * 1024
+"""More than sockets and a path hold."""
+
+
+@pytest.fixture
+def name(cluster: Cluster) -> str:
+    return cluster.new_database()
+
+
+@contextmanager
+def stopped(process: int) -> Iterator[None]:
+    """*process* stopped, at most for five seconds, whatever becomes of this one."""
+    command = f"kill -STOP {process}; sleep 5; kill -CONT {process}"
+    watchman = subprocess.Popen(["sh", "-c", command], start_new_session=True)
+    while Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        pass
+    try:
+        yield
+    finally:
+        os.killpg(watchman.pid, signal.SIGKILL)
+        watchman.wait()
+        os.kill(process, signal.SIGCONT)
+
+
+# --- Getting there ------------------------------------------------------------------------------
+
+
+# --- Being there --------------------------------------------------------------------------------
+
+
+async def test_giving_up_on_a_server_that_is_stopped_does_not_stop_the_node(
+    cluster: Cluster, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_connection, "CANCEL_GRACE", 0.2)
+    async with opened(cluster, name) as store:
+        row = await store.fetch_one("SELECT pg_backend_pid()")
+        assert row is not None
+        with stopped(row[0]), trio.fail_after(4):
+            with trio.move_on_after(0.1) as scope:
+                await store.fetch_one("SELECT 1")
+            await trio.lowlevel.checkpoint()
+        assert scope.cancelled_caught
+        assert await store.fetch_one("SELECT 1") == (1,)
