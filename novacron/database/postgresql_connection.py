@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import select
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 from psycopg import Error as DriverError
@@ -341,14 +341,20 @@ class Connection:
     async def _wait_either(self) -> None:
         """Until the socket takes or has something. Only where its buffer is full."""
 
-        async def wait_readable() -> None:
-            await trio.lowlevel.wait_readable(self._descriptor)
+        async def wait(ready: Callable[[int], Awaitable[None]]) -> None:
+            # Closed meanwhile: the next use of the connection says so.
+            with contextlib.suppress(trio.ClosedResourceError):
+                await ready(self._descriptor)
             nursery.cancel_scope.cancel()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(wait_readable)
-            await trio.lowlevel.wait_writable(self._descriptor)
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait, trio.lowlevel.wait_readable)
+                await wait(trio.lowlevel.wait_writable)
+        except BaseExceptionGroup:
+            # A cancellation comes out as one of each task in a group, which nobody looks for.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            raise
 
     async def _read(self, answer: Answer) -> None:
         """Until nothing is expected any more. May be cancelled, and called again."""

@@ -72,3 +72,31 @@ async def test_giving_up_on_a_server_that_is_stopped_does_not_stop_the_node(
             await trio.lowlevel.checkpoint()
         assert scope.cancelled_caught
         assert await store.fetch_one("SELECT 1") == (1,)
+
+
+@pytest.mark.parametrize("how", ["abandoned", "cancelled"])
+async def test_a_large_value_that_does_not_get_through_is_told_of_as_any_other(
+    cluster: Cluster, name: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(postgresql_connection, "CANCEL_GRACE", 0.1)
+    with Proxy(("127.0.0.1", cluster.server.port)) as proxy:
+        async with opened(cluster, name, hosts=(proxy.address,)) as store:
+            await store.execute(TABLE)
+            proxy.mode("silent")
+            caught: list[BaseException] = []
+
+            async def insert(scope: trio.CancelScope) -> None:
+                with pytest.raises(DatabaseOutcomeUnknownError) as error, scope:
+                    await store.execute(INSERT, {"id": 1, "name": HUGE, "size": 0})
+                caught.append(error.value)
+
+            async with trio.open_nursery() as nursery:
+                scope = trio.CancelScope()
+                nursery.start_soon(insert, scope)
+                await trio.sleep(0.3)
+                if how == "abandoned":
+                    store.pool._abandon()
+                else:
+                    scope.cancel()
+            assert len(caught) == 1
+            proxy.mode("pass")
