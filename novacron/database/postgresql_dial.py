@@ -95,15 +95,19 @@ async def _addresses(endpoint: Endpoint) -> list[str | None]:
 async def _open(target: Target, endpoint: Endpoint, address: str | None) -> Connection:
     if target.has_secrets:
         parameters = await trio.to_thread.run_sync(target.parameters, endpoint, address)
+    except UnicodeError as error:
+        # What the rules of host names forbid, such as two dots in a row, is not even asked for.
+        raise away(endpoint.address, "its name cannot be one of a host") from error
     else:
         parameters = target.parameters(endpoint, address)
     raw = pq.PGconn.connect_start(conninfo(parameters))
-    descriptor = raw.socket
+    descriptor = -1
     try:
         try:
             status = pq.PollingStatus.WRITING
             while status != pq.PollingStatus.OK:
-                descriptor = raw.socket
+                # Before its socket is asked for: a Unix socket that is not there, or an address
+                # without a way to it, has failed already and has none.
                 if raw.status == pq.ConnStatus.BAD or status == pq.PollingStatus.FAILED:
                     raise await _explain(target, endpoint, address, raw)
                 if status == pq.PollingStatus.READING:
@@ -112,6 +116,7 @@ async def _open(target: Target, endpoint: Endpoint, address: str | None) -> Conn
                     await trio.lowlevel.wait_writable(descriptor)
                 status = pq.PollingStatus(raw.connect_poll())
         except (DriverError, OSError) as error:
+                descriptor = raw.socket
             raise away(endpoint.address, str(error)) from error
         connection = Connection(raw, endpoint)
         connection.mode = Mode(True, milliseconds(target.query_timeout))

@@ -275,7 +275,8 @@ _DEFECT = "this is a defect in NovaCron; report it with this message"
 
 def first_line(text: str) -> str:
     """libpq names host and port before what it says, which the error does already."""
-    line = " ".join(text.split())
+    # What it adds, whether a server runs there, is asked by the error as well.
+    line = " ".join(text.split()).partition(" Is the server running")[0]
     for mark in ("FATAL: ", "failed: "):
         if mark in line:
             line = line.rpartition(mark)[2]

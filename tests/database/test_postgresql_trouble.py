@@ -56,6 +56,23 @@ def stopped(process: int) -> Iterator[None]:
 # --- Getting there ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("/nowhere", "No such file or directory"),
+        ("/" + "d" * 150, "is too long"),
+        ("db..example:5432", "its name cannot be one of a host"),
+        ("x" * 64 + ".example:5432", "its name cannot be one of a host"),
+    ],
+)
+async def test_a_server_that_cannot_even_be_tried_is_away(
+    cluster: Cluster, host: str, why: str
+) -> None:
+    with trio.fail_after(10), pytest.raises(DatabaseAwayError) as caught:
+        await dial(Target(cluster.settings(hosts=(host,)), query_timeout=5.0))
+    assert why in caught.value.why
+
+
 # --- Being there --------------------------------------------------------------------------------
 
 
