@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import secrets
 import select
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,7 +21,7 @@ from psycopg import Error as DriverError
 from psycopg import pq
 from psycopg.adapt import Transformer
 
-from novacron.database.postgresql_errors import CANCELLED, STALE_PLAN, is_fatal, sqlstate
+from novacron.database.postgresql_errors import CANCELLED, STALE_STATEMENT, is_fatal, sqlstate
 from novacron.database.postgresql_parameters import Bound
 from novacron.database.postgresql_target import Endpoint
 from novacron.database.postgresql_values import CONTEXT
@@ -166,6 +167,9 @@ class Connection:
         self._prepared: dict[_Key, bytes] = {}
         self._uses: dict[_Key, int] = {}
         self._names = itertools.count()
+        # Names that no other connection uses: behind a pooler that hands sessions around, one that is
+        # not known fails, where another's statement of that name would be executed.
+        self._stem = secrets.token_hex(4).encode()
         self._expected: deque[_Expected] = deque()
         self._answer = Answer()
         self._closed = False
@@ -267,8 +271,9 @@ class Connection:
         if is_fatal(error):
             self.close()
             raise LostError("the server ended the session", error)
-        if sqlstate(error) == STALE_PLAN and self._prepared:
-            # The next use prepares anew, under another name.
+        if sqlstate(error) in STALE_STATEMENT and self._prepared:
+            # The next use prepares anew, under another name. What made the server forget them
+            # (DISCARD ALL) undid the session's mode too.
             answer.stale = True
             self._prepared.clear()
             self._uses.clear()
@@ -316,7 +321,7 @@ class Connection:
         self._expected.append(expected)
 
     def _prepare(self, key: _Key) -> bytes:
-        name = b"n%d" % next(self._names)
+        name = b"n%s_%d" % (self._stem, next(self._names))
         if len(self._prepared) >= MOST_PREPARED:
             # The oldest. It is used again at the cost of one more preparation.
             oldest = next(iter(self._prepared))

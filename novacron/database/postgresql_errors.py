@@ -30,7 +30,8 @@ SERIALIZATION_FAILURE, DEADLOCK = "40001", "40P01"
 READ_ONLY = "25006"
 CANCELLED = "57014"
 UNDEFINED_TABLE = "42P01"
-STALE_PLAN = "0A000"
+STALE_STATEMENT = frozenset(("0A000", "26000"))
+"""Of what was prepared: its tables have changed, or the server knows it no more."""
 TOO_MANY_CONNECTIONS = "53300"
 
 _CONFLICTS = frozenset(("23505", "23503", "23P01", "23001"))
@@ -46,7 +47,8 @@ class ConflictingTransactionsError(DatabaseTransientError):
 
 
 class SchemaChangedError(DatabaseTransientError):
-    """A migration changed a table below a prepared statement. Nothing was done."""
+    """A migration changed a table below a prepared statement, or the server knows it no more.
+    Nothing was done."""
 
 
 class ConnectionLostError(DatabaseTransientError):

@@ -117,3 +117,18 @@ async def test_a_large_value_that_does_not_get_through_is_told_of_as_any_other(
                     scope.cancel()
             assert len(caught) == 1
             proxy.mode("pass")
+
+
+async def test_statements_that_the_server_forgot_are_prepared_anew(
+    cluster: Cluster, name: str
+) -> None:
+    async with opened(cluster, name, pool_max=2) as store:
+        for forget in ("DEALLOCATE ALL", "DISCARD ALL"):
+            for _ in range(3):
+                assert await store.fetch_one("SELECT :x + 1", {"x": 1}) == (2,)
+            connection = await store.pool.take(None, trio.current_time() + 5)
+            step = postgresql_connection.Step(postgresql_connection.Bound(forget.encode()))
+            assert (await connection.exchange([step], trio.current_time() + 5)).error is None
+            store.pool.give_back(connection)
+            assert await store.fetch_one("SELECT :x + 1", {"x": 1}) == (2,)
+            assert await store.fetch_one("SHOW transaction_read_only") == ("on",)
