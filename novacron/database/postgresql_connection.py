@@ -277,6 +277,7 @@ class Connection:
             answer.stale = True
             self._prepared.clear()
             self._uses.clear()
+            self.mode = None
 
     def _send(self, steps: Sequence[Step], mode: Mode | None) -> None:
         raw = self._raw

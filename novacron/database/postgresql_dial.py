@@ -15,8 +15,14 @@ from psycopg import Error as DriverError
 from psycopg import pq
 
 from novacron.database.postgresql_connection import Connection, Mode
-from novacron.database.postgresql_errors import away, map_failed_login, read_only
-from novacron.database.postgresql_target import Endpoint, Target, conninfo, milliseconds
+from novacron.database.postgresql_errors import away, map_failed_login, pooled, read_only
+from novacron.database.postgresql_target import (
+    WITNESS,
+    Endpoint,
+    Target,
+    conninfo,
+    milliseconds,
+)
 from novacron.database.store import (
     DatabaseAwayError,
     DatabaseReadOnlyError,
@@ -89,15 +95,15 @@ async def _addresses(endpoint: Endpoint) -> list[str | None]:
         found = await trio.socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise away(endpoint.address, f"its name cannot be looked up: {error.strerror}") from error
+    except UnicodeError as error:
+        # What the rules of host names forbid, such as two dots in a row, is not even asked for.
+        raise away(endpoint.address, "its name cannot be one of a host") from error
     return [str(entry[4][0]) for entry in found]
 
 
 async def _open(target: Target, endpoint: Endpoint, address: str | None) -> Connection:
     if target.has_secrets:
         parameters = await trio.to_thread.run_sync(target.parameters, endpoint, address)
-    except UnicodeError as error:
-        # What the rules of host names forbid, such as two dots in a row, is not even asked for.
-        raise away(endpoint.address, "its name cannot be one of a host") from error
     else:
         parameters = target.parameters(endpoint, address)
     raw = pq.PGconn.connect_start(conninfo(parameters))
@@ -110,13 +116,13 @@ async def _open(target: Target, endpoint: Endpoint, address: str | None) -> Conn
                 # without a way to it, has failed already and has none.
                 if raw.status == pq.ConnStatus.BAD or status == pq.PollingStatus.FAILED:
                     raise await _explain(target, endpoint, address, raw)
+                descriptor = raw.socket
                 if status == pq.PollingStatus.READING:
                     await trio.lowlevel.wait_readable(descriptor)
                 else:
                     await trio.lowlevel.wait_writable(descriptor)
                 status = pq.PollingStatus(raw.connect_poll())
         except (DriverError, OSError) as error:
-                descriptor = raw.socket
             raise away(endpoint.address, str(error)) from error
         connection = Connection(raw, endpoint)
         connection.mode = Mode(True, milliseconds(target.query_timeout))
@@ -143,6 +149,9 @@ def _check_server(connection: Connection) -> None:
             remedy="upgrade the server",
             key="database.postgresql.hosts",
         )
+    for name, value in WITNESS.items():
+        if connection.parameter(name) != value:
+            raise pooled(where, "it drops the settings that a connection begins with")
     if connection.parameter("in_hot_standby") == "on":
         raise read_only(where, "it is a standby that follows another server")
     if connection.parameter("default_transaction_read_only") == "on":

@@ -129,6 +129,16 @@ def too_many(where: str, why: str) -> DatabaseConnectionsError:
     )
 
 
+def pooled(where: str, why: str) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"what answers at {where} is not PostgreSQL itself",
+        why=why,
+        remedy="name the server in database.postgresql.hosts, and no pooler such as PgBouncer: a "
+        "node has a pool of its own, and relies on the settings of its sessions",
+        key="database.postgresql.hosts",
+    )
+
+
 def timed_out(seconds: float) -> DatabaseLimitError:
     return DatabaseLimitError(
         "a statement took too long",
@@ -225,6 +235,8 @@ def map_failed_login(text: str, where: str, *, user: str, used_password: bool) -
         return too_many(where, why)
     if any(sign in lower for sign in _STARTING):
         return away(where, why)
+    if "unsupported startup parameter" in lower:
+        return pooled(where, why)
     if "database" in lower and "does not exist" in lower:
         return DatabaseUnavailableError(
             f"PostgreSQL at {where} has no such database",

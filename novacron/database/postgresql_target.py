@@ -28,6 +28,11 @@ UNACKNOWLEDGED_MILLISECONDS = 10_000
 that lost its power is noticed after this and not after the kernel's quarter of an hour."""
 
 
+WITNESS = {"IntervalStyle": "iso_8601"}
+"""A setting that matters to nobody, is not the server's default, and is reported by it unasked: it
+tells whether those that matter have arrived, which a pooler in between drops if it is told to."""
+
+
 class Endpoint(Record):
     """One server as the configuration names it."""
 
@@ -193,6 +198,7 @@ class Target:
     def _tls(self) -> dict[str, str]:
         settings = self.settings
         found = {
+                **WITNESS,
             "sslmode": settings.tls,
             "sslrootcert": _existing(settings.ca_certificate, "ca_certificate"),
             "ssl_min_protocol_version": "TLSv1.2",

@@ -73,6 +73,19 @@ async def test_a_server_that_cannot_even_be_tried_is_away(
     assert why in caught.value.why
 
 
+async def test_a_pooler_in_between_is_refused(
+    cluster: Cluster, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Target, "_options", lambda _: "")
+    with trio.fail_after(10), pytest.raises(DatabaseUnavailableError) as caught:
+        await dial(Target(cluster.settings(name=name), query_timeout=5.0))
+    assert "drops the settings" in caught.value.why
+    text = 'connection to server at "db" failed: FATAL:  unsupported startup parameter: options'
+    error = map_failed_login(text, "db:6432", user="novacron", used_password=True)
+    assert type(error) is DatabaseUnavailableError
+    assert "PgBouncer" in error.remedy
+
+
 # --- Being there --------------------------------------------------------------------------------
 
 
