@@ -190,15 +190,21 @@ class Target:
                 "idle_in_transaction_session_timeout": milliseconds(idle),
                 # A statement whose caller died goes on to no purpose otherwise.
                 "client_connection_check_interval": 2000,
+                # Nor must one whose machine lost its power hold them, or the lock of who migrates,
+                # for the two hours that are the kernel's default. No effect on a Unix socket.
+                "tcp_keepalives_idle": KEEPALIVE_SECONDS,
+                "tcp_keepalives_interval": 3,
+                "tcp_keepalives_count": 3,
+                "tcp_user_timeout": UNACKNOWLEDGED_MILLISECONDS,
                 "client_min_messages": "error",
                 "TimeZone": "UTC",
+                **WITNESS,
             }.items()
         )
 
     def _tls(self) -> dict[str, str]:
         settings = self.settings
         found = {
-                **WITNESS,
             "sslmode": settings.tls,
             "sslrootcert": _existing(settings.ca_certificate, "ca_certificate"),
             "ssl_min_protocol_version": "TLSv1.2",

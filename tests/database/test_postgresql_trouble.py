@@ -86,6 +86,15 @@ async def test_a_pooler_in_between_is_refused(
     assert "PgBouncer" in error.remedy
 
 
+async def test_a_server_notices_a_node_that_lost_its_power(cluster: Cluster, name: str) -> None:
+    async with opened(cluster, name) as store:
+        found = [
+            await store.fetch_one(f"SHOW {setting}")
+            for setting in ("tcp_keepalives_idle", "tcp_keepalives_count", "tcp_user_timeout")
+        ]
+        assert found == [("10",), ("3",), ("10000",)]
+
+
 # --- Being there --------------------------------------------------------------------------------
 
 
