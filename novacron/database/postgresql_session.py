@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -62,7 +63,7 @@ class Session:
         """
         self.raw = raw
         self.where = endpoint.address
-        self._watch = _Watch(raw, probe, silence)
+        self._watch = Watch(raw, probe, silence)
 
     @property
     def is_standby(self) -> bool:
@@ -104,9 +105,9 @@ class Session:
             self.raw.rollback()
 
     @contextmanager
-    def guarded(self) -> Iterator[_Watch]:
+    def guarded(self) -> Iterator[Watch]:
         """For the use of :attr:`raw` itself: the server is watched and its errors are mapped. Tell
-        the watch of every sign of life with :meth:`_Watch.alive`."""
+        the watch of every sign of life with :meth:`Watch.alive`."""
         try:
             with self._watch as watch:
                 yield watch
@@ -140,7 +141,7 @@ class Session:
         return lost(self.where, first_line(str(error)))
 
 
-class _Watch:
+class Watch:
     """Cuts the connection of a caller who waits for a server that is gone.
 
     A thread that sleeps while nobody waits. To cut is to shut the socket down: the caller's own
@@ -239,10 +240,7 @@ def open_session(target: Target, silence: float, *, changing: bool) -> Session:
             failures.append(error)
             continue
 
-        def probe(endpoint: Endpoint = endpoint) -> None:
-            _connect(target, endpoint).close()
-
-        session = Session(raw, endpoint, probe, silence)
+        session = Session(raw, endpoint, partial(ask, target, endpoint), silence)
         if changing and session.is_standby:
             session.close()
             failures.append(read_only(session.where, "it is a standby that follows another server"))
@@ -255,6 +253,15 @@ def open_session(target: Target, silence: float, *, changing: bool) -> Session:
     if isinstance(failures[0], DatabaseTlsError):
         _say_what_is_wrong(target)
     raise failures[0]
+
+
+def ask(target: Target, endpoint: Endpoint) -> None:
+    """A :class:`Watch`'s probe: connect once more.
+
+    Raises:
+      DatabaseError: it does not work; DatabaseAwayError: nobody answers.
+    """
+    _connect(target, endpoint).close()
 
 
 def _connect(target: Target, endpoint: Endpoint) -> psycopg.Connection[Any]:

@@ -154,3 +154,23 @@ async def test_statements_that_the_server_forgot_are_prepared_anew(
             store.pool.give_back(connection)
             assert await store.fetch_one("SELECT :x + 1", {"x": 1}) == (2,)
             assert await store.fetch_one("SHOW transaction_read_only") == ("on",)
+
+
+def test_a_migration_on_a_server_that_stops_answering_is_given_up(
+    cluster: Cluster, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(target: Target, endpoint: Any) -> None:
+        raise away(endpoint.address, "nobody answers")
+
+    def wait(url: str, connect: Any, revision: str, *, keep: bool) -> None:
+        connect().execute("SELECT pg_sleep(10)")
+
+    monkeypatch.setattr(postgresql_migrate, "ask", ask)
+    monkeypatch.setattr(postgresql_migrate, "run_migrations", wait)
+    target = Target(cluster.settings(name=name, connect_timeout=0.2), query_timeout=5.0)
+    with pytest.raises(DatabaseAwayError, match="nobody answers"):
+        postgresql_migrate.upgrade(target, target.endpoints[0], "a" * 64)
+    with psycopg.connect(
+        f"{cluster.server.dsn(database=name)} password='{cluster.server.password}'"
+    ) as raw:
+        assert raw.execute("SELECT to_regclass('node_identity')").fetchone() == (None,)
