@@ -95,6 +95,42 @@ async def test_a_server_notices_a_node_that_lost_its_power(cluster: Cluster, nam
         assert found == [("10",), ("3",), ("10000",)]
 
 
+async def test_a_password_that_was_changed_at_the_server_first_ends_nothing(
+    cluster: Cluster, name: str, tmp_path: Path
+) -> None:
+    cluster.server.psql("CREATE ROLE rotated LOGIN SUPERUSER PASSWORD 'old'")
+    secret = tmp_path / "password"
+    secret.touch(mode=0o600)
+    secret.write_text("old")
+    login = {"user": "rotated", "password": f"file:{secret}"}
+    async with opened(cluster, name, pool_max=8, **login) as store:
+        await store.execute(TABLE)
+        cluster.server.psql("ALTER ROLE rotated PASSWORD 'new'")
+
+        async def change(number: int) -> None:
+            await store.execute(INSERT, item(number))
+
+        async with store.transaction() as tx:
+            await tx.execute(INSERT, item(100))
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(store.fetch_one, "SELECT 1")
+                await trio.sleep(0.05)
+                with pytest.raises(DatabaseCredentialsError):
+                    # All that is open is in use: then it is said why there is no more.
+                    await store.fetch_one("SELECT 1", within=0.05)
+                await tx.execute(INSERT, item(101))
+                nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                nursery.start_soon(change, number)
+        assert await store.fetch_one("SELECT count(*) FROM item") == (8,)
+        assert store.absence is None
+        secret.write_text("new")
+        async with store.stream("SELECT 1"), store.stream("SELECT 1"):
+            assert await store.fetch_one("SELECT 1") == (1,)
+
+
 # --- Being there --------------------------------------------------------------------------------
 
 
