@@ -44,6 +44,7 @@ from novacron.cache.redis_language import Language, Words
 from novacron.cache.redis_link import Link, now
 from novacron.cache.store import (
     CacheAwayError,
+    CacheFrozenError,
     CacheFullError,
     CacheStatistics,
     CacheUnavailableError,
@@ -166,6 +167,8 @@ class RedisCache:
         except CacheUnavailableError as error:
             self._failed(link, error)
             self.debts.owe_everything()
+            if isinstance(error, CacheFrozenError):
+                self.detach(link)
         except BaseException:
             self.debts.owe_everything()
             raise
@@ -336,6 +339,9 @@ class RedisCache:
             if not isinstance(error, CacheFullError):
                 # Full: what was there before is gone, see the script.
                 self.debts.owe(key)
+            if isinstance(error, CacheFrozenError):
+                # It is still there. Who has replaced it must not read it; alone it does not.
+                self.detach(link)
             return None
         except BaseException:
             # Cancelled: nobody knows whether it happened.
@@ -353,6 +359,7 @@ class RedisCache:
           CacheUnavailableError: it failed meanwhile.
         """
         await self.debts.pay(link)
+        self.trouble = None
         self._link = link
 
     def uses(self, link: Link) -> bool:
@@ -407,7 +414,7 @@ class RedisCache:
 
     def _failed(self, link: Link, error: CacheUnavailableError) -> None:
         FAILURES.inc(error.code.rpartition(".")[2])
-        if isinstance(error, CacheFullError):
+        if isinstance(error, CacheFullError | CacheFrozenError):
             self.trouble = error
         elif isinstance(error, CacheAwayError):
             # Not every caller has to wait in vain: those who come after this one do not ask.

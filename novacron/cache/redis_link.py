@@ -26,6 +26,7 @@ from novacron.cache.redis_errors import KEY, causes_of, mapped, read_only
 from novacron.cache.redis_language import Word, Words
 from novacron.cache.store import (
     CacheAwayError,
+    CacheFrozenError,
     CacheFullError,
     CacheRefusedError,
     CacheUnavailableError,
@@ -241,7 +242,7 @@ class Link:
         dropped.
 
         Raises:
-          CacheRefusedError, CacheFullError: the server refused one of them.
+          CacheRefusedError, CacheFullError, CacheFrozenError: the server refused one of them.
           CacheUnavailableError: any other, and the connection is closed, unless it was the time:
             a CacheAwayError leaves it open when it is only slow.
         """
@@ -278,7 +279,7 @@ class Link:
 
     def _failed(self, error: Exception) -> CacheUnavailableError:
         found = mapped(error, self.target.address)
-        if not isinstance(found, CacheRefusedError | CacheFullError):
+        if not isinstance(found, CacheRefusedError | CacheFullError | CacheFrozenError):
             # Either it is closed already, or all that follows would fail like this.
             self.close(found)
         return found
