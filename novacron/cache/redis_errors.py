@@ -36,7 +36,7 @@ KEY: Final = "cache.redis"
 
 RIGHTS: Final = (
     "+get +set +pttl +pexpire +exists +unlink +scan +evalsha +script|load +publish +subscribe "
-    "+role +select +client|info +client|kill +client|setname +client|tracking"
+    "+role +info +select +client|info +client|kill +client|setname +client|tracking"
 )
 """What the node's user has to be allowed, on the keys and channels of the prefix."""
 

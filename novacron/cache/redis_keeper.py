@@ -166,9 +166,8 @@ class Keeper:
     async def _beat(self, link: Link) -> None:
         """One call that is answered, or the end of *link*."""
         try:
-            answers = await link.calls(
-                (b"ROLE",), *self._cache.renewals(), within=self._cache.timeout
-            )
+            answers = await link.calls((b"ROLE",), *self._cache.beat(), within=self._cache.timeout)
+            self._cache.beaten(link, answers[1])
         except CacheAwayError as error:
             self._late(link, error)
             try:

@@ -152,6 +152,9 @@ class Link:
         self.peer = ""
         self._on_push = on_push
         self._on_proof = on_proof
+        self.answers: dict[Words, Any] = {}
+        """To the commands of the set-up."""
+        self._set_up = [words for words in set_up if words[0] != b"SUBSCRIBE"]
         self._subscriptions = sum(words[0] == b"SUBSCRIBE" for words in set_up)
         self._connection = _Connection(target, set_up)
         self._connection.on_push = self._pushed
@@ -218,6 +221,7 @@ class Link:
         if greeting.get(b"role") != b"master":
             self.close(read_only(self.target.address))
             return
+        self.answers = dict(zip(self._set_up, answers, strict=True))
         self.client_id = int(greeting[b"id"])
         for answer in answers:
             if isinstance(answer, bytes) and answer.startswith(b"id="):

@@ -249,6 +249,7 @@ async def test_what_changed_while_alone_is_deleted_in_redis_before_anything_is_r
     cluster: Cluster, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_debts, "MOST_OWED", most)
+    await cluster.node()  # has the server's keys taken for what they are
     node = Node(cluster.prefix, cluster.server.port, max_staleness=60)
     for number in range(10):
         cluster.server.command("SET", cluster.name(str(number)), "old")
