@@ -406,7 +406,7 @@ def test_what_follows_the_commit_does_not_make_a_restoration_fail(
     world.sql("DELETE FROM node_registration")
     plain = Session.execute
 
-    def execute(session: Session, statement: str, parameters: tuple[Any, ...] = ()) -> int:
+    def execute(session: Session, statement: str, parameters: tuple[object, ...] = ()) -> int:
         if statement == "ANALYZE":
             raise DatabaseError("the connection was lost")
         return plain(session, statement, parameters)
