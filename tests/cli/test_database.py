@@ -240,6 +240,23 @@ def test_another_nodes_backup_is_taken_only_if_told_so(node: Booted, tmp_path: P
     assert node.json("database", "status")["owner"] == f"node {NODE_ID}"
 
 
+def test_a_database_behind_a_link_is_restored_where_the_link_leads(
+    node: Booted, tmp_path: Path
+) -> None:
+    node.json("database", "backup", str(tmp_path / "b"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    database(node).rename(elsewhere / "real.db")
+    database(node).symlink_to(elsewhere / "real.db")
+    change(elsewhere / "real.db", "DELETE FROM node_registration")
+    done = node.json("database", "restore", str(tmp_path / "b"), "--yes")
+    assert database(node).is_symlink()
+    assert registered(node) == ["n1", "n2"]
+    kept = Path(done["kept"])
+    assert not kept.is_symlink()
+    assert rows(kept, "SELECT count(*) FROM node_registration") == [(0,)]
+
+
 def test_a_plain_copy_of_the_file_is_restored_too(node: Booted, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     with (
