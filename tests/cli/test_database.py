@@ -257,6 +257,15 @@ def test_a_database_behind_a_link_is_restored_where_the_link_leads(
     assert rows(kept, "SELECT count(*) FROM node_registration") == [(0,)]
 
 
+@pytest.mark.parametrize("action", [("verify",), ("restore", "--yes")])
+def test_a_pipe_is_no_backup_and_is_not_waited_for(
+    node: Booted, tmp_path: Path, action: tuple[str, ...]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    shown = node.run("database", *action, str(tmp_path / "pipe"), fails=1)
+    assert "no regular file" in shown
+
+
 def test_a_plain_copy_of_the_file_is_restored_too(node: Booted, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     with (
