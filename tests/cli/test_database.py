@@ -152,6 +152,10 @@ def test_a_backup_never_replaces_a_file(node: Booted, tmp_path: Path) -> None:
     assert file.read_text() == "precious"
 
 
+def test_a_directory_is_called_one(node: Booted, tmp_path: Path) -> None:
+    assert "that is a directory" in node.run("database", "backup", str(tmp_path), fails=1)
+
+
 def test_a_full_disk_leaves_no_backup_and_says_so(node: Booted, tmp_path: Path) -> None:
     change(
         database(node),
