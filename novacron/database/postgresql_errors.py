@@ -214,6 +214,13 @@ def _map_condition(code: str, why: str, where: str) -> DatabaseError:
             remedy="make the role the owner of the database: ALTER DATABASE … OWNER TO …",
             key="database.postgresql.user",
         )
+    if code == "3F000":
+        return DatabaseUnavailableError(
+            f"PostgreSQL at {where} has no schema for the role's tables",
+            why=why,
+            remedy="CREATE SCHEMA … AUTHORIZATION the role, in that database, or set its search_path",
+            key="database.postgresql.user",
+        )
     if kind == "54":
         return DatabaseLimitError("a value or a result is too large for the database", why=why)
     return DatabaseInvalidError("the database refused a statement", why=why, remedy=_DEFECT)

@@ -16,6 +16,7 @@ from tests.database.support import change, open_and_close, rows
 from tests.security.stand_ins import NODE_ID, OTHER_ID
 from tests.servers import Cluster, postgresql_cluster
 
+COPY = ("copy", "--from", "sqlite:", "--to", "postgresql")
 REGISTERED = "INSERT INTO node_registration VALUES ('{}', 'b', '{{}}', 1.5, {})"
 
 
@@ -255,6 +256,13 @@ def test_another_clusters_database_and_backup_are_refused(made: Shared, tmp_path
     assert other in shown
     made.json("database", "restore", str(tmp_path / "b"), "--yes", "--adopt")
     assert made.json("database", "verify")["ok"]
+
+
+def test_a_database_without_a_schema_is_no_defect(node: Shared) -> None:
+    node.sql("DROP SCHEMA public")
+    shown = node.run("database", "migrate", fails=1)
+    assert "CREATE SCHEMA" in shown
+    assert "defect" not in shown
 
 
 def test_another_nodes_file_is_copied_only_if_told_so(node: Shared) -> None:
