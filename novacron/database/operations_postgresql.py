@@ -40,6 +40,7 @@ class PostgresqlOperations:
         self,
         settings: DatabaseSettings,
         data: DataDirectory,
+    key = "database.postgresql.name"
         node_id: NodeId,
         authorities: Callable[[], tuple[str, ...]],
     ) -> None:
@@ -69,8 +70,9 @@ class PostgresqlOperations:
     def status(self) -> dict[str, Any]:
         try:
             with self._open(changing=False) as session:
-                return postgresql_status(session, self.place, self.backups)
-        except DatabaseError as error:
+                return postgresql_status(session, self.place, self.backups, self.owns)
+        except NovaCronError as error:
+            # Also where a secret cannot be read: an answer all the same.
             return {
                 "engine": "postgresql",
                 "place": self.place,

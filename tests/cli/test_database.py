@@ -244,6 +244,21 @@ def test_another_nodes_backup_is_taken_only_if_told_so(node: Booted, tmp_path: P
     assert node.json("database", "status")["owner"] == f"node {NODE_ID}"
 
 
+def test_another_nodes_database_is_not_replaced_unless_told_so(
+    node: Booted, tmp_path: Path
+) -> None:
+    node.json("database", "backup", str(tmp_path / "b"))
+    database(node).unlink()
+    open_and_close(node.directory.root, node_id=NodeId(OTHER_ID))
+    change(database(node), "INSERT INTO node_registration VALUES ('n3', 'b', '{}', 1.5, NULL)")
+    assert node.json("database", "status", fails=1)["state"] == "unusable"
+    shown = node.run("database", "restore", str(tmp_path / "b"), "--yes", fails=1)
+    assert OTHER_ID in shown
+    assert registered(node) == ["n3"]
+    node.json("database", "restore", str(tmp_path / "b"), "--yes", "--adopt")
+    assert registered(node) == ["n1", "n2"]
+
+
 def test_a_database_behind_a_link_is_restored_where_the_link_leads(
     node: Booted, tmp_path: Path
 ) -> None:

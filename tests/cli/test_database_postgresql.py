@@ -258,6 +258,28 @@ def test_another_clusters_database_and_backup_are_refused(made: Shared, tmp_path
     assert made.json("database", "verify")["ok"]
 
 
+def test_another_clusters_database_is_not_replaced_unless_told_so(
+    made: Shared, tmp_path: Path
+) -> None:
+    made.json("database", "backup", str(tmp_path / "b"))
+    other = "ab" * 32
+    made.sql(
+        f"UPDATE cluster_identity SET authority = '{other}', created = 1.5,"
+        f" seal = '{seal(other, 1.5)}'"
+    )
+    found = made.json("database", "status", fails=1)
+    assert found["state"] == "unusable"
+    assert other in found["fault"]
+    made.sql("DELETE FROM node_registration WHERE node_id = 'n1'")
+    for restore in (("restore", str(tmp_path / "b"), "--yes"), (*COPY, "--force")):
+        shown = made.run("database", *restore, fails=1)
+        assert "belongs to another cluster" in shown
+        assert "database.postgresql.name" in shown
+        assert made.registered() == ["n2"]
+    made.json("database", "restore", str(tmp_path / "b"), "--yes", "--adopt")
+    assert made.registered() == ["n1", "n2"]
+
+
 def test_a_database_without_a_schema_is_no_defect(node: Shared) -> None:
     node.sql("DROP SCHEMA public")
     shown = node.run("database", "migrate", fails=1)
