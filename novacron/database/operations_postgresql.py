@@ -16,7 +16,12 @@ from novacron.database.copies.replacing_postgresql import (
 )
 from novacron.database.copies.tables import STAMP_TABLE, Owner, Report, Snapshot
 from novacron.database.copies.writing import unused_name
-from novacron.database.inspection import Migration, Verification, migrations_after
+from novacron.database.inspection import (
+    Migration,
+    Verification,
+    list_copies,
+    migrations_after,
+)
 from novacron.database.operations import Migrated
 from novacron.database.postgresql_inspection import postgresql_status, verify_postgresql
 from novacron.database.postgresql_migrating import Migrator, lock_schema
@@ -25,7 +30,7 @@ from novacron.database.postgresql_session import Session, open_session
 from novacron.database.postgresql_target import Target
 from novacron.database.schema import revisions
 from novacron.database.store import DatabaseSchemaError
-from novacron.errors import DatabaseError
+from novacron.errors import NovaCronError
 
 if TYPE_CHECKING:
     from novacron.config.schema import DatabaseSettings
@@ -35,12 +40,12 @@ if TYPE_CHECKING:
 
 class PostgresqlOperations:
     engine = "postgresql"
+    key = "database.postgresql.name"
 
     def __init__(
         self,
         settings: DatabaseSettings,
         data: DataDirectory,
-    key = "database.postgresql.name"
         node_id: NodeId,
         authorities: Callable[[], tuple[str, ...]],
     ) -> None:
@@ -84,7 +89,7 @@ class PostgresqlOperations:
                 "size": None,
                 "tables": [],
                 "pending": [],
-                "backups": [],
+                "backups": list_copies(self.backups),
             }
 
     def verify(self, *, full: bool) -> Verification:

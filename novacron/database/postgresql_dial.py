@@ -15,7 +15,7 @@ from psycopg import Error as DriverError
 from psycopg import pq
 
 from novacron.database.postgresql_connection import Connection, Mode
-from novacron.database.postgresql_errors import away, map_failed_login, pooled, read_only
+from novacron.database.postgresql_errors import NO_NAME, away, map_failed_login, pooled, read_only
 from novacron.database.postgresql_target import (
     WITNESS,
     Endpoint,
@@ -97,7 +97,7 @@ async def _addresses(endpoint: Endpoint) -> list[str | None]:
         raise away(endpoint.address, f"its name cannot be looked up: {error.strerror}") from error
     except UnicodeError as error:
         # What the rules of host names forbid, such as two dots in a row, is not even asked for.
-        raise away(endpoint.address, "its name cannot be one of a host") from error
+        raise away(endpoint.address, NO_NAME) from error
     return [str(entry[4][0]) for entry in found]
 
 

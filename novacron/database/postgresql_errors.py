@@ -272,6 +272,8 @@ def map_failed_login(text: str, where: str, *, user: str, used_password: bool) -
     return away(where, why)
 
 
+NO_NAME = "its name cannot be one of a host"
+
 _STARTING = (
     "starting up",
     "shutting down",

@@ -22,6 +22,7 @@ from typing import Any, Final, Self
 import psycopg
 
 from novacron.database.postgresql_errors import (
+    NO_NAME,
     away,
     first_line,
     lost,
@@ -281,6 +282,8 @@ def _connect(target: Target, endpoint: Endpoint) -> psycopg.Connection[Any]:
             autocommit=True,
             prepare_threshold=None,
         )
+    except UnicodeError as error:
+        raise away(endpoint.address, NO_NAME) from error
     except psycopg.Error as error:
         if isinstance(error, psycopg.errors.ConnectionTimeout):
             raise away(endpoint.address, f"it did not answer within {timeout:g} s") from None

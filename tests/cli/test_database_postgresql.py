@@ -280,6 +280,22 @@ def test_another_clusters_database_is_not_replaced_unless_told_so(
     assert made.registered() == ["n1", "n2"]
 
 
+def test_the_status_answers_also_where_nothing_can_be_asked(made: Shared, tmp_path: Path) -> None:
+    made.json("database", "backup")
+    for changed, said in (
+        ({"password": f"file:{tmp_path}/gone"}, "cannot read the secret file"),
+        ({"password": None, "hosts": ["db..example:5432"]}, "its name cannot be one of a host"),
+        ({"hosts": ["/nowhere"]}, "No such file or directory"),
+    ):
+        document = json.loads(made.config.read_text())
+        document["database"]["postgresql"] |= changed
+        made.config.write_text(json.dumps(document))
+        found = made.json("database", "status", fails=1)
+        assert found["state"] == "unusable"
+        assert said in found["fault"]
+        assert len(found["backups"]) == 1, "they are needed now"
+
+
 def test_a_database_without_a_schema_is_no_defect(node: Shared) -> None:
     node.sql("DROP SCHEMA public")
     shown = node.run("database", "migrate", fails=1)
