@@ -463,15 +463,14 @@ class Connection:
         with trio.move_on_after(CANCEL_GRACE):
             await self._flush()
             await self._ask_to_cancel()
+            overflowed = answer.overflow
             answer.overflow = False
-            kept, answer.rows = answer.rows, []
             while self._expected:
+                # It may have been done already: then its answer is taken like any other, whole. Of
+                # more than the limit nothing is kept.
                 await self._read(answer)
-                # More than the limit still comes; none of it is kept.
-                overflowed, answer.overflow = answer.overflow, False
-                if overflowed:
-                    answer.rows.clear()
-            answer.rows = kept or answer.rows
+                overflowed, answer.overflow = overflowed or answer.overflow, False
+            answer.overflow = overflowed
             return
         self._lose("the server did not let go of a statement that was cancelled")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -20,8 +21,10 @@ from novacron.database.postgresql_dial import dial
 from novacron.database.postgresql_errors import away, map_failed_login
 from novacron.database.postgresql_target import Target
 from novacron.database.store import (
+    FETCH_LIMIT,
     DatabaseAwayError,
     DatabaseCredentialsError,
+    DatabaseLimitError,
     DatabaseOutcomeUnknownError,
     DatabaseUnavailableError,
 )
@@ -147,6 +150,30 @@ async def test_giving_up_on_a_server_that_is_stopped_does_not_stop_the_node(
             await trio.lowlevel.checkpoint()
         assert scope.cancelled_caught
         assert await store.fetch_one("SELECT 1") == (1,)
+
+
+@pytest.mark.parametrize("size", [3000, 12000])
+@pytest.mark.parametrize("how", ["overdue", "cancelled"])
+async def test_rows_that_are_given_up_too_late_are_whole_or_none(
+    cluster: Cluster, name: str, monkeypatch: pytest.MonkeyPatch, how: str, size: int
+) -> None:
+    async def nothing(connection: object) -> None:
+        """The statement has been done when the cancellation arrives."""
+
+    monkeypatch.setattr(postgresql_connection.Connection, "_ask_to_cancel", nothing)
+    sql = f"SELECT g, repeat('x', 200) FROM generate_series(1, {size}) g"
+    with Proxy(("127.0.0.1", cluster.server.port)) as proxy:
+        async with opened(cluster, name, hosts=(proxy.address,)) as store:
+            await store.fetch_one("SELECT 1")
+            proxy.throttle(size * 600)
+            found: int | None = None
+            with contextlib.suppress(DatabaseLimitError):
+                if how == "overdue":
+                    found = len(await store.fetch_all(sql, within=0.15))
+                else:
+                    with trio.move_on_after(0.15):
+                        found = len(await store.fetch_all(sql))
+            assert found == (size if size < FETCH_LIMIT else None)
 
 
 @pytest.mark.parametrize("how", ["abandoned", "cancelled"])
