@@ -60,9 +60,7 @@ class RowStream:
     async def __anext__(self) -> Row:
         if not self._batch:
             if not self._exhausted:
-                self._batch = await self._store.use(
-                    self._thread, Call(self._fetch, self._timeout)
-                )
+                self._batch = await self._store.use(self._thread, Call(self._fetch, self._timeout))
                 self._batch.reverse()
             if not self._batch:
                 raise StopAsyncIteration

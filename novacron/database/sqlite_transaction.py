@@ -58,9 +58,7 @@ class SqliteTransaction(SqliteReads):
         if self._begun:
             with trio.CancelScope(shield=True):
                 async with self._turn:
-                    await self._store.finish(
-                        self._thread, Action(self._connection.rollback)
-                    )
+                    await self._store.finish(self._thread, Action(self._connection.rollback))
 
     def _check_open(self) -> None:
         if self._over:
