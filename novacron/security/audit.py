@@ -152,7 +152,13 @@ class AuditLog:
             async with self._turn:
                 if not pending.written and pending.error is None:
                     batch, self._waiting = self._waiting, []
-                    await trio.to_thread.run_sync(self._write, batch)
+                    try:
+                        await trio.to_thread.run_sync(self._write, batch)
+                    except trio.Cancelled:
+                        # While it waited for a thread: nothing was written, and the others, who
+                        # have not given up, must not be told that it was.
+                        self._waiting = batch + self._waiting
+                        raise
         except trio.Cancelled:
             # The caller gives up, and will not do what was to be recorded. If the record was taken
             # by then it stays: too much in the log is better than too little.
