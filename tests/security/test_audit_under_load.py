@@ -11,7 +11,10 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from novacron.data_directory import DataDirectory
+from novacron.security import audit as module
 from novacron.security.audit import AuditLog
+from novacron.security.errors import AuditUnavailableError
+from novacron.security.filelock import held
 from tests.security.stand_ins import prepared
 
 DEADLINE = 20.0
@@ -71,3 +74,28 @@ async def test_who_gives_up_before_a_thread_is_free_takes_nobody_elses_record_wi
     assert actors(directory) == ["first", "patient"]
     assert log.verify().ok
     log.close_blocking()
+
+
+async def test_a_process_that_keeps_the_lock_is_met_as_a_disk_that_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A command that was stopped (Ctrl-Z) in the middle of its own record, for example.
+    directory = prepared(tmp_path)
+    monkeypatch.setattr(module, "held", lambda path: held(path, patience=0.01))
+    with trio.fail_after(DEADLINE):
+        log, strict = AuditLog(directory, on_failure="continue"), AuditLog(directory)
+        log.open_blocking()
+        strict.open_blocking()
+        with held(directory.audit / "lock"):
+            await log.append("test.action", "lost")
+            assert "another process has held it" in log.failure
+            with pytest.raises(AuditUnavailableError, match="another process has held it"):
+                await strict.append("test.action", "refused")
+            # A boot meanwhile says so and goes on.
+            (warning,) = AuditLog(directory, on_failure="continue").open_blocking()
+            assert "another process has held it" in warning
+        await log.append("test.action", "after")
+    assert log.failure == ""
+    assert actors(directory) == ["system", "after"]
+    for each in (log, strict):
+        each.close_blocking()
