@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from novacron.environment.identity import UUID
 from novacron.record import Record
 from novacron.security.errors import RequestRefusedError
-from novacron.security.inspection import NODE_URI, key_hash
+from novacron.security.inspection import NODE_URI, faults, key_hash
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -77,16 +77,17 @@ def check_request(data: bytes) -> Request:
         one node's name and up to sixteen hosts'.
     """
     from cryptography import x509
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric import ec
 
+    unreadable: tuple[type[Exception], ...] = (InvalidSignature, *faults())
     if len(data) > MOST_BYTES:
         raise _refused(f"it is larger than {MOST_BYTES} bytes")
     try:
         request = x509.load_pem_x509_csr(data)
         key = request.public_key()
         signed = request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as exc:
+    except unreadable as exc:
         raise _refused("it is no PEM certificate request") from exc
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in (
         "secp256r1",
@@ -97,7 +98,7 @@ def check_request(data: bytes) -> Request:
         raise _refused("it is not signed by the key it is for")
     try:
         alternatives = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as exc:
+    except unreadable as exc:
         raise _refused("it names nobody") from exc
     uris: list[str] = []
     names: list[str] = []

@@ -61,36 +61,40 @@ def check_list(data: bytes, roots: Sequence[x509.Certificate]) -> RevocationList
       RevocationListError: it is damaged, none of *roots* has signed it, or it is too large.
     """
     from cryptography import x509
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.serialization import Encoding
 
+    from novacron.security.inspection import faults
+
+    unreadable: tuple[type[Exception], ...] = (InvalidSignature, *faults())
     if len(data) > 2 * MOST_BYTES:
         raise _refused("it is too large")
     try:
         found = x509.load_pem_x509_crl(data)
         der = found.public_bytes(Encoding.DER)
         number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        issuer = found.issuer
     except x509.ExtensionNotFound as exc:
         raise _refused("it has no number") from exc
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as exc:
+    except unreadable as exc:
         raise _refused("it is no PEM revocation list") from exc
     if len(der) > MOST_BYTES or len(found) > MOST_ENTRIES:
         raise _refused(f"it has more than {MOST_ENTRIES} entries")
     if not 0 < number < 2**63:
         raise _refused("its number is not positive")
     for root in roots:
-        if root.subject != found.issuer:
+        if root.subject != issuer:
             continue
         try:
             if found.is_signature_valid(root.public_key()):  # type: ignore[arg-type]
                 break
-        except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError):
+        except unreadable:
             continue
     else:
         raise _refused("it was not signed by the certificate authority this node trusts")
     try:
         entries = {f"{each.serial_number:x}": _entry(each) for each in found}
-    except (ValueError, x509.DuplicateExtension) as exc:
+    except unreadable as exc:
         raise _refused("an entry is damaged") from exc
     return RevocationList(number, entries, data)
 

@@ -161,8 +161,10 @@ def check_presented(
     try:
         chain = [x509.load_der_x509_certificate(der) for der in presented]
         hashes = [inspection.key_hash(each.public_key()) for each in chain]
-    except ValueError as exc:
-        raise _wrong(where, "what it showed is no certificate", _LOOK) from exc
+        for each in chain:
+            inspection.look_through(each)
+    except inspection.faults() as exc:
+        raise _wrong(where, "what it showed is no certificate of ours", _LOOK) from exc
     matching = [
         each for each, hash in zip(chain, hashes, strict=True) if hmac.compare_digest(hash, pin)
     ]
