@@ -108,9 +108,16 @@ def check_request(data: bytes) -> Request:
         elif isinstance(name, x509.IPAddress) and isinstance(
             name.value, ipaddress.IPv4Address | ipaddress.IPv6Address
         ):
-            names.append(str(name.value))
+            # As IPv4 also where it is written as IPv6: one address has one name here.
+            mapped = getattr(name.value, "ipv4_mapped", None)
+            names.append(str(mapped or name.value))
         elif isinstance(name, x509.DNSName):
-            names.append(name.value.lower())
+            host = name.value.lower()
+            if _is_address(host):
+                # It would become an address in the certificate, and one in another spelling is not
+                # recognised as another node's.
+                raise _refused(f"{host[:80]!r} is an address, and asked for as a host's name")
+            names.append(host)
         else:
             raise _refused("it asks for a name that is neither a host's nor a node's")
     node_id = uris[0].removeprefix(NODE_URI) if len(uris) == 1 else ""

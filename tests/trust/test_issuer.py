@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from novacron.security.errors import (
     TokenLimitError,
     TokenNotFoundError,
 )
+from novacron.security.inspection import NODE_URI
 from novacron.security.issuer import MOST_A_DAY, Grant, Issuer
 from novacron.security.join_tokens import JoinTokens
 from novacron.security.keyring import Keyring
@@ -27,6 +29,7 @@ from novacron.security.requests import make_request
 from tests.security.stand_ins import NODE_ID, OTHER_ID, prepared
 from tests.security.tls import SECONDS_A_DAY, Clock, certificates
 from tests.trust.cluster import new_key, request_for
+from tests.trust.test_requests import signed
 
 THIRD_ID = "11111111-2222-4333-8444-555555555555"
 
@@ -169,6 +172,25 @@ def test_a_name_is_the_first_nodes_that_had_it(holder: Holder) -> None:
     holder.issuer.revoke(OTHER_ID)
     renewed = holder.issuer.renew(THIRD_ID, grant.serial, request_for(THIRD_ID, "b.example"))
     assert renewed.left_out == ()
+
+
+def test_an_address_is_one_name_however_it_is_written(holder: Holder) -> None:
+    own = x509.UniformResourceIdentifier(NODE_URI + THIRD_ID)
+    holder.join(OTHER_ID, "192.0.2.7", "2001:db8::7")
+    spelled = [
+        (x509.DNSName("2001:0db8::7"), RequestRefusedError),
+        (x509.DNSName("2001:db8::7%1"), RequestRefusedError),
+        (x509.IPAddress(ipaddress.ip_address("::ffff:192.0.2.7")), None),
+    ]
+    for name, refused in spelled:
+        token = holder.token()
+        if refused is not None:
+            with pytest.raises(refused, match="is an address"):
+                holder.issuer.join(token, signed(own, name))
+            continue
+        grant = holder.issuer.join(token, signed(own, name))
+        assert grant.left_out == ("192.0.2.7",)
+        assert inspection.host_names(parsed(grant)) == []
 
 
 def test_a_renewal_needs_no_token_and_takes_a_new_key(holder: Holder) -> None:
