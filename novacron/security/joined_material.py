@@ -20,6 +20,7 @@ from novacron.record import Record
 from novacron.security import documents
 from novacron.security.errors import CertificateError, NotAuthorityError, storage_failure
 from novacron.security.material import Material, MaterialSource, without_key
+from novacron.security.names import MOST_NAMES, canonical_name
 from novacron.security.references import read_secret_file, register
 
 JOIN_AGAIN = (
@@ -97,7 +98,9 @@ class JoinedMaterial(MaterialSource):
         super().__init__(directory, settings, node_id, now)
         self.path = directory.pki / "node.pem"
         self.authority_path = directory.pki / "ca.pem"
-        self.wanted = tuple(dict.fromkeys((*names, *joined.names)))
+        more = map(canonical_name, joined.names)
+        # No more than a request can ask for: what is missing is asked for again at once.
+        self.wanted = tuple(dict.fromkeys((*names, *more)))[:MOST_NAMES]
         self.joined = joined
 
     def material(self, *, force: bool = False) -> Material:

@@ -16,6 +16,7 @@ from novacron.environment.identity import UUID
 from novacron.record import Record
 from novacron.security.errors import RequestRefusedError
 from novacron.security.inspection import NODE_URI, faults, key_hash
+from novacron.security.names import MOST_NAMES
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 16 * 1024
 """A request with sixteen names has 1 KiB."""
-MOST_NAMES = 16
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 """Names that every node may have: each means itself by them."""
 _HOST = re.compile(

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from novacron.config.schema import SecuritySettings
+from novacron.config.schema import SecuritySettings, Settings
 from novacron.data_directory import DataDirectory
 from novacron.security import joining
 from novacron.security.certificates import Certificates
-from novacron.security.errors import CertificateError
+from novacron.security.errors import CertificateError, RequestRefusedError
 from novacron.security.inspection import key_hash
+from novacron.security.join_token import JoinTokenText
 from novacron.security.joined_material import read_joined
 from novacron.security.joining import Asked, Granted
 from novacron.security.keyring import Keyring
+from novacron.security.names import canonical_name
 from novacron.security.requests import make_request
+from novacron.trust.joining import join
 from tests.security.stand_ins import OTHER_ID, prepared, tree
 from tests.security.tls import SECONDS_A_DAY, certificates
 from tests.trust.cluster import new_key
@@ -205,3 +208,36 @@ def test_outside_certificates_go_before_a_join(tmp_path: Path, holder: Holder) -
     )
     with pytest.raises(CertificateError, match="certificates from outside"):
         mine.open(OTHER_ID)
+
+
+def test_a_name_in_another_spelling_is_not_asked_for_for_ever(
+    tmp_path: Path, holder: Holder
+) -> None:
+    directory = prepared(tmp_path / "node")
+    key, pem = new_key()
+    authority = key_hash(holder.issuer.authority.certificate().public_key())
+    said = ("B.Example.", "2001:0DB8::7", "::ffff:192.0.2.7", *(f"n{i}.example" for i in range(20)))
+    request = make_request(key, OTHER_ID, ["localhost", *map(canonical_name, said)])
+    grant = holder.issuer.join(holder.token(OTHER_ID), request)
+    asked = Asked(OTHER_ID, authority, pem)
+    joining.write_granted(
+        directory, Granted(asked, grant.certificate, grant.authority, "", "x", 1.0, (), said)
+    )
+    joining.finish(directory)
+    mine = opened(directory, holder)
+    assert mine.joined is not None
+    assert set(mine.material.names) >= {"b.example", "2001:db8::7", "192.0.2.7"}
+    assert mine.joined.due(mine.material) > holder.clock.time
+
+
+def test_names_that_no_certificate_can_have_are_refused_before_anything_is_sent(
+    tmp_path: Path,
+) -> None:
+    token = JoinTokenText("0" * 16, "ncj_…", "0" * 64)
+    for names, why in (
+        (["bücher.example"], "'bücher.example' is no host name"),
+        ([f"n{i}.example" for i in range(20)], "it would be for 23 names, and 16 are the most"),
+    ):
+        with pytest.raises(RequestRefusedError, match=why):
+            join(DataDirectory(tmp_path), Settings(), ("192.0.2.1", 7400), token, names=names)
+    assert not joining.journal(DataDirectory(tmp_path)).exists()
