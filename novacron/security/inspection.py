@@ -81,6 +81,13 @@ def load_certificates(data: bytes, where: str, key: str) -> list[x509.Certificat
     return found
 
 
+def as_pem(certificate: x509.Certificate) -> bytes:
+    """*certificate*, and nothing else that stood beside it where it was read."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return certificate.public_bytes(Encoding.PEM)
+
+
 def load_private_key(data: bytes, where: str, key: str) -> PrivateKeyTypes:
     """The private key in the PEM text *data*.
 
