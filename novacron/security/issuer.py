@@ -6,6 +6,7 @@ at once: what is decided together is decided under the ledger's lock.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -41,6 +42,9 @@ MOST_ISSUED = 20_000
 _ATTEMPTS = 3
 _LONGEST_VALIDITY = 825 * 86400.0
 """Seconds; the most that security.certificate_days allows."""
+_SERIAL = re.compile(r"[0-9a-f]{24,39}|[1-7][0-9a-f]{39}")
+"""Long enough to be meant as one, and of no more than the 159 bits that a list can hold (RFC 5280
+allows 20 bytes with a sign)."""
 _REASONS = {
     "unspecified": "unspecified",
     "key-compromise": "keyCompromise",
@@ -331,14 +335,16 @@ class Issuer:
 
     def _chosen(self, target: str, entries: Sequence[Issued]) -> set[str]:
         own = self.own_certificate()
-        if target in (f"{own.serial_number:x}", node_name(own)):
+        # Other tools print whole bytes, where a serial here begins with its first digit.
+        serial = target.lstrip("0")
+        if serial == f"{own.serial_number:x}" or target == node_name(own):
             raise JoinConflictError(
                 "refusing to revoke this node's own certificate",
                 why="it holds the authority: nobody could tell the others",
                 remedy="replace it with `novacron certificate renew`, then revoke the old one by its "
                 "serial",
             )
-        serials = {entry.serial for entry in entries if entry.serial == target}
+        serials = {entry.serial for entry in entries if entry.serial == serial}
         if serials:
             return serials
         nodes = {entry.node_id for entry in entries if entry.node_id == target}
@@ -357,9 +363,9 @@ class Issuer:
                 for entry in entries
                 if entry.node_id in nodes and (now < entry.not_after)
             }
-        if len(target) >= 24 and not set(target) - set("0123456789abcdef"):
+        if _SERIAL.fullmatch(serial) is not None:
             # Issued, and not on record: one of this node's own, or before a backup was restored.
-            return {target}
+            return {serial}
         raise TokenNotFoundError(
             f"cannot revoke {target[:64]!r}",
             why="nothing was issued to a node of that id, nor with that serial",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import threading
 from pathlib import Path
 
@@ -264,6 +265,20 @@ def test_what_was_never_issued_is_not_revoked(holder: Holder) -> None:
     with pytest.raises(JoinConflictError, match="this node's own certificate"):
         holder.issuer.revoke(NODE_ID)
     assert holder.revocations.current.number == 0
+
+
+def test_a_serial_is_known_as_other_tools_print_it(holder: Holder) -> None:
+    serial = holder.join(OTHER_ID).serial
+    colons = ":".join(re.findall("..", f"00{serial}".upper().zfill(44)))
+    assert holder.issuer.revoke(colons) == [serial]
+    assert {entry.state(holder.clock.time) for entry in holder.issuer.ledger.read()} == {"revoked"}
+    own = f"{holder.issuer.own_certificate().serial_number:x}"
+    with pytest.raises(JoinConflictError, match="this node's own certificate"):
+        holder.issuer.revoke("00" + own)
+    assert holder.revocations.find(own) is None
+    for target in ("0" * 40, "f" * 40, "f" * 44):
+        with pytest.raises(TokenNotFoundError):
+            holder.issuer.revoke(target)
 
 
 def test_a_damaged_ledger_is_not_gone_on_without(holder: Holder) -> None:
