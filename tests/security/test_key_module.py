@@ -137,6 +137,30 @@ def test_a_wrong_pin_is_tried_once_and_at_no_later_start(scene: Bench) -> None:
     assert not scene.refusals.exists()
 
 
+def test_what_one_token_has_refused_another_does_not_make_good(scene: Bench) -> None:
+    # As while the master key goes from one token to another, with a slip in the other's PIN: the
+    # node goes on asking the one, and tries the other at each of its looks.
+    wrong = scene.root / "wrong-pin"
+    wrong.touch(0o600)
+    wrong.write_text("wrong-pin-of-the-tests")
+    scene.hsm.add("other")
+    other = f"pkcs11:token=other;object=master?pin-source=file:{wrong}"
+    scene.break_it("none")
+    assert "refused the PIN" in failure(scene, other).why
+    assert scene.times() == 1
+    for _ in range(2):
+        assert scene.key().encrypt(b"x", "c")
+        assert "has refused this PIN before" in failure(scene, other).why
+    assert scene.times() == 3, "twice by the token in use, which takes its PIN"
+    # Both may have refused one, and each is forgiven on its own.
+    right = scene.hsm.pin_file.read_text()
+    scene.hsm.pin_file.write_text("wrong-pin-of-the-tests")
+    assert "refused the PIN" in failure(scene).why
+    scene.hsm.pin_file.write_text(right)
+    assert scene.key().encrypt(b"x", "c")
+    assert "has refused this PIN before" in failure(scene, other).why
+
+
 def test_a_missing_pin_is_reported(scene: Bench) -> None:
     scene.pin = f"file:{scene.root / 'nowhere'}"
     assert isinstance(failure(scene), SecretReferenceError)
