@@ -36,7 +36,7 @@ from novacron.security.errors import (
 from novacron.security.module_failures import failure, worth_repeating
 from novacron.security.module_options import ModuleOptions
 from novacron.security.module_uri import KeyUri
-from novacron.security.references import read_secret
+from novacron.security.references import environment_of_children, read_secret
 
 _PROGRAM = Path(__file__).with_name("module_process.py")
 _GRACE = 1.0
@@ -160,7 +160,7 @@ class KeyModule:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=None if self._environ is None else dict(self._environ),
+                env=environment_of_children(self._environ),
                 start_new_session=True,
             )
         except OSError as exc:

@@ -269,6 +269,11 @@ def test_the_pin_is_masked_in_any_text_and_on_no_command_line(
     scene.key().describe()
     assert started
     assert scene.hsm.pin not in repr(started)
+    # Nor is it where the module's own crash report would have it.
+    scene.environ["NOVACRON_TEST_PIN"], scene.pin = scene.hsm.pin, "env:NOVACRON_TEST_PIN"
+    scene.key().describe()
+    assert len(started) == 2
+    assert scene.hsm.pin not in repr(started)
     assert scene.hsm.pin not in mask(f"somebody logs {scene.hsm.pin}")
 
 
