@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from novacron.config.schema import SecuritySettings, Settings
+from novacron.data_directory import DataDirectory
 from novacron.errors import NovaCronError
 from novacron.log.redaction import mask
 from novacron.security import key_module
@@ -21,6 +23,7 @@ from novacron.security.errors import (
     KeyModuleError,
     SecretReferenceError,
 )
+from novacron.trust.founding import found
 from tests.leaks import leak_check
 from tests.security.modules import Bench, bench
 
@@ -330,3 +333,16 @@ def test_two_processes_at_once_are_two_sessions(scene: Bench) -> None:
     for thread in threads:
         thread.join(60)
     assert [len(result or b"") for result in results] == [32] * 3
+
+
+def test_an_authority_is_founded_on_a_key_in_a_module(
+    scene: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in scene.hsm.environment.items():
+        monkeypatch.setenv(name, value)
+    security = SecuritySettings(
+        master_key=scene.hsm.reference, pkcs11_module=scene.module, pkcs11_pin=scene.pin
+    )
+    directory = DataDirectory(scene.root / "data")
+    assert found(directory, Settings(security=security), "berlin")
+    assert (directory.pki / "ca.key").exists()
