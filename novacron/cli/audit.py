@@ -240,7 +240,7 @@ def _copy(
             else:
                 damaged += 1
         elif selection.takes(record):
-            write(render(record, line, args.format, version).encode())
+            write(render(record, line, args.format, version).encode("utf-8", "backslashreplace"))
             count += 1
     return count, damaged
 
@@ -251,7 +251,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(record, dict) or record.keys() < set(COLUMNS):
+    if not isinstance(record, dict) or not record.keys() >= set(COLUMNS):
         return None
     return record if isinstance(record["seq"], int) else None
 
