@@ -328,17 +328,37 @@ def running_address(data: DataDirectory) -> str:
             why=f"{path} does not tell its address",
             remedy="wait until the node is READY, or use --address",
         ) from exc
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError as exc:
+    if not _runs(pid, path):
         raise NodeNotRunningError(
             "no node is running",
             why=f"{path} was left behind by process {pid}, which is gone",
             remedy="start one with `novacron boot`; its log says why the last one ended",
-        ) from exc
-    except PermissionError:
-        return str(address)  # It runs, as somebody else.
+        )
     return str(address)
+
+
+def _runs(pid: int, path: Path) -> bool:
+    """Whether process *pid* is there and may be the one that wrote *path*. Its number goes to others
+    once it is gone: somebody who waits for that, and listens where the node did, must not be shown
+    the administrator's token."""
+    writer = _owner(path)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        if writer == os.geteuid():
+            return False  # A process of our own would let us.
+    # None: hidden from this user (hidepid of proc(5)), who cannot read the token either. Root's are
+    # those that the kernel protects; what root wants it has.
+    return _owner(Path(f"/proc/{pid}")) in (writer, 0, None)
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_uid
+    except OSError:
+        return None
 
 
 def read_token(file: str | None, data: DataDirectory) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from novacron.cli import client
 from novacron.cli.client import is_loopback, split_address
 from novacron.cli.tables import cell, pairs, table
 from novacron.data_directory import DataDirectory
@@ -160,6 +161,19 @@ def test_a_file_left_by_a_dead_node_is_recognised(run: Run, node: DataDirectory)
     dead.wait(60)
     write_node(node, dead.pid, "127.0.0.1:1")
     assert f"left behind by process {dead.pid}" in fails(run, *at(node))
+
+
+def test_the_token_is_not_shown_to_another_users_process_that_has_the_nodes_number(
+    run: Run, node: DataDirectory, rest: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its number came round again, and it listens where the node did.
+    write_node(node, os.getpid(), rest.address)
+    real = client._owner
+    real = client._owner
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "_owner", lambda path: 4711 if "proc" in str(path) else real(path))
+        assert f"left behind by process {os.getpid()}" in fails(run, *at(node))
+    assert rest.asked == []
 
 
 @pytest.mark.parametrize(
