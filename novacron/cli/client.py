@@ -139,7 +139,7 @@ class NodeClient:
         status, body = self._request(method, f"/api/v1/{path}", content)
         try:
             answer = json.loads(body)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise NodeAnswerError(
                 f"cannot understand the answer of {self.address}",
                 why=f"status {status}, and the body is not JSON",
@@ -212,10 +212,13 @@ class NodeClient:
                 why=f"nothing came within {connection.timeout:g} s",
                 remedy="look at its log; `--address` asks another node",
             ) from exc
-        except OSError as exc:
+        except (OSError, UnicodeError) as exc:
+            # The latter: a part of the name is empty or too long, and was not even looked up.
             raise NodeUnreachableError(
                 f"cannot reach the node at {self.address}",
-                why=exc.strerror or str(exc),
+                why=(exc.strerror or str(exc))
+                if isinstance(exc, OSError)
+                else "it is no host name",
                 remedy="check that it runs, or name its REST interface with --address",
             ) from exc
         except http.client.HTTPException as exc:

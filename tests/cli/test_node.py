@@ -226,6 +226,18 @@ def test_something_that_is_no_node_is_recognised(
     assert "the body is not JSON" in fails(run, *at(node))
 
 
+def test_an_address_that_can_be_none_is_said_to_be_that(run: Run, node: DataDirectory) -> None:
+    err = fails(run, "--address", "http://a..example:7400", *at(node))
+    assert "it is no host name" in err
+
+
+def test_what_a_node_says_moves_no_cursor(run: Run, node: DataDirectory, rest: Answers) -> None:
+    rest.by_path["/api/v1/status"] = (403, {"detail": "no\x1b[2J\x1b]0;owned\x07\nline"})
+    err = fails(run, *at(node))
+    assert "\x1b" not in err
+    assert "no\ufffd[2J\ufffd]0;owned\ufffd\n       line" in err
+
+
 def test_an_endless_answer_is_cut_off(
     run: Run, node: DataDirectory, rest: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
