@@ -109,6 +109,51 @@ def _entry(found: x509.RevokedCertificate) -> Revoked:
     return Revoked(found.revocation_date_utc.timestamp(), reason)
 
 
+def list_builder(
+    listed: Mapping[str, Revoked], number: int, authority: x509.Certificate, now: float
+) -> x509.CertificateRevocationListBuilder:
+    """The list with that *number*, to be signed by *authority*.
+
+    Raises:
+      RevocationListError: it would be too long.
+    """
+    from datetime import UTC, datetime
+
+    from cryptography import x509
+
+    if len(listed) > MOST_ENTRIES:
+        raise RevocationListError(
+            "cannot revoke more certificates",
+            why=f"the list has {MOST_ENTRIES} that have not expired yet",
+            remedy="issue for a shorter time, so that fewer have to be listed",
+            key="security.certificate_days",
+        )
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .last_update(datetime.fromtimestamp(int(now), UTC))
+        # RFC 5280 demands a time by which the next one is there. Here the number decides, which
+        # two nodes compare whenever they meet; a list is never too old to be believed.
+        .next_update(authority.not_valid_after_utc)
+        .add_extension(x509.CRLNumber(number), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()),  # type: ignore[arg-type]
+            critical=False,
+        )
+    )
+    for serial, each in sorted(listed.items()):
+        entry = (
+            x509.RevokedCertificateBuilder()
+            .serial_number(int(serial, 16))
+            .revocation_date(datetime.fromtimestamp(int(each.at), UTC))
+        )
+        if each.reason and each.reason != "unspecified":
+            entry = entry.add_extension(
+                x509.CRLReason(x509.ReasonFlags(each.reason)), critical=False
+            )
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder
+
+
 class Revocations:
     """What this node goes by. Methods that end in ``_blocking`` belong in a worker thread; the rest
     look at what those have found, at any time and from any thread."""
