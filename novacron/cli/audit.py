@@ -206,8 +206,19 @@ def export_log(args: argparse.Namespace) -> int:
                 why=exc.strerror or type(exc).__name__,
                 remedy="name a file that does not exist, in a directory you may write to",
             ) from exc
-        with os.fdopen(descriptor, "wb") as file:
-            count, damaged = _copy(node.directory.audit, args, file.write)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                count, damaged = _copy(node.directory.audit, args, file.write)
+        except BaseException as exc:
+            # Half of it would pass for all of it: what is there verifies.
+            os.unlink(args.output)
+            if isinstance(exc, OSError):
+                raise ArgumentError(
+                    f"cannot write {args.output}",
+                    why=exc.strerror or type(exc).__name__,
+                    remedy="free space there, or name a file on another file system",
+                ) from exc
+            raise
         document = {"records": count, "damaged": damaged, "file": args.output}
         print(as_json(document) if args.json else f"{count} records are in {args.output}.")
     else:

@@ -177,6 +177,16 @@ def test_a_line_whose_names_or_time_are_damaged_keeps_no_export_from_ending(node
         assert "vm-3" in shown
 
 
+def test_half_an_export_is_not_left_behind(node: Booted, small_disk: Path) -> None:
+    for _ in range(40):
+        node.security.audit.append_blocking("vm.start", "me", details={"x": "y" * 60_000})
+    output = small_disk / "export"
+    said = node.run("audit", "export", "--output", str(output), fails=1)
+    assert f"cannot write {output}" in said
+    assert "No space left" in said
+    assert not output.exists()
+
+
 def test_verify_says_from_where_when_old_files_went(node: Booted) -> None:
     audit = AuditLog(node.directory, 65536, keep_files=2)
     for number in range(600):
