@@ -22,6 +22,7 @@ from novacron.component import (
 from novacron.config.schema import NetworkSettings
 from novacron.environment import Identity
 from novacron.errors import NetworkError, NovaCronError, SecurityError
+from novacron.network import distrust
 from novacron.network.contacts import Contacts
 from novacron.network.errors import NetworkStoppingError, TlsError
 from novacron.network.guard import guarded, record_rejection
@@ -79,7 +80,10 @@ class Network(ObservableComponent, Component):
         self._node = node
         self._handlers: dict[str, RequestHandler] = {}
         self._watchers: list[ExpulsionWatcher] = []
-        self._serials: dict[str, str] = {}
+        self._came_with: dict[str, tuple[str, str]] = {}
+        self.replaced = ""
+        """That this node's authority was replaced while it was away, as a sentence; until a session
+        comes about."""
         self._port = 0
         self._reset()
 
@@ -157,20 +161,29 @@ class Network(ObservableComponent, Component):
             self._watchers.remove(watcher)
 
     def expel_revoked(self) -> list[tuple[str, NovaCronError]]:
-        """End at once the sessions of certificates that are revoked, and whatever else the nodes
-        have that last came with one of those; returns these nodes, and why."""
+        """End at once the sessions of certificates that are revoked, or of an authority that the
+        cluster has replaced, and whatever else the nodes have that last came with one of those;
+        returns these nodes, and why."""
         expelled: list[tuple[str, NovaCronError]] = []
         for session in self._registry.all():
-            if self._revoked(session.serial):
-                session.expel(_revoked_error(session.node_id, session.serial))
-        for node_id, serial in list(self._serials.items()):
-            if self._revoked(serial):
-                del self._serials[node_id]
-                error = _revoked_error(node_id, serial)
+            error = self._distrusted(session.node_id, session.serial, session.issuer)
+            if error is not None:
+                session.expel(error)
+        for node_id, (serial, issuer) in list(self._came_with.items()):
+            error = self._distrusted(node_id, serial, issuer)
+            if error is not None:
+                del self._came_with[node_id]
                 expelled.append((node_id, error))
                 for watcher in list(self._watchers):
                     watcher(node_id, error)
         return expelled
+
+    async def renew_session(self, session: PeerSession) -> None:
+        """Make another session with the node at the other end, which this node has dialled: both ends
+        show their present certificates, and the other session ends when what is in flight there is
+        answered. Raises as :meth:`reach`."""
+        if self._contacts is not None:
+            await self._contacts.again(session)
 
     # The component contract ------------------------------------------------------------------
 
@@ -349,6 +362,15 @@ class Network(ObservableComponent, Component):
             _count_failure(Role.INITIATOR, _reason(exc, session), f"{host}:{port}", None)
             if isinstance(exc, ViolationError) and exc.error_code is ErrorCode.SELF:
                 raise SelfDialledError from exc
+            if (
+                session is not None
+                and session.handed_over
+                and isinstance(exc, TlsError)
+                and exc.reason == "refused"
+            ):
+                error = distrust.replaced(self._identity.node_id, f"{host}:{port}")
+                self.replaced = f"{error.why}; {error.remedy}"
+                raise error from exc
             raise
         finally:
             if session is not None and session.peer is None:
@@ -359,7 +381,7 @@ class Network(ObservableComponent, Component):
         try:
             # In a thread: it verifies a signature, and the first call imports the X.509 library.
             peer = await trio.to_thread.run_sync(
-                self._security.certificates.identify, stream.peer_certificate
+                self._security.certificates.identify, stream.peer_certificate, stream.peer_chain
             )
             if peer.node_id == self._identity.node_id:
                 raise ViolationError(
@@ -370,7 +392,7 @@ class Network(ObservableComponent, Component):
         except BaseException:
             await stream.aclose()
             raise
-        return PeerSession(
+        session = PeerSession(
             stream,
             role,
             self._local,
@@ -378,7 +400,10 @@ class Network(ObservableComponent, Component):
             self._handlers,
             started_at=started_at,
             serial=peer.serial,
+            issuer=peer.authority,
         )
+        session.handed_over = peer.handed_over
+        return session
 
     async def _serve_dialled(self, session: PeerSession) -> None:
         try:
@@ -392,18 +417,24 @@ class Network(ObservableComponent, Component):
         assert self._contacts is not None
         self._contacts.learn(session, dialled)
         self._registry.add(session)
-        self._serials.pop(session.node_id, None)
-        self._serials[session.node_id] = session.serial
-        while len(self._serials) > MAX_SERIALS:
-            del self._serials[next(iter(self._serials))]
-        if self._revoked(session.serial):
+        self.replaced = ""
+        self._came_with.pop(session.node_id, None)
+        self._came_with[session.node_id] = (session.serial, session.issuer)
+        while len(self._came_with) > MAX_SERIALS:
+            del self._came_with[next(iter(self._came_with))]
+        if self._distrusted(session.node_id, session.serial, session.issuer) is not None:
             # Revoked while the two shook hands.
             self.expel_revoked()
         elif self._stopping:
             session.leave(GoodbyeReason.STOPPING, "the node stops")
 
-    def _revoked(self, serial: str) -> bool:
-        return self._security.certificates.revocations.find(serial) is not None
+    def _distrusted(self, node_id: str, serial: str, issuer: str) -> PeerRejectedError | None:
+        certificates = self._security.certificates
+        if certificates.revocations.find(serial) is not None:
+            return distrust.revoked(node_id, serial)
+        if certificates.replaced(issuer):
+            return distrust.of_a_former_authority(node_id, serial)
+        return None
 
     async def _serve(self, session: PeerSession) -> None:
         fields = {"peer": session.node_id, "role": str(session.role)}
@@ -418,14 +449,6 @@ class Network(ObservableComponent, Component):
         else:
             SESSIONS_ENDED.inc(outcome.reason)
             logger.warning("session lost: %s", outcome.error, extra=fields)
-
-
-def _revoked_error(node_id: str, serial: str) -> PeerRejectedError:
-    return PeerRejectedError(
-        f"node {node_id} is not served any more",
-        why=f"its certificate {serial} was revoked",
-        remedy="see the runbook certificate-revoked",
-    )
 
 
 def _dialable(bound: str) -> str:

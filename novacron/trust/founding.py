@@ -108,8 +108,9 @@ def open_issuer(
         revocations,
         str(decode_identity(directory.identity.read_bytes())),
     )
-    root = issuer.authority.certificate()
-    revocations.open_blocking((key_hash(root.public_key()),), lambda: (root,))
+    roots = issuer.authority.certificates()
+    hashes = tuple(dict.fromkeys(key_hash(root.public_key()) for root in roots))
+    revocations.open_blocking(hashes, lambda: roots)
     return issuer
 
 
