@@ -50,7 +50,7 @@ class PostgresqlLife:
 
     async def open(self, nursery: trio.Nursery) -> PostgresqlStore:
         target = Target(self._settings.postgresql, query_timeout=self._settings.query_timeout)
-        self._authorities = self._around.security.certificates.authority_hashes()
+        self._authorities = self._around.security.certificates.cluster_hashes()
         try:
             connection = await self._open_connection(target)
         except BaseException:

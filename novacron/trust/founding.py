@@ -16,6 +16,7 @@ from novacron.security.issuer import Issuer, holds_authority
 from novacron.security.join_tokens import JoinTokens
 from novacron.security.keyring import Keyring
 from novacron.security.revocations import Revocations
+from novacron.security.rotation import Rotation
 from novacron.trust.errors import LivedNodeError
 from novacron.trust.joining import identity, make_directories
 
@@ -112,6 +113,15 @@ def open_issuer(
     hashes = tuple(dict.fromkeys(key_hash(root.public_key()) for root in roots))
     revocations.open_blocking(hashes, lambda: roots)
     return issuer
+
+
+def open_rotation(
+    directory: DataDirectory, settings: Settings, keyring: Callable[[], Keyring]
+) -> Rotation:
+    """What replaces the authority's key, beside or without the running node. As
+    :func:`open_issuer`."""
+    issuer = open_issuer(directory, settings, keyring)
+    return Rotation(directory, settings.security, issuer, JoinTokens(directory))
 
 
 def in_the_way(settings: Settings) -> list[str]:
