@@ -364,9 +364,9 @@ class Network(ObservableComponent, Component):
                 raise SelfDialledError from exc
             if (
                 session is not None
-                and session.handed_over
                 and isinstance(exc, TlsError)
                 and exc.reason == "refused"
+                and self._security.certificates.succeeded_by(session.issuer)
             ):
                 error = distrust.replaced(self._identity.node_id, f"{host}:{port}")
                 self.replaced = f"{error.why}; {error.remedy}"
@@ -392,7 +392,7 @@ class Network(ObservableComponent, Component):
         except BaseException:
             await stream.aclose()
             raise
-        session = PeerSession(
+        return PeerSession(
             stream,
             role,
             self._local,
@@ -402,8 +402,6 @@ class Network(ObservableComponent, Component):
             serial=peer.serial,
             issuer=peer.authority,
         )
-        session.handed_over = peer.handed_over
-        return session
 
     async def _serve_dialled(self, session: PeerSession) -> None:
         try:

@@ -115,8 +115,6 @@ class PeerSession:
         """Of the peer's certificate, hexadecimal."""
         self.issuer = issuer
         """Hash of the key that has issued it."""
-        self.handed_over = False
-        """Whether this node trusts that authority only by the word of the one it knows."""
         self.machine = SessionMachine(role, local, certified_id=certified_id, now=started_at)
         self.opened_at = started_at
         self.seed_name: str | None = None

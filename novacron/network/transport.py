@@ -125,10 +125,6 @@ class Dialer(Protocol):
 class PeerIdentity(Protocol):
     @property
     def node_id(self) -> str: ...
-    @property
-    def handed_over(self) -> bool:
-        """Whether its authority is one that this node knows by the word of another alone."""
-        ...
 
 
 class Certificates(Protocol):

@@ -19,7 +19,7 @@ from novacron.config.schema import SecuritySettings
 from novacron.data_directory import DataDirectory
 from novacron.observe import Counter, Gauge
 from novacron.security import documents
-from novacron.security.errors import CertificateError, PeerRejectedError, storage_failure
+from novacron.security.errors import CertificateError, PeerRejectedError
 from novacron.security.keyring import Keyring
 from novacron.security.material import Material, MaterialSource
 from novacron.security.revocations import Revocations
@@ -45,16 +45,9 @@ _MOST_PRESENTED = 4
 class PeerIdentity:
     """Whom a certificate names."""
 
-    __slots__ = ("authority", "handed_over", "node_id", "not_after", "serial")
+    __slots__ = ("authority", "node_id", "not_after", "serial")
 
-    def __init__(
-        self,
-        node_id: str,
-        serial: str,
-        not_after: float,
-        authority: str = "",
-        handed_over: bool = False,
-    ) -> None:
+    def __init__(self, node_id: str, serial: str, not_after: float, authority: str = "") -> None:
         self.node_id = node_id
         self.serial = serial
         """Hexadecimal."""
@@ -62,8 +55,6 @@ class PeerIdentity:
         """Seconds since the epoch."""
         self.authority = authority
         """Hash of the key that has issued the certificate."""
-        self.handed_over = handed_over
-        """Whether that authority is trusted only because the one this node knows has certified it."""
 
     def __repr__(self) -> str:
         return f"PeerIdentity({self.node_id}, serial {self.serial})"
@@ -203,25 +194,6 @@ class Certificates:
         _EXPIRY.set(material.not_after)
         _RENEWALS.inc()
 
-    def with_roots_on_disk(self) -> Material:
-        """The present certificate, with the roots that are trusted by now, where it is of none of
-        them. Blocks.
-
-        Raises:
-          CertificateError: the roots cannot be read.
-        """
-        from novacron.security import inspection
-
-        path = self.material.authority
-        try:
-            data = path.read_bytes()
-        except OSError as exc:
-            raise storage_failure("read", path, exc) from exc
-        roots = inspection.load_certificates(data, str(path), "")
-        return self.material.relying_on(
-            data, [inspection.key_hash(root.public_key()) for root in roots]
-        )
-
     def _take_warnings(self) -> list[str]:
         source = self._opened_source()
         warnings, source.warnings = source.warnings, []
@@ -271,6 +243,16 @@ class Certificates:
             document is not None
             and authority in document.former
             and authority not in self.material.authorities
+        )
+
+    def succeeded_by(self, authority: str) -> bool:
+        """Whether the authority with that key's hash, of a peer's certificate, issues in the place of
+        the one that this node's certificate is of. Imports nothing."""
+        material = self.material
+        return (
+            self.joined is not None
+            and authority != material.issuer
+            and (authority == material.authorities[0] or authority not in material.authorities)
         )
 
     def server_context(self) -> ssl.SSLContext:
@@ -323,7 +305,6 @@ class Certificates:
             raise _rejected(f"it expired at {documents.to_text(not_after)}")
         roots, intermediates = self._trusted()
         issuer = inspection.issuer_of(certificate, roots, intermediates, now)
-        handed_over = False
         if issuer is None and presented and self._opened_source().kind != "outside":
             handovers = [
                 found
@@ -331,7 +312,6 @@ class Certificates:
                 if found is not None and inspection.is_handover(found)
             ]
             issuer = inspection.issuer_of(certificate, roots, handovers, now)
-            handed_over = issuer is not None
         if issuer is None:
             raise _rejected(
                 "it was not signed by the certificate authority this node trusts"
@@ -349,9 +329,7 @@ class Certificates:
                 + (f" ({revoked.reason})" if revoked.reason else ""),
                 "see the runbook certificate-revoked",
             )
-        return PeerIdentity(
-            node_id, serial, not_after, inspection.key_hash(issuer.public_key()), handed_over
-        )
+        return PeerIdentity(node_id, serial, not_after, inspection.key_hash(issuer.public_key()))
 
     def _former(self, certificate: x509.Certificate, roots: list[x509.Certificate]) -> str:
         document = self.material.document

@@ -82,20 +82,6 @@ class Material:
         """Of :attr:`document`; 0 for none."""
         return self.document.number if self.document is not None else 0
 
-    def relying_on(self, data: bytes, authorities: Sequence[str]) -> Material:
-        """The same certificate, and the roots of the PEM text *data* in place of those before."""
-        return Material(
-            (self.certificate, self.private_key, self.authority),
-            f"{self.digest} with other roots",
-            self.node_id,
-            self.serial,
-            (self.not_before, self.not_after, self.ca_not_after),
-            self.names,
-            (data, self.trusted[1]),
-            authorities,
-            self.issuer,
-        )
-
     def __repr__(self) -> str:
         return f"Material({self.certificate}, serial {self.serial})"
 

@@ -286,12 +286,12 @@ class Rotation:
         path = self._left()
         if path is None:
             return
+        self.holdings.forget()
         try:
             write_durably(self._authority.key_path, path.read_bytes(), mode=0o600)
             remove_durably(path)
         except OSError as exc:
             raise storage_failure("replace", self._authority.key_path, exc) from exc
-        self.holdings.forget()
 
     def abort(self) -> Progress:
         """Give the new key up, before it has issued anything. Again is harmless.

@@ -171,7 +171,7 @@ class Trust(ObservableComponent):
     async def health_check(self, depth: HealthDepth) -> Health:
         if self._nursery is None:
             return Health(HealthState.UNKNOWN, "not started")
-        failure = self._failure or self._unread or self._roots.failure or self._network.replaced
+        failure = self._failure or self._unread or self._network.replaced
         if failure:
             return Health(HealthState.DEGRADED, failure)
         renewal = self._renewal

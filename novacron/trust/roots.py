@@ -22,7 +22,7 @@ from novacron.network.session import PeerSession
 from novacron.observe import Counter, Gauge
 from novacron.protocol.states import Role
 from novacron.security import Security, documents
-from novacron.security.errors import CertificateError, RevocationListError
+from novacron.security.errors import RevocationListError
 from novacron.trust.messages import ROOTS, State
 
 logger = logging.getLogger("novacron.trust")
@@ -60,8 +60,6 @@ class RootsKeeper:
         self._own_since = 0.0
         """On Trio's clock, since when this node shows a certificate of another authority than before."""
         self._redialled: dict[str, float] = {}
-        self.failure = ""
-        """Why this node's own certificate is worth nothing any more; empty while it is."""
 
     @property
     def number(self) -> int:
@@ -102,7 +100,8 @@ class RootsKeeper:
             raise
         _OFFERED.inc("taken" if newer else "known")
         if newer:
-            await self._apply(session)
+            await self._security.renew_certificate(force=False)
+            await self._applied(session)
 
     async def give(self, session: PeerSession, body: bytes) -> bytes:
         """Handles :data:`~novacron.trust.messages.ROOTS`."""
@@ -123,19 +122,6 @@ class RootsKeeper:
                 await self._security.renew_certificate(force=False)
                 self._stamp = stamp
         await self._applied(None)
-
-    async def _apply(self, source: PeerSession) -> None:
-        self.failure = ""
-        try:
-            await self._security.renew_certificate(force=False)
-        except CertificateError as exc:
-            # The operator went on without this node. It keeps no trust in what the others have given
-            # up, though they take its own certificate no more than it does.
-            self.failure = str(exc)
-            logger.error("this node's certificate is worth nothing any more: %s", exc)
-            material = await trio.to_thread.run_sync(self._security.certificates.with_roots_on_disk)
-            self._security.certificates.adopt(material)
-        await self._applied(source)
 
     async def _applied(self, source: PeerSession | None) -> None:
         certificates = self._security.certificates

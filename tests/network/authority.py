@@ -83,7 +83,6 @@ class Identity:
         self.node_id = node
         self.serial = serial
         self.authority = ""
-        self.handed_over = False
 
 
 class Revocations:
@@ -129,6 +128,9 @@ class Certificates:
         return ssl.PEM_cert_to_DER_cert(pem)
 
     def replaced(self, authority: str) -> bool:
+        return False
+
+    def succeeded_by(self, authority: str) -> bool:
         return False
 
     def identify(self, der: bytes, presented: Sequence[bytes] = ()) -> Identity:
