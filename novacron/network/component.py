@@ -24,6 +24,7 @@ from novacron.environment import Identity
 from novacron.errors import NetworkError, NovaCronError, SecurityError
 from novacron.network import distrust
 from novacron.network.contacts import Contacts
+from novacron.network.description import describe
 from novacron.network.errors import NetworkStoppingError, TlsError
 from novacron.network.guard import guarded, record_rejection
 from novacron.network.listener import AcceptLoop
@@ -284,7 +285,7 @@ class Network(ObservableComponent, Component):
             "address": self.address,
             "listener": loop.statistics() if loop is not None else None,
             "sessions": len(self._registry),
-            "peers": [_describe(session) for session in self._registry],
+            "peers": [describe(session) for session in self._registry],
             "seeds": [seed.statistics() for seed in self._seeds],
         }
 
@@ -328,7 +329,8 @@ class Network(ObservableComponent, Component):
             if stream is None:
                 _count_failure(Role.ACCEPTOR, "handshake_timeout", incoming.peer_address, None)
                 return
-            session = await self._authenticate(stream, Role.ACCEPTOR, started_at)
+            own_issuer = self._security.certificates.issuer()
+            session = await self._authenticate(stream, Role.ACCEPTOR, started_at, own_issuer)
             await session.handshake()
         except NovaCronError as exc:
             _count_failure(Role.ACCEPTOR, _reason(exc, session), incoming.peer_address, exc)
@@ -349,8 +351,11 @@ class Network(ObservableComponent, Component):
         session = None
         try:
             with trio.move_on_after(settings.connect_timeout + settings.handshake_timeout):
+                # Before the handshake: if another is shown by then, the session is made once more.
+                own_issuer = self._security.certificates.issuer()
                 stream = await dialer.dial(host, port)
-                session = await self._authenticate(stream, Role.INITIATOR, trio.current_time())
+                now = trio.current_time()
+                session = await self._authenticate(stream, Role.INITIATOR, now, own_issuer)
                 await session.handshake()
                 return session
             raise SessionTimeoutError(
@@ -376,7 +381,9 @@ class Network(ObservableComponent, Component):
             if session is not None and session.peer is None:
                 await session.close()
 
-    async def _authenticate(self, stream: Stream, role: Role, started_at: float) -> PeerSession:
+    async def _authenticate(
+        self, stream: Stream, role: Role, started_at: float, own_issuer: str
+    ) -> PeerSession:
         assert self._local is not None
         try:
             # In a thread: it verifies a signature, and the first call imports the X.509 library.
@@ -401,6 +408,7 @@ class Network(ObservableComponent, Component):
             started_at=started_at,
             serial=peer.serial,
             issuer=peer.authority,
+            own_issuer=own_issuer,
         )
 
     async def _serve_dialled(self, session: PeerSession) -> None:
@@ -473,25 +481,6 @@ def _count_failure(role: Role, reason: str, address: str, exc: NovaCronError | N
     if exc is not None:
         # At info: whoever can reach the port can make these, and the metric counts them all.
         logger.info("no session with %s: %s", address, exc, extra={"reason": reason})
-
-
-def _describe(session: PeerSession) -> dict[str, Any]:
-    link = session.statistics()
-    peer = session.peer
-    return {
-        "node_id": session.node_id,
-        "address": session.stream.peer_address,
-        "advertised": peer.address if peer is not None else None,
-        "role": str(session.role),
-        "state": str(session.machine.state),
-        "seconds": trio.current_time() - session.opened_at,
-        "round_trip_seconds": link.round_trip,
-        "round_trip_minimum_seconds": link.round_trip_minimum,
-        "jitter_seconds": link.jitter,
-        "loss": link.loss,
-        "clock_offset_seconds": link.clock_offset,
-        "pings": link.samples,
-    }
 
 
 __all__ = ["Network", "NetworkError", "SeedState"]

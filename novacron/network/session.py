@@ -107,6 +107,7 @@ class PeerSession:
         started_at: float,
         serial: str = "",
         issuer: str = "",
+        own_issuer: str = "",
     ) -> None:
         self.role = role
         self.stream = stream
@@ -115,6 +116,8 @@ class PeerSession:
         """Of the peer's certificate, hexadecimal."""
         self.issuer = issuer
         """Hash of the key that has issued it."""
+        self.own_issuer = own_issuer
+        """The same of the certificate that this node has shown."""
         self.machine = SessionMachine(role, local, certified_id=certified_id, now=started_at)
         self.opened_at = started_at
         self.seed_name: str | None = None

@@ -225,6 +225,10 @@ class Certificates:
         Imports nothing."""
         return self.material.authorities
 
+    def issuer(self) -> str:
+        """The same of what has issued this node's certificate."""
+        return self.material.issuer
+
     def cluster_hashes(self) -> tuple[str, ...]:
         """What names the cluster: the hash of its first authority's key, whatever has become of that
         authority; then of all others it has now or had once. Imports nothing."""

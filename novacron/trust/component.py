@@ -139,7 +139,9 @@ class Trust(ObservableComponent):
         if self._reports is None:
             from novacron.trust.reports import Reports
 
-            self._reports = Reports(self._security, self._network, self._issuers)
+            self._reports = Reports(
+                self._security, self._network, self._issuers, self._roots.unsettled
+            )
         return self._reports
 
     async def _report(self) -> None:

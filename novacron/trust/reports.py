@@ -8,6 +8,7 @@ and the node that holds the key knows of nodes that it has no session with.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from random import random
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,7 @@ from novacron.network import Network
 from novacron.network.session import PeerSession
 from novacron.security import Security
 from novacron.security.errors import NotAuthorityError, RequestRefusedError
-from novacron.security.roots import SETTLED
+from novacron.security.roots import ISSUING, SETTLED
 from novacron.trust.messages import REPORT, Report, pack, report_text, unpack_report
 
 if TYPE_CHECKING:
@@ -31,15 +32,29 @@ REPORT_TIMEOUT: Final = 15.0
 """Seconds for a peer's answer, in which it may have to ask another."""
 PASS_ON_TIMEOUT: Final = 8.0
 MOST_ASKED: Final = 8
+SETTLING: Final = 5.0
+"""Seconds that a node waits for its peers to have new certificates, too; one that has not renewed by
+then is itself what the operator is told of."""
 RETRY: Final = RetryPolicy(delay=1.0, factor=2.0, max_delay=60.0, jitter=0.25, reset_after=0.0)
 """Somebody waits for it who runs ``novacron pki rotate status``; and each peer that comes is asked at
 once, see :meth:`Reports.met`."""
 
 
 class Reports:
-    """*issuers*: ids of nodes that are known to hold the authority's key, to be asked first."""
+    """
+    Args:
+      issuers: Ids of nodes that are known to hold the authority's key, to be asked first.
+      unsettled: Whether a session of this node is still to be made anew with new certificates.
+    """
 
-    def __init__(self, security: Security, network: Network, issuers: set[str]) -> None:
+    def __init__(
+        self,
+        security: Security,
+        network: Network,
+        issuers: set[str],
+        unsettled: Callable[[], bool],
+    ) -> None:
+        self._unsettled = unsettled
         self._security = security
         self._network = network
         self._issuers = issuers
@@ -60,6 +75,12 @@ class Reports:
             if document is None or document.stage == SETTLED or told == self._told:
                 await self._met.wait()
                 continue
+            if document.stage == ISSUING and material.issuer == material.authorities[0]:
+                # What this says ends the operator's wait, and the next step then ends sessions that
+                # are left from before.
+                with trio.move_on_after(SETTLING):
+                    while self._unsettled():
+                        await self._network.wait_sessions_changed()
             try:
                 await self._report(material.certificate, document.number)
             except NovaCronError as exc:

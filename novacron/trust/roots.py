@@ -57,9 +57,7 @@ class RootsKeeper:
         self._stamp: documents.Stamp | None = None
         self._in_use = 0
         self._issuer = ""
-        self._own_since = 0.0
-        """On Trio's clock, since when this node shows a certificate of another authority than before."""
-        self._redialled: dict[str, float] = {}
+        self._redialled: dict[tuple[str, str], float] = {}
 
     @property
     def number(self) -> int:
@@ -127,7 +125,7 @@ class RootsKeeper:
         certificates = self._security.certificates
         document, issuer = certificates.material.document, certificates.material.issuer
         if issuer != self._issuer:
-            self._issuer, self._own_since = issuer, trio.current_time()
+            self._issuer = issuer
             self._changed()
         if document is None or document.number == self._in_use:
             return
@@ -167,20 +165,32 @@ class RootsKeeper:
 
     # --- Sessions -------------------------------------------------------------------------------
 
+    @property
+    def _issuing(self) -> str:
+        return self._security.certificates.authority_hashes()[0]
+
+    def _is_old(self, session: PeerSession) -> bool:
+        return not session.issuer == session.own_issuer == self._issuing
+
+    def unsettled(self) -> bool:
+        """Whether a session is left that ends when the old authority is trusted no more."""
+        return any(map(self._is_old, self._network.sessions()))
+
     def outdated(self, session: PeerSession, state: State) -> bool:
         """Whether *session* is to be made anew, now that its peer has said *state*."""
-        issuing = self._security.certificates.authority_hashes()[0]
+        last = self._redialled.get((session.node_id, self._issuing), -AGAIN_AFTER)
         return (
             session.role is Role.INITIATOR
             and session.outcome is None
-            and self._security.certificates.material.issuer == issuing == state.issuer
-            and (session.issuer != issuing or session.opened_at < self._own_since)
-            and trio.current_time() - self._redialled.get(session.node_id, -AGAIN_AFTER)
-            >= AGAIN_AFTER
+            and self._security.certificates.material.issuer == self._issuing == state.issuer
+            and self._is_old(session)
+            and trio.current_time() - last >= AGAIN_AFTER
         )
 
     async def make_anew(self, session: PeerSession) -> None:
-        self._redialled[session.node_id] = trio.current_time()
+        now = trio.current_time()
+        self._redialled = {key: at for key, at in self._redialled.items() if now - at < AGAIN_AFTER}
+        self._redialled[session.node_id, self._issuing] = now
         try:
             await self._network.renew_session(session)
         except NovaCronError as exc:

@@ -127,6 +127,9 @@ class Certificates:
         pem = self.paths[0].read_text()
         return ssl.PEM_cert_to_DER_cert(pem)
 
+    def issuer(self) -> str:
+        return ""
+
     def replaced(self, authority: str) -> bool:
         return False
 
