@@ -3,7 +3,7 @@
 One round trip reads it all: three statements go out together, and the later ones may fail where
 there is no table yet. A database belongs to a *cluster*, named by the first authority its nodes have
 trusted: the SHA-256 of that authority's public key. Its certificate may be renewed and its key replaced;
-the name stays, so that in the middle of that no node takes the database for another cluster's (ADR 128).
+the name stays, so that in the middle of that no node takes the database for another cluster's (ADR 131).
 """
 
 from __future__ import annotations

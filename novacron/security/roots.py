@@ -4,7 +4,7 @@ It lies in ``pki/ca.pem`` behind the certificates it lists, as a PEM block of it
 libraries skip: what is trusted and by whose word is replaced in one piece, or not at all. Its number
 only grows. It is signed by every key that is trusted before or after it, and taken only where every
 root that is trusted so far has signed: from the moment a node trusts the new key as well, whoever has
-stolen the old one can tell it nothing any more (ADR 128).
+stolen the old one can tell it nothing any more (ADR 131).
 
 Reading it needs no X.509, so that boots do not import that (ADR 30).
 """

@@ -9,66 +9,18 @@ import shutil
 import sys
 from pathlib import Path
 
-from novacron.config.schema import SecuritySettings
-from novacron.data_directory import DataDirectory
 from novacron.security import roots
 from novacron.security.holdings import Holding
 from novacron.security.inspection import issued_by, key_hash, load_certificates
-from novacron.security.issuer import Issuer
-from novacron.security.join_tokens import JoinTokens
-from novacron.security.keyring import Keyring
-from novacron.security.own_material import OwnMaterial
-from novacron.security.revocations import Revocations, check_list
-from novacron.security.rotation import Rotation
+from novacron.security.revocations import check_list
 from tests.security.rotation_killer import in_a_child
 from tests.security.stand_ins import prepared
+from tests.trust.authority_node import NOW, Node
 from tests.trust.cluster import join_directory, node_id, request_for
 
-NODE = node_id(1)
 OTHER = node_id(2)
-NOW = 1_800_000_000.0
-NAMES = ("localhost",)
 BEFORE = {"begin": (), "issue": ("begin",), "finish": ("begin", "issue"), "abort": ("begin",)}
 STAGES = {"begin": "begun", "issue": "issuing", "finish": "none", "abort": "none"}
-
-
-class Node:
-    """The authority's node as a command sees it."""
-
-    def __init__(self, root: Path) -> None:
-        self.directory: DataDirectory = prepared(root)
-        self.settings = SecuritySettings()
-        self.keyring = Keyring(self.directory, "file:", 90, now=lambda: NOW)
-        self.keyring.open()
-        self.own = OwnMaterial(
-            self.directory, self.settings, NODE, self.keyring, NAMES, lambda: NOW
-        )
-        self.own.material()
-        self.tokens = JoinTokens(self.directory, now=lambda: NOW)
-        revocations = Revocations(self.directory)
-        self.issuer = Issuer(
-            self.directory,
-            self.settings,
-            self.keyring,
-            self.tokens,
-            revocations,
-            NODE,
-            now=lambda: NOW,
-        )
-        self.authority = self.issuer.authority
-        present = self.authority.certificates()
-        hashes = [key_hash(root.public_key()) for root in present]
-        revocations.open_blocking(hashes, lambda: self.authority.certificates())
-        self.revocations = revocations
-        self.rotation = Rotation(
-            self.directory, self.settings, self.issuer, self.tokens, now=lambda: NOW
-        )
-
-    def step(self, name: str) -> None:
-        if name == "finish":
-            self.rotation.finish(lambda: self.own.material() and None, force=True)
-        else:
-            getattr(self.rotation, name)()
 
 
 def check(root: Path, trusted: bytes, known: int) -> None:
