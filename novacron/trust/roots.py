@@ -86,8 +86,9 @@ class RootsKeeper:
                     "this node knows less of its own authority than its peers",
                     why=f"they trust list {number}, and here is {self.number}: its pki/ is older than "
                     "they are, as after a restore from an old backup",
-                    remedy="restore pki/ and secrets/ from the newest backup; see the runbook "
-                    "authority-key",
+                    remedy="where the backup is from within the rotation, take the next steps again "
+                    "(`novacron pki rotate status`); else restore pki/ and secrets/ from the newest "
+                    "one; see the runbook authority-key",
                 )
             return
         data = await session.request(ROOTS, b"", within=ASK_TIMEOUT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from novacron.security.revocations import check_list
 from novacron.trust import component
 from novacron.trust.messages import ROOTS, STATE, pack
 from tests.network.conftest import until
+from tests.security.stand_ins import make_security
 from tests.trust.cluster import TrustNode, join_directory
 from tests.trust.rotating import ready, rotation_of, step, trusting
 from tests.trust.test_cluster import chain, running
@@ -222,6 +224,31 @@ async def test_an_aborted_rotation_leaves_everything_as_it_was(tmp_path: Path) -
         assert third.security.certificates.cluster_hashes()[0] == old
         with pytest.raises(RotationError, match="no replacement is going on"):
             await step(first, "finish")
+
+
+async def test_an_authority_restored_from_within_the_rotation_takes_the_last_steps_again(
+    tmp_path: Path,
+) -> None:
+    async with chain(tmp_path) as ((first, second, third), nursery):
+        await step(first, "begin")
+        await ready(first)
+        pki = first.directory.pki
+        shutil.copytree(pki, tmp_path / "backup")
+        await step(first, "issue")
+        await ready(first)
+        await step(first, "finish")
+        await trusting(3, second, third)
+        await first.stop()
+        shutil.rmtree(pki)
+        shutil.copytree(tmp_path / "backup", pki)
+        await step(first, "issue")
+        await step(first, "finish", force=True)
+        first.security, _ = make_security(first.directory.root, first.id)
+        await first.start(nursery, second)
+        await first.session(second)
+        await until(lambda: second.trust._issuers == {first.id})
+        await third.trust.renew()
+        assert first.security.certificates.material.roots_number == 3
 
 
 async def test_lists_that_are_older_foreign_unsigned_or_cut_off_change_nothing(
