@@ -12,6 +12,7 @@ import pytest
 from novacron.cli import main
 from novacron.cli.database import authorities_of
 from novacron.cli.stored import StoredNode
+from novacron.config.options import add_configuration_options
 from novacron.security.join_token import parse
 from tests.cli.booted import Booted
 from tests.security.stand_ins import OTHER_ID
@@ -172,7 +173,7 @@ def test_the_authoritys_key_is_replaced_by_one_command_a_step(node: Booted) -> N
         "authority.finish",
         "authority.finish",
     ]
-    args = argparse.Namespace(
-        config=[], data_dir=str(node.directory.root), set=[], log_level=None, log_format=None
-    )
+    parser = argparse.ArgumentParser()
+    add_configuration_options(parser)
+    args = parser.parse_args(["--data-dir", str(node.directory.root)])
     assert authorities_of(StoredNode(args, change=False)) == (old, new)

@@ -8,8 +8,10 @@ from typing import Any
 
 import trio
 
+from novacron.security.inspection import key_hash
 from novacron.security.join_tokens import JoinTokens
 from novacron.security.own_material import OwnMaterial
+from novacron.security.revocations import Revocations
 from novacron.security.rotation import Progress, Rotation
 from tests.network.conftest import until
 from tests.trust.cluster import TrustNode
@@ -18,10 +20,10 @@ from tests.trust.cluster import TrustNode
 def rotation_of(node: TrustNode) -> Rotation:
     """With a state of its own, as a command has: what it shares with the node is on disk."""
     issuer = node.security.issuer()
-    certificates = node.security.certificates
-    revocations = type(certificates.revocations)(node.directory)
+    revocations = Revocations(node.directory)
     roots = issuer.authority.certificates()
-    revocations.open_blocking(certificates.authority_hashes(), lambda: roots)
+    hashes = [key_hash(root.public_key()) for root in roots]
+    revocations.open_blocking(hashes, lambda: roots)
     issuer._revocations = revocations
     return Rotation(node.directory, node.security._settings, issuer, JoinTokens(node.directory))
 
