@@ -218,8 +218,19 @@ def export_log(args: argparse.Namespace) -> int:
                 why=exc.strerror or type(exc).__name__,
                 remedy="name a file that does not exist, in a directory you may write to",
             ) from exc
-        with os.fdopen(descriptor, "wb") as file:
-            count, damaged = _copy(node.directory.audit, args, file.write)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                count, damaged = _copy(node.directory.audit, args, file.write)
+        except BaseException as exc:
+            # Half of it would pass for all of it: what is there verifies.
+            os.unlink(args.output)
+            if isinstance(exc, OSError):
+                raise ArgumentError(
+                    f"cannot write {args.output}",
+                    why=exc.strerror or type(exc).__name__,
+                    remedy="free space there, or name a file on another file system",
+                ) from exc
+            raise
         document = {"records": count, "damaged": damaged, "file": args.output}
         print(as_json(document) if args.json else f"{count} records are in {args.output}.")
     else:
@@ -252,7 +263,7 @@ def _copy(
             else:
                 damaged += 1
         elif selection.takes(record):
-            write(render(record, line, args.format, version).encode())
+            write(render(record, line, args.format, version).encode("utf-8", "backslashreplace"))
             count += 1
     return count, damaged
 
@@ -263,7 +274,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(record, dict) or record.keys() < set(COLUMNS):
+    if not isinstance(record, dict) or not record.keys() >= set(COLUMNS):
         return None
     return record if isinstance(record["seq"], int) else None
 
