@@ -60,6 +60,7 @@ class Anchoring(ObservableComponent):
         self._interval = settings.audit_anchor_seconds
         self._shared = database_settings.engine == "postgresql"
         self._anchors: Anchors | None = None
+        self._running = False
         self._scope = trio.CancelScope()
         self._failure = ""
         self._looked = 0.0
@@ -67,28 +68,34 @@ class Anchoring(ObservableComponent):
     async def initialize(self, nursery: trio.Nursery) -> None:
         if not self._shared:
             return
-        from novacron.anchoring.anchors import Anchors
+        self._scope = trio.CancelScope()
+        self._looked = trio.current_time()
+        self._running = True
+        nursery.start_soon(self._keep)
 
+    def _made(self) -> Anchors:
+        """Kept over restarts of the component: what was found wrong stays said. Blocks: it is imported
+        when it is needed, which no boot waits for."""
         if self._anchors is None:
-            # Kept over restarts of the component: what was found wrong stays said.
+            from novacron.anchoring.anchors import Anchors
+
             self._anchors = Anchors(
                 self._database,
                 self._security.audit,
                 str(self._identity.node_id),
                 now=self._security.now,
             )
-        self._scope = trio.CancelScope()
-        self._looked = trio.current_time()
-        nursery.start_soon(self._keep, self._anchors)
+        return self._anchors
 
-    async def _keep(self, anchors: Anchors) -> None:
+    async def _keep(self) -> None:
         with self._scope:
             await trio.sleep(min(FIRST, self._interval))
             while True:
-                await self._anchor(anchors)
+                await self._anchor()
                 await trio.sleep(min(AGAIN, self._interval) if self._failure else self._interval)
 
-    async def _anchor(self, anchors: Anchors) -> None:
+    async def _anchor(self) -> None:
+        anchors = await trio.to_thread.run_sync(self._made)
         try:
             await anchors.anchor()
         except DatabaseError as exc:
@@ -105,14 +112,13 @@ class Anchoring(ObservableComponent):
 
     async def shutdown(self) -> None:
         self._scope.cancel()
-        if self._anchors is not None:
+        running, self._running = self._running, False
+        if running:
             with trio.move_on_after(LAST_TIMEOUT):
-                await self._anchor(self._anchors)
+                await self._anchor()
 
     async def health_check(self, depth: HealthDepth) -> Health:
-        if self._anchors is None:
-            return HEALTHY
-        misfits = self._anchors.misfits
+        misfits = {} if self._anchors is None else self._anchors.misfits
         if misfits:
             anchor, why = next(iter(misfits.items()))
             return Health(
@@ -130,10 +136,5 @@ class Anchoring(ObservableComponent):
         return HEALTHY
 
     def statistics(self) -> Mapping[str, Any]:
-        if self._anchors is None:
-            return {"anchored": False}
-        return {
-            "anchored": True,
-            **self._anchors.statistics(),
-            "failure": self._failure or None,
-        }
+        found = {} if self._anchors is None else self._anchors.statistics()
+        return {"anchored": self._shared, **found, "failure": self._failure or None}

@@ -170,5 +170,5 @@ async def test_a_node_that_shares_no_database_anchors_nothing(
         await pass_seconds(2 * INTERVAL)
         await node.component.shutdown()
         assert node.table.tried == 0
-        assert node.component.statistics() == {"anchored": False}
+        assert node.component.statistics() == {"anchored": False, "failure": None}
         assert await node.health() == (HealthState.HEALTHY, "")
