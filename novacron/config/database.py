@@ -84,7 +84,8 @@ class DatabaseSettings(Section):
         5.0, description="Seconds to wait for a lock another process holds."
     )
     query_timeout: Seconds = Field(
-        30.0, description="Seconds one statement may run before it is interrupted."
+        30.0,
+        description="Seconds a call may take, its wait for a connection included; a statement that runs longer is interrupted.",
     )
     integrity_check: Literal["quick", "full", "off"] = Field(
         "quick", description="Check of the file at boot."

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import secrets
 import select
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 from psycopg import Error as DriverError
@@ -22,7 +23,7 @@ from psycopg.adapt import Transformer
 
 from novacron.database.postgresql_errors import (
     CANCELLED,
-    STALE_PLAN,
+    STALE_STATEMENT,
     is_fatal,
     says_unreplicated,
     sqlstate,
@@ -165,6 +166,9 @@ class Connection:
         self._prepared: dict[_Key, bytes] = {}
         self._uses: dict[_Key, int] = {}
         self._names = itertools.count()
+        # Names that no other connection uses: behind a pooler that hands sessions around, one that is
+        # not known fails, where another's statement of that name would be executed.
+        self._stem = secrets.token_hex(4).encode()
         self._expected: deque[_Expected] = deque()
         self._answer = Answer()
         self._closed = False
@@ -268,11 +272,13 @@ class Connection:
         if is_fatal(error):
             self.close()
             raise LostError("the server ended the session", error)
-        if sqlstate(error) == STALE_PLAN and self._prepared:
-            # The next use prepares anew, under another name.
+        if sqlstate(error) in STALE_STATEMENT and self._prepared:
+            # The next use prepares anew, under another name. What made the server forget them
+            # (DISCARD ALL) undid the session's mode too.
             answer.stale = True
             self._prepared.clear()
             self._uses.clear()
+            self.mode = None
 
     def _send(self, steps: Sequence[Step], mode: Mode | None) -> None:
         raw = self._raw
@@ -318,7 +324,7 @@ class Connection:
         self._expected.append(expected)
 
     def _prepare(self, key: _Key) -> bytes:
-        name = b"n%d" % next(self._names)
+        name = b"n%s_%d" % (self._stem, next(self._names))
         if len(self._prepared) >= MOST_PREPARED:
             # The oldest. It is used again at the cost of one more preparation.
             oldest = next(iter(self._prepared))
@@ -343,14 +349,20 @@ class Connection:
     async def _wait_either(self) -> None:
         """Until the socket takes or has something. Only where its buffer is full."""
 
-        async def wait_readable() -> None:
-            await trio.lowlevel.wait_readable(self._descriptor)
+        async def wait(ready: Callable[[int], Awaitable[None]]) -> None:
+            # Closed meanwhile: the next use of the connection says so.
+            with contextlib.suppress(trio.ClosedResourceError):
+                await ready(self._descriptor)
             nursery.cancel_scope.cancel()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(wait_readable)
-            await trio.lowlevel.wait_writable(self._descriptor)
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait, trio.lowlevel.wait_readable)
+                await wait(trio.lowlevel.wait_writable)
+        except BaseExceptionGroup:
+            # A cancellation comes out as one of each task in a group, which nobody looks for.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            raise
 
     async def _read(self, answer: Answer) -> None:
         """Until nothing is expected any more. May be cancelled, and called again."""
@@ -437,7 +449,12 @@ class Connection:
         last = self._answer.error
         if not self._closed:
             with contextlib.suppress(DriverError):
-                while (result := self._raw.get_result()) is not None:
+                # What has come already, and no more: otherwise libpq would wait, and with it the
+                # whole process.
+                while not self._raw.is_busy():
+                    result = self._raw.get_result()
+                    if result is None:
+                        break
                     if result.status == pq.ExecStatus.FATAL_ERROR and sqlstate(result):
                         last = result
                         break
@@ -456,15 +473,14 @@ class Connection:
         with trio.move_on_after(CANCEL_GRACE):
             await self._flush()
             await self._ask_to_cancel()
+            overflowed = answer.overflow
             answer.overflow = False
-            kept, answer.rows = answer.rows, []
             while self._expected:
+                # It may have been done already: then its answer is taken like any other, whole. Of
+                # more than the limit nothing is kept.
                 await self._read(answer)
-                # More than the limit still comes; none of it is kept.
-                overflowed, answer.overflow = answer.overflow, False
-                if overflowed:
-                    answer.rows.clear()
-            answer.rows = kept or answer.rows
+                overflowed, answer.overflow = overflowed or answer.overflow, False
+            answer.overflow = overflowed
             return
         self._lose("the server did not let go of a statement that was cancelled")
 

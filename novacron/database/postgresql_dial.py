@@ -21,10 +21,23 @@ from novacron.database.postgresql_connection import (
     OverdueError,
     Step,
 )
-from novacron.database.postgresql_errors import away, lost, map_failed_login, read_only
+from novacron.database.postgresql_errors import (
+    NO_NAME,
+    away,
+    lost,
+    map_failed_login,
+    pooled,
+    read_only,
+)
 from novacron.database.postgresql_lineage import LINEAGE, read_lineage
 from novacron.database.postgresql_mode import Mode
-from novacron.database.postgresql_target import Endpoint, Target, conninfo, milliseconds
+from novacron.database.postgresql_target import (
+    WITNESS,
+    Endpoint,
+    Target,
+    conninfo,
+    milliseconds,
+)
 from novacron.database.store import (
     DatabaseAwayError,
     DatabaseReadOnlyError,
@@ -200,6 +213,9 @@ async def _addresses(endpoint: Endpoint) -> list[str | None]:
         found = await trio.socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise away(endpoint.address, f"its name cannot be looked up: {error.strerror}") from error
+    except UnicodeError as error:
+        # What the rules of host names forbid, such as two dots in a row, is not even asked for.
+        raise away(endpoint.address, NO_NAME) from error
     return [str(entry[4][0]) for entry in found]
 
 
@@ -209,14 +225,16 @@ async def _open(target: Target, endpoint: Endpoint, address: str | None) -> Conn
     else:
         parameters = target.parameters(endpoint, address)
     raw = pq.PGconn.connect_start(conninfo(parameters))
-    descriptor = raw.socket
+    descriptor = -1
     try:
         try:
             status = pq.PollingStatus.WRITING
             while status != pq.PollingStatus.OK:
-                descriptor = raw.socket
+                # Before its socket is asked for: a Unix socket that is not there, or an address
+                # without a way to it, has failed already and has none.
                 if raw.status == pq.ConnStatus.BAD or status == pq.PollingStatus.FAILED:
                     raise await _explain(target, endpoint, address, raw)
+                descriptor = raw.socket
                 if status == pq.PollingStatus.READING:
                     await trio.lowlevel.wait_readable(descriptor)
                 else:
@@ -249,6 +267,9 @@ def _check_server(connection: Connection) -> None:
             remedy="upgrade the server",
             key="database.postgresql.hosts",
         )
+    for name, value in WITNESS.items():
+        if connection.parameter(name) != value:
+            raise pooled(where, "it drops the settings that a connection begins with")
     if connection.parameter("in_hot_standby") == "on":
         raise read_only(where, "it is a standby that follows another server")
     if connection.parameter("default_transaction_read_only") == "on":

@@ -56,7 +56,7 @@ class PostgresqlLife:
             query_timeout=self._settings.query_timeout,
             lineages=self._lineages,
         )
-        self._authorities = self._around.security.certificates.authority_hashes()
+        self._authorities = self._around.security.certificates.cluster_hashes()
         try:
             connection = await self._open_connection(target)
         except BaseException:

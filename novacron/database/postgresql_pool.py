@@ -14,6 +14,7 @@ used from then on.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,8 +32,8 @@ from novacron.database.postgresql_target import Endpoint, Target
 from novacron.database.store import (
     MAX_WAITING,
     DatabaseAwayError,
-    DatabaseConnectionsError,
     DatabaseLimitError,
+    DatabaseReadOnlyError,
     DatabaseStaleError,
     DatabaseUnavailableError,
 )
@@ -100,6 +101,11 @@ class Pool:
         self._keeping = False
         self._closed = False
         self._unused = trio.Event()
+        self._returned = trio.lowlevel.ParkingLot()
+        self._refusal: NovaCronError | None = None
+        """Why the server lets nobody else in, although what is open serves."""
+        self._dial_after = 0.0
+        """Trio's time before which that is not asked again."""
         self.waiting = 0
         """Calls that wait for a connection, or for their turn to write."""
         self.rival: DatabaseStaleError | None = None
@@ -158,7 +164,7 @@ class Pool:
             await self.wait(self._free.acquire, deadline, "database.postgresql.pool_max")
         try:
             self.check()
-            connection = self._take_idle(mode) or await self._open(deadline)
+            connection = self._take_idle(mode) or await self._open_or_wait(mode, deadline)
         except BaseException:
             self._free.release()
             raise
@@ -172,6 +178,8 @@ class Pool:
             self._put(connection)
         else:
             connection.close()
+            # Those who wait for one in use may have to open one after all.
+            self._returned.unpark_all()
         if self._closed and not self._used:
             self._unused.set()
         self._free.release()
@@ -179,6 +187,7 @@ class Pool:
     def _put(self, connection: Connection) -> None:
         connection.idle_since = trio.current_time()
         self._idle.append(connection)
+        self._returned.unpark()
 
     def _take_idle(self, mode: Mode | None) -> Connection | None:
         idle = self._idle
@@ -192,6 +201,39 @@ class Pool:
                 return connection
             connection.close()
         return None
+
+    async def _open_or_wait(self, mode: Mode | None, deadline: float) -> Connection:
+        """A new connection; where the server lets nobody else in, the next that comes free: it is
+        full, or a password was changed there that is not changed here yet, and what is open serves."""
+        while True:
+            now = trio.current_time()
+            if self._refusal is None or not self.connections or now >= self._dial_after:
+                self._dial_after = now + TICK
+                try:
+                    connection = await self._open(deadline)
+                except NovaCronError as error:
+                    if not self._goes_on(error):
+                        raise
+                    self._refusal = error
+                else:
+                    self._refusal = None
+                    return connection
+            # Those who wait ask anew one at a time, now and then.
+            with trio.move_on_at(min(deadline, self._dial_after)):
+                await self.wait(self._returned.park, math.inf, "database.postgresql.pool_max")
+            self.check()
+            idle = self._take_idle(mode)
+            if idle is not None:
+                return idle
+            if self._refusal is not None and trio.current_time() >= deadline:
+                raise _again(self._refusal)
+
+    def _goes_on(self, error: NovaCronError) -> bool:
+        """Whether what is open serves although nothing more can be opened."""
+        return bool(self.connections) and not isinstance(
+            error,
+            DatabaseAwayError | DatabaseReadOnlyError | DatabaseStaleError | DatabaseLimitError,
+        )
 
     async def _open(self, deadline: float) -> Connection:
         with trio.CancelScope(deadline=deadline) as scope:
@@ -252,8 +294,7 @@ class Pool:
                 other.close()
 
     def _note_failure(self, error: NovaCronError) -> None:
-        if isinstance(error, DatabaseConnectionsError) and self.connections:
-            # Full for others too, but there: what is open serves.
+        if self._goes_on(error):
             return
         if self._absence is None and not self._closed:
             self._absence = Absence(error)
@@ -277,13 +318,7 @@ class Pool:
         error = absence.error
         stamp = time.strftime("%H:%M:%SZ", time.gmtime(absence.since))
         if isinstance(error, DatabaseError):
-            # A new one each time: an exception that is raised twice keeps both tracebacks.
-            return type(error)(
-                error.what,
-                why=f"{error.why} (since {stamp})",
-                remedy=error.remedy,
-                key=error.key,
-            )
+            return _again(error, f" (since {stamp})")
         return away(self.server, f"{error.what}: {error.why} (since {stamp})")
 
     # --- The keeper ------------------------------------------------------------------------------
@@ -362,9 +397,7 @@ class Pool:
         try:
             connection = await dial(self.target, self._preferred)
         except NovaCronError as error:
-            # What still works goes on where the server is there and only lets nobody else in.
-            if isinstance(error, DatabaseAwayError) or not self.connections:
-                self._note_failure(error)
+            self._note_failure(error)
             return
         if self._closed or self.connections >= self.target.settings.pool_max:
             connection.close()
@@ -447,6 +480,11 @@ class Pool:
         self.target.close()
         AWAY.remove()
         CONNECTIONS.remove()
+
+
+def _again(error: NovaCronError, more: str = "") -> NovaCronError:
+    """A new one each time: an exception that is raised twice keeps both tracebacks."""
+    return type(error)(error.what, why=f"{error.why}{more}", remedy=error.remedy, key=error.key)
 
 
 def busy_error(why: str, key: str) -> DatabaseLimitError:

@@ -1,8 +1,9 @@
 """What a PostgreSQL database says about itself: schema, owner, and whether it takes changes.
 
 One round trip reads it all: the statements go out together, and the later ones may fail where there
-is no table yet. A database belongs to a *cluster*, named by the authority its nodes trust: the
-SHA-256 of that authority's public key, so that the authority may renew its certificate.
+is no table yet. A database belongs to a *cluster*, named by the first authority its nodes have
+trusted: the SHA-256 of that authority's public key. Its certificate may be renewed and its key replaced;
+the name stays, so that in the middle of that no node takes the database for another cluster's (ADR 131).
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def check_owner(authority: str | None, ours: tuple[str, ...], where: str) -> Non
 
     Args:
       authority: what the database says; None: nobody's yet.
-      ours: the authorities this node trusts, the primary one first.
+      ours: this cluster's name, then the authorities it has now or had once.
 
     Raises:
       DatabaseSchemaError: it belongs to another authority.

@@ -15,12 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
 import psycopg
 
 from novacron.database.postgresql_errors import (
+    NO_NAME,
     away,
     first_line,
     lost,
@@ -63,7 +65,7 @@ class Session:
         """
         self.raw = raw
         self.where = endpoint.address
-        self._watch = _Watch(raw, probe, silence)
+        self._watch = Watch(raw, probe, silence)
 
     @property
     def is_standby(self) -> bool:
@@ -105,9 +107,9 @@ class Session:
             self.raw.rollback()
 
     @contextmanager
-    def guarded(self) -> Iterator[_Watch]:
+    def guarded(self) -> Iterator[Watch]:
         """For the use of :attr:`raw` itself: the server is watched and its errors are mapped. Tell
-        the watch of every sign of life with :meth:`_Watch.alive`."""
+        the watch of every sign of life with :meth:`Watch.alive`."""
         try:
             with self._watch as watch:
                 yield watch
@@ -141,7 +143,7 @@ class Session:
         return lost(self.where, first_line(str(error)))
 
 
-class _Watch:
+class Watch:
     """Cuts the connection of a caller who waits for a server that is gone.
 
     A thread that sleeps while nobody waits. To cut is to shut the socket down: the caller's own
@@ -243,10 +245,7 @@ def open_session(target: Target, silence: float, *, changing: bool) -> Session:
             failures.append(error)
             continue
 
-        def probe(endpoint: Endpoint = endpoint) -> None:
-            _connect(target, endpoint).close()
-
-        session = Session(raw, endpoint, probe, silence)
+        session = Session(raw, endpoint, partial(ask, target, endpoint), silence)
         if changing and session.is_standby:
             session.close()
             failures.append(read_only(session.where, "it is a standby that follows another server"))
@@ -283,6 +282,15 @@ def _first_that_was_not_replaced(sessions: list[Session]) -> Session | None:
     raise AssertionError("the newest is not older than any")
 
 
+def ask(target: Target, endpoint: Endpoint) -> None:
+    """A :class:`Watch`'s probe: connect once more.
+
+    Raises:
+      DatabaseError: it does not work; DatabaseAwayError: nobody answers.
+    """
+    _connect(target, endpoint).close()
+
+
 def _connect(target: Target, endpoint: Endpoint) -> psycopg.Connection[Any]:
     timeout = max(LEAST_TIMEOUT, target.settings.connect_timeout)
     parameters = target.parameters(endpoint, None) | {"connect_timeout": str(round(timeout))}
@@ -300,6 +308,8 @@ def _connect(target: Target, endpoint: Endpoint) -> psycopg.Connection[Any]:
             autocommit=True,
             prepare_threshold=None,
         )
+    except UnicodeError as error:
+        raise away(endpoint.address, NO_NAME) from error
     except psycopg.Error as error:
         if isinstance(error, psycopg.errors.ConnectionTimeout):
             raise away(endpoint.address, f"it did not answer within {timeout:g} s") from None

@@ -29,6 +29,11 @@ UNACKNOWLEDGED_MILLISECONDS = 10_000
 that lost its power is noticed after this and not after the kernel's quarter of an hour."""
 
 
+WITNESS = {"IntervalStyle": "iso_8601"}
+"""A setting that matters to nobody, is not the server's default, and is reported by it unasked: it
+tells whether those that matter have arrived, which a pooler in between drops if it is told to."""
+
+
 class Endpoint(Record):
     """One server as the configuration names it."""
 
@@ -196,7 +201,14 @@ class Target:
                 "client_connection_check_interval": 2000,
                 # So much that a commit which no standby has says so.
                 "client_min_messages": "warning",
+                # Nor must one whose machine lost its power hold them, or the lock of who migrates,
+                # for the two hours that are the kernel's default. No effect on a Unix socket.
+                "tcp_keepalives_idle": KEEPALIVE_SECONDS,
+                "tcp_keepalives_interval": 3,
+                "tcp_keepalives_count": 3,
+                "tcp_user_timeout": UNACKNOWLEDGED_MILLISECONDS,
                 "TimeZone": "UTC",
+                **WITNESS,
             }.items()
         )
 
