@@ -24,7 +24,6 @@ from novacron.database.postgresql_connection import (
 from novacron.database.postgresql_errors import (
     NO_NAME,
     away,
-    lost,
     map_failed_login,
     pooled,
     read_only,
@@ -176,7 +175,7 @@ async def look_at_lineage(connection: Connection, seconds: float) -> None:
     """Set :attr:`Connection.lineage`, in one round trip.
 
     Raises:
-      DatabaseError: the connection was lost, or *seconds* passed.
+      DatabaseAwayError: the connection was lost, or *seconds* passed.
     """
     where = connection.where
     step = Step(LINEAGE, 1, optional=True)
@@ -185,7 +184,7 @@ async def look_at_lineage(connection: Connection, seconds: float) -> None:
     except OverdueError:
         raise away(where, f"it did not answer within {seconds:g} s") from None
     except LostError as error:
-        raise lost(where, error.why) from error
+        raise away(where, error.why) from error
     if answer.rows:
         connection.lineage = read_lineage(answer.rows[0])
 
