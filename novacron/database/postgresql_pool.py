@@ -6,9 +6,7 @@ the server again. A server that is there but silent (stopped, or behind a dead p
 the keeper too: what has been under way for a while without a sign of life has it connect once more,
 and if that fails, everything under way is given up.
 
-Where several servers are named, one more task looks at the others now and then: a server that takes
-changes on a newer timeline has been promoted beside the one in use, which nobody has stopped, and is
-used from then on.
+Where several servers are named, one more task is the :class:`Lookout` for the others.
 """
 
 from __future__ import annotations
@@ -24,9 +22,9 @@ import trio
 
 from novacron.database.metrics import WAITING
 from novacron.database.postgresql_connection import Connection
-from novacron.database.postgresql_dial import dial, dial_one
+from novacron.database.postgresql_dial import dial
 from novacron.database.postgresql_errors import away
-from novacron.database.postgresql_lineage import Lineage, beside
+from novacron.database.postgresql_lookout import Lookout
 from novacron.database.postgresql_mode import Mode
 from novacron.database.postgresql_target import Endpoint, Target
 from novacron.database.store import (
@@ -58,13 +56,6 @@ SILENT_AFTER = 1.0
 Longer statements are rare, and the look costs them nothing."""
 LOOK_AGAIN_AFTER = 10.0
 """Seconds after which a server that did answer is looked at again for the same statement."""
-LOOK_AROUND_EVERY = 10.0
-"""Seconds between two looks at the servers that are not in use. Each is a login there; a thousand nodes
-make a hundred a second, half a core of a server that has little else to do. As long may a node write
-to a server that was replaced and lives on; where commits wait for a standby, none of that is taken for
-written, and the node looks at once."""
-LOOK_AROUND_PAUSE = 1.0
-"""Least seconds between two such looks."""
 IDLE_SECONDS = 300.0
 """After which a connection above ``pool_min`` is closed."""
 
@@ -96,7 +87,6 @@ class Pool:
         self._preferred: Endpoint | None = None
         self._absence: Absence | None = None
         self._lost = trio.Event()
-        self._doubt = trio.Event()
         self._scope = trio.CancelScope()
         self._keeping = False
         self._closed = False
@@ -108,8 +98,7 @@ class Pool:
         """Trio's time before which that is not asked again."""
         self.waiting = 0
         """Calls that wait for a connection, or for their turn to write."""
-        self.rival: DatabaseStaleError | None = None
-        """Another server that takes changes, as of the last look around."""
+        self.lookout = Lookout(target, self._in_use, self.adopt)
         AWAY.set(0.0)
 
     @property
@@ -124,6 +113,9 @@ class Pool:
     def server(self) -> str:
         """``host:port`` of the server in use, as far as it is known."""
         return (self._preferred or self.target.endpoints[0]).address
+
+    def _in_use(self) -> Endpoint | None:
+        return None if self._closed or self._absence is not None else self._preferred
 
     def check(self) -> None:
         """Raise what a call would fail with now."""
@@ -329,7 +321,7 @@ class Pool:
             async with trio.open_nursery() as nursery:
                 if len(self.target.endpoints) > 1:
                     # Beside the other: a server that is silent must not keep it waiting.
-                    nursery.start_soon(self._keep_looking_around)
+                    nursery.start_soon(self.lookout.keep)
                 await self._keep_server()
                 nursery.cancel_scope.cancel()
 
@@ -403,63 +395,6 @@ class Pool:
             connection.close()
         else:
             self.adopt(connection)
-
-    # --- Other servers ---------------------------------------------------------------------------
-
-    def look_around(self) -> None:
-        """There is doubt that the server in use is still the one to use."""
-        self._doubt.set()
-
-    async def _keep_looking_around(self) -> None:
-        while True:
-            await trio.sleep(LOOK_AROUND_PAUSE)
-            with trio.move_on_after(LOOK_AROUND_EVERY * random.uniform(0.75, 1.25)):
-                await self._doubt.wait()
-            self._doubt = trio.Event()
-            if self._absence is None and self._preferred is not None:
-                await self._look_around(self._preferred)
-
-    async def _look_around(self, present: Endpoint) -> None:
-        rival: DatabaseStaleError | None = None
-        for endpoint in self.target.endpoints:
-            used = self.target.lineages.newest
-            if endpoint == present or used is None:
-                continue
-            try:
-                connection = await dial_one(self.target, endpoint)
-            except DatabaseStaleError as error:
-                rival = error
-                continue
-            except NovaCronError:
-                continue
-            found = connection.lineage
-            if found is not None and used.is_older(found) and not self._closed:
-                self._move(connection, present)
-                rival = None
-                break
-            connection.close()
-            if found is not None and await self._is_beside(found, present):
-                rival = beside(connection.where, found)
-        if rival is not None and self.rival is None:
-            logger.warning("another PostgreSQL takes changes", extra={"why": str(rival)})
-        self.rival = rival
-
-    async def _is_beside(self, found: Lineage, present: Endpoint) -> bool:
-        """Whether that is another server than the one in use, which may have several names. That one is
-        asked as well: it may have been restarted since."""
-        try:
-            connection = await dial_one(self.target, present)
-        except NovaCronError:
-            return False
-        connection.close()
-        return connection.lineage is not None and connection.lineage.is_beside(found)
-
-    def _move(self, connection: Connection, present: Endpoint) -> None:
-        logger.warning(
-            "another PostgreSQL was promoted; it is used from now on",
-            extra={"server": connection.where, "was": present.address},
-        )
-        self.adopt(connection)
 
     # --- The end ---------------------------------------------------------------------------------
 
