@@ -130,7 +130,7 @@ class Authority:
             return self.publish(renewed).bundle()
 
     def issue(
-        self, node_id: str, names: Sequence[str], days: int, now: float, backdate: float
+        self, node_id: str, names: Sequence[str], days: float, now: float, backdate: float
     ) -> bytes:
         """A fresh key and a certificate for it, as one PEM text: private, not yet on disk. For the
         authority's own node: the certificate says so.
@@ -170,7 +170,7 @@ class Authority:
         key: CertificatePublicKeyTypes,
         node_id: str,
         names: Sequence[str],
-        days: int,
+        days: float,
         now: float,
         backdate: float,
         *,

@@ -295,9 +295,10 @@ class Certificates:
 
         try:
             certificate = x509.load_der_x509_certificate(der)
+            inspection.look_through(certificate)
             not_before = certificate.not_valid_before_utc.timestamp()
             not_after = certificate.not_valid_after_utc.timestamp()
-        except ValueError as exc:
+        except inspection.faults() as exc:
             raise _rejected("it is no certificate") from exc
         now = self._now()
         if now < not_before:

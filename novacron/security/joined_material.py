@@ -21,6 +21,7 @@ from novacron.security import documents
 from novacron.security import roots as trust_roots
 from novacron.security.errors import CertificateError, NotAuthorityError, storage_failure
 from novacron.security.material import Material, MaterialSource, without_key
+from novacron.security.names import MOST_NAMES, canonical_name
 from novacron.security.references import read_secret_file, register
 
 JOIN_AGAIN = (
@@ -98,7 +99,9 @@ class JoinedMaterial(MaterialSource):
         super().__init__(directory, settings, node_id, now)
         self.path = directory.pki / "node.pem"
         self.authority_path = directory.pki / "ca.pem"
-        self.wanted = tuple(dict.fromkeys((*names, *joined.names)))
+        more = map(canonical_name, joined.names)
+        # No more than a request can ask for: what is missing is asked for again at once.
+        self.wanted = tuple(dict.fromkeys((*names, *more)))[:MOST_NAMES]
         self.joined = joined
 
     def material(self, *, force: bool = False) -> Material:
@@ -193,13 +196,16 @@ class JoinedMaterial(MaterialSource):
           CertificateError, ClockSetBackError: they do not fit; what was there stays.
           StorageFailedError: the disk refuses; what was there stays.
         """
-        from novacron.security.inspection import load_certificates
+        from novacron.security.inspection import as_pem, load_certificates
 
         roots = load_certificates(self._read(self.authority_path), str(self.authority_path), "")
-        check_granted(certificate, key, roots, self.node_id, "the new certificate", self.now())
+        where = "the new certificate"
+        granted = check_granted(certificate, key, roots, self.node_id, where, self.now())
         register(key)
         try:
-            write_durably(self.path, key + certificate, mode=0o600)
+            # What was checked, written anew, and not what a peer has sent: a text may hold more,
+            # that the checks pass over and TLS does not.
+            write_durably(self.path, key + as_pem(granted), mode=0o600)
         except OSError as exc:
             raise storage_failure("write", self.path, exc) from exc
 
@@ -269,7 +275,7 @@ class JoinedMaterial(MaterialSource):
         if new.not_valid_after_utc <= old.not_valid_after_utc:
             return False
         try:
-            write_durably(self.authority_path, data, mode=0o644)
+            write_durably(self.authority_path, inspection.as_pem(new), mode=0o644)
         except OSError as exc:
             raise storage_failure("write", self.authority_path, exc) from exc
         return True

@@ -20,6 +20,18 @@ _LARGEST_SECRET = 64 * 1024
 """Bytes. A private key with its chain fits ten times; /dev/zero does not."""
 
 
+_variables: set[str] = set()
+"""Names of environment variables that a secret was read from."""
+
+
+def environment_of_children(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What another program is started with: *environ*, by default this process's, without the
+    variables that secrets were read from. They are nobody else's, and would be in that program's
+    crash reports as well."""
+    whole = os.environ if environ is None else environ
+    return {name: value for name, value in whole.items() if name not in _variables}
+
+
 def register(value: str | bytes) -> None:
     """Have every log record mask *value*."""
     from novacron.log.redaction import register_secret
@@ -85,6 +97,7 @@ def read_secret(
                 remedy="set it for the node's process, or refer to a file or a systemd credential",
                 key=key,
             )
+        _variables.add(name)
         secret = value.encode("utf-8", "surrogateescape")
     elif scheme in ("file", "credential"):
         path = secret_path(reference, key=key, environ=environ)

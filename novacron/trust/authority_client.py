@@ -94,10 +94,11 @@ def _connect(host: str, port: int, where: str) -> socket.socket:
             why=f"no connection came about within {CONNECT_TIMEOUT:g} s",
             remedy="look for a firewall between the two machines, and at the address",
         ) from exc
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:
+        # The latter: a part of the name is empty or too long, and was not even looked up.
         raise AuthorityUnreachableError(
             f"cannot reach {where}",
-            why=exc.strerror or str(exc),
+            why=(exc.strerror or str(exc)) if isinstance(exc, OSError) else "it is no host name",
             remedy="check the address, that the node runs there, and that its api.listen_address "
             "can be reached from here (the default is loopback)",
             key="api.listen_address",
@@ -178,8 +179,10 @@ def check_presented(
     try:
         chain = _loaded(presented)
         hashes = [inspection.key_hash(each.public_key()) for each in chain]
-    except ValueError as exc:
-        raise _wrong(where, "what it showed is no certificate", _LOOK) from exc
+        for each in chain:
+            inspection.look_through(each)
+    except inspection.faults() as exc:
+        raise _wrong(where, "what it showed is no certificate of ours", _LOOK) from exc
     matching = [
         each for each, hash in zip(chain, hashes, strict=True) if hmac.compare_digest(hash, pin)
     ]
@@ -253,7 +256,7 @@ def _exchange(
         ) from exc
     try:
         found = json.loads(body) if len(body) <= MAX_ANSWER else None
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise JoinAnswerError(

@@ -80,6 +80,7 @@ class Trust(ObservableComponent):
         self._roots = RootsKeeper(security, network, self._roots_changed)
         self._pulling = trio.Lock()
         self._latest: dict[PeerSession, State] = {}
+        self._compared: set[PeerSession] = set()
         self._nursery: trio.Nursery | None = None
         self._failure = ""
         self._unread = ""
@@ -217,6 +218,7 @@ class Trust(ObservableComponent):
             for session in present - greeted:
                 self._tell(session)
             greeted = present
+            self._compared &= present
             await self._network.wait_sessions_changed()
 
     def _tell(self, session: PeerSession) -> None:
@@ -275,6 +277,9 @@ class Trust(ObservableComponent):
                 await self._pull_list(session, state.number)
             if state.authority_ends > mine.authority_ends:
                 await self._pull_authority(session)
+            if mine.issues and state.number > 0 and session not in self._compared:
+                self._compared.add(session)
+                await self._take_back(session)
         except NovaCronError as exc:
             logger.warning(
                 "what node %s knows of trust cannot be used: %s",
@@ -321,6 +326,27 @@ class Trust(ObservableComponent):
         _LISTS.inc("taken" if newer else "known")
         if newer:
             await self._applied(session)
+
+    async def _take_back(self, session: PeerSession) -> None:
+        """On the authority's node, once a session: its files may be those of a backup, and then what
+        was revoked since is on the lists of others alone, under numbers that it gives again."""
+        certificates = self._security.certificates
+        data = await session.request(REVOKED, b"", within=ASK_TIMEOUT)
+        if data == certificates.revocations.current.pem or not data:
+            return
+        if await trio.to_thread.run_sync(self._taken_back, data):
+            logger.warning(
+                "the list of revoked certificates was made anew from that of node %s: this node's "
+                "files are older",
+                session.node_id,
+            )
+            await self._applied(None)
+
+    def _taken_back(self, data: bytes) -> bool:
+        from novacron.security.revocations import check_list
+
+        issuer = self._security.issuer()
+        return issuer.take_back(check_list(data, issuer.authority.certificates()))
 
     async def _give_list(self, session: PeerSession, body: bytes) -> bytes:
         return self._security.certificates.revocations.current.pem

@@ -15,6 +15,7 @@ from novacron.security.inspection import authority_name, key_hash, load_certific
 from novacron.security.issuer import Issuer, holds_authority
 from novacron.security.join_tokens import JoinTokens
 from novacron.security.keyring import Keyring
+from novacron.security.module_options import ModuleOptions
 from novacron.security.revocations import Revocations
 from novacron.security.rotation import Rotation
 from novacron.trust.errors import LivedNodeError
@@ -59,7 +60,14 @@ def found(
     try:
         make_directories(directory)
         node_id = identity(directory, settings.system.node_id, now())
-        keyring = Keyring(directory, security.master_key, security.key_rotation_days, now=now)
+        keyring = Keyring(
+            directory,
+            security.master_key,
+            security.key_rotation_days,
+            # Somebody is asking: a PIN that was refused before is tried once more.
+            options=ModuleOptions.of(security, directory, insist=True),
+            now=now,
+        )
         keyring.open()
         Authority(directory, keyring, security.ca_days).ensure(
             node_id, now(), 0.0, security.clock_tolerance, name=name

@@ -14,13 +14,13 @@ from novacron.environment.identity import decode_identity, encode_identity, new_
 from novacron.record import Record
 from novacron.security import documents, inspection, joining
 from novacron.security import roots as trust_roots
-from novacron.security.errors import CertificateError, storage_failure
+from novacron.security.errors import CertificateError, RequestRefusedError, storage_failure
 from novacron.security.join_token import JoinTokenText
 from novacron.security.joined_material import check_granted, read_joined
 from novacron.security.joining import Asked, Granted
 from novacron.security.ledger import Ledger
-from novacron.security.names import certificate_names
-from novacron.security.requests import MOST_NAMES, make_request
+from novacron.security.names import MOST_NAMES, canonical_name, certificate_names, is_usable
+from novacron.security.requests import make_request
 from novacron.security.revocations import check_list
 from novacron.trust.authority_client import ask
 from novacron.trust.errors import JoinAnswerError, LivedNodeError
@@ -71,6 +71,7 @@ def join(
 
     Raises:
       LivedNodeError: *force* is needed, or the node's certificates come from outside.
+      RequestRefusedError: *names* are too many, or none of a host.
       DataDirectoryBusyError: the node runs.
       CertificateError, StorageFailedError: of what is on this machine.
       See also :func:`novacron.trust.authority_client.ask`.
@@ -99,7 +100,8 @@ def join(
             settings.network.advertise_address,
             settings.api.listen_address,
         )
-        every = tuple(dict.fromkeys((*wanted, *(name.lower() for name in names))))[:MOST_NAMES]
+        more = tuple(map(canonical_name, names))
+        every = _askable((*wanted, *more))
         asked = _asked(directory, node_id, token)
         key = inspection.load_private_key(asked.key.encode(), str(joining.journal(directory)), "")
         request = make_request(key, node_id, every)  # type: ignore[arg-type]
@@ -108,7 +110,7 @@ def join(
             _check_left(directory, token.authority, presented, force, now())
 
         answer, authority = ask(*address, token, request, now=now, agree=agree)
-        granted = _granted(asked, answer, authority, address, tuple(names), now())
+        granted = _granted(asked, answer, authority, address, more, now())
         joining.write_granted(directory, granted)
         joining.finish(directory)
         done = _already(directory, token, now())
@@ -234,6 +236,20 @@ def identity(directory: DataDirectory, configured: str | None, now: float) -> st
             key="system.node_id",
         )
     return stored
+
+
+def _askable(names: Sequence[str]) -> tuple[str, ...]:
+    every = tuple(dict.fromkeys(names))
+    bad = next((name for name in every if not is_usable(name)), None)
+    if bad is not None or len(every) > MOST_NAMES:
+        raise RequestRefusedError(
+            "this node does not ask for a certificate",
+            why=f"{bad[:80]!r} is no host name, nor an address"
+            if bad is not None
+            else f"it would be for {len(every)} names, and {MOST_NAMES} are the most",
+            remedy="correct --names; the certificate needs names for the REST interface alone",
+        )
+    return every
 
 
 def _asked(directory: DataDirectory, node_id: str, token: JoinTokenText) -> Asked:

@@ -231,6 +231,18 @@ async def test_a_role_that_may_not_make_tables_is_told_so(
     assert caught.group_contains(DatabaseUnavailableError, match="Make the role the owner")
 
 
+async def test_a_server_that_does_not_say_its_timeline_is_used_all_the_same(
+    node: Node, cluster: Cluster, name: str
+) -> None:
+    cluster.server.psql("DROP ROLE IF EXISTS careful", database=name)
+    cluster.server.psql(f"CREATE ROLE careful LOGIN PASSWORD '{cluster.server.password}'")
+    cluster.server.psql(f'ALTER DATABASE "{name}" OWNER TO careful', database="postgres")
+    cluster.server.psql("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC", database=name)
+    async with node(user="careful").booted() as database:
+        health = await database.health_check(HealthDepth.FULL)
+        assert health.state is HealthState.HEALTHY
+
+
 async def test_a_database_that_takes_no_changes_fails_the_boot_and_may_be_tried_again(
     node: Node, cluster: Cluster, name: str
 ) -> None:

@@ -220,6 +220,20 @@ def test_one_that_hangs_up_or_says_nothing_is_told_apart(
         contact(listen(silent), token_of(holder))
 
 
+def test_an_answer_nested_without_end_is_no_answer(
+    listen: Callable[..., Listener], holder: Holder
+) -> None:
+    listener = listen(rest(holder, 200, b"[" * 100_000))
+    with pytest.raises(JoinAnswerError, match="it is no JSON object"):
+        contact(listener, token_of(holder))
+
+
+def test_a_host_that_can_have_no_address_is_none(holder: Holder) -> None:
+    for host in ("a..example", "a" * 70 + ".example"):
+        with pytest.raises(AuthorityUnreachableError, match="it is no host name"):
+            ask(host, 7400, token_of(holder), REQUEST, now=time.time)
+
+
 def test_nobody_there(holder: Holder) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
