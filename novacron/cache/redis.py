@@ -20,6 +20,11 @@
    kept while there is no Redis to ask is this node's alone, and lives for *max_staleness* at most,
    counted from when its loader began.
 
+**A server that was started anew, or a replica that was promoted,** may have keys as they were before a
+change that was acknowledged. So a key names the process of the server that the others were written in;
+no process has the name of another. Who connects and finds another name there removes everything before
+it reads, and then sets the name.
+
 **What was changed while Redis could not be told** (or without knowing whether it was) is *owed*: the
 keys are remembered, and deleted in Redis before anything else once it answers. A node that comes back
 from doubt does so, then goes on alone for another *max_staleness*, while its changes reach Redis
@@ -30,6 +35,7 @@ replaced during an outage. Until its node is back, a change made alone is seen b
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable
@@ -44,6 +50,7 @@ from novacron.cache.redis_language import Language, Words
 from novacron.cache.redis_link import Link, now
 from novacron.cache.store import (
     CacheAwayError,
+    CacheFrozenError,
     CacheFullError,
     CacheStatistics,
     CacheUnavailableError,
@@ -166,6 +173,8 @@ class RedisCache:
         except CacheUnavailableError as error:
             self._failed(link, error)
             self.debts.owe_everything()
+            if isinstance(error, CacheFrozenError):
+                self.detach(link)
         except BaseException:
             self.debts.owe_everything()
             raise
@@ -314,11 +323,19 @@ class RedisCache:
         if link is not None:
             link.post(*self.language.release(key, token))
 
-    def renewals(self) -> list[Words]:
-        """Commands that keep the leases of loads under way, for each beat."""
-        return [
+    def beat(self) -> list[Words]:
+        """Commands for each beat; :meth:`beaten` takes the first one's answer. They keep the mark
+        from being evicted, and the leases of loads under way."""
+        renewals = [
             self.language.renew(key, token, LEASE_SECONDS) for token, key in self._leases.items()
         ]
+        return [self.language.marked(), *renewals]
+
+    def beaten(self, link: Link, marked: bytes | None) -> None:
+        """Set the mark again where somebody removed all keys: what is there is of this process."""
+        run = self.language.run_of(link.answers)
+        if run and marked != run and self._link is link:
+            link.post(*self.language.mark(run))
 
     # Changing -------------------------------------------------------------------------------------
 
@@ -336,6 +353,9 @@ class RedisCache:
             if not isinstance(error, CacheFullError):
                 # Full: what was there before is gone, see the script.
                 self.debts.owe(key)
+            if isinstance(error, CacheFrozenError):
+                # It is still there. Who has replaced it must not read it; alone it does not.
+                self.detach(link)
             return None
         except BaseException:
             # Cancelled: nobody knows whether it happened.
@@ -352,7 +372,15 @@ class RedisCache:
         Raises:
           CacheUnavailableError: it failed meanwhile.
         """
+        marked, run = self.language.marked(), self.language.run_of(link.answers)
+        if not run or link.answers[marked] != run:
+            await self.debts.clear(link)
+            with contextlib.suppress(CacheFullError, CacheFrozenError):
+                # Without the mark whoever comes next clears it again.
+                await link.call(*self.language.mark(run), within=self.timeout)
+            link.answers[marked] = run
         await self.debts.pay(link)
+        self.trouble = None
         self._link = link
 
     def uses(self, link: Link) -> bool:
@@ -407,7 +435,7 @@ class RedisCache:
 
     def _failed(self, link: Link, error: CacheUnavailableError) -> None:
         FAILURES.inc(error.code.rpartition(".")[2])
-        if isinstance(error, CacheFullError):
+        if isinstance(error, CacheFullError | CacheFrozenError):
             self.trouble = error
         elif isinstance(error, CacheAwayError):
             # Not every caller has to wait in vain: those who come after this one do not ask.

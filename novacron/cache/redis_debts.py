@@ -75,6 +75,7 @@ class Debts:
         give_up = now() + _CLEAR_TIMEOUT
         while True:
             cursor, names = await link.call(*self._language.scan(cursor), within=self._timeout)
+            names = [name for name in names if name != self._language.marker]
             if names:
                 await link.call(b"UNLINK", *names, within=self._timeout)
             if cursor == b"0":

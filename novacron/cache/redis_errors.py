@@ -22,6 +22,7 @@ from coredis.exceptions import ConnectionError as LostError
 from novacron.cache.store import (
     CacheAwayError,
     CacheDeniedError,
+    CacheFrozenError,
     CacheFullError,
     CacheIdentityError,
     CacheProtocolError,
@@ -35,7 +36,7 @@ KEY: Final = "cache.redis"
 
 RIGHTS: Final = (
     "+get +set +pttl +pexpire +exists +unlink +scan +evalsha +script|load +publish +subscribe "
-    "+role +select +client|info +client|kill +client|setname +client|tracking"
+    "+role +info +select +client|info +client|kill +client|setname +client|tracking"
 )
 """What the node's user has to be allowed, on the keys and channels of the prefix."""
 
@@ -150,11 +151,19 @@ def _tls_failure(error: ssl.SSLError, what: str) -> CacheIdentityError:
 
 def _refusal(error: ResponseError, address: str) -> CacheUnavailableError:
     text = _text(error)
-    if text.startswith(("OOM", "MISCONF", "NOREPLICAS")):
+    if text.startswith("OOM"):
         return CacheFullError(
             f"Redis at {address} takes no more values",
             why=text,
-            remedy="give it more memory or a maxmemory-policy that evicts, or mend its disk",
+            remedy="give it more memory or a maxmemory-policy that evicts",
+            key=f"{KEY}.address",
+        )
+    if text.startswith(("MISCONF", "NOREPLICAS")):
+        return CacheFrozenError(
+            f"Redis at {address} takes no changes",
+            why=text,
+            remedy="free or mend the disk it saves to, or bring back its replicas; the node goes on "
+            "in memory and tells it then what changed",
             key=f"{KEY}.address",
         )
     if text.startswith(("DENIED", "AUTH ", "Client sent AUTH")):

@@ -12,7 +12,13 @@ import trio
 from novacron.cache.redis import RedisCache
 from novacron.cache.redis_errors import read_only
 from novacron.cache.redis_link import Link, Target, now
-from novacron.cache.store import CacheAwayError, CacheRefusedError, CacheUnavailableError
+from novacron.cache.store import (
+    CacheAwayError,
+    CacheFrozenError,
+    CacheFullError,
+    CacheRefusedError,
+    CacheUnavailableError,
+)
 
 BEATS: Final = 4
 """Calls in the time after which memory is not asked any more without one. Two may be late."""
@@ -145,6 +151,13 @@ class Keeper:
                     await self._cache.debts.pay(link)
             except CacheAwayError as error:
                 self._late(link, error)
+            except (CacheFrozenError, CacheFullError) as error:
+                # What is owed is owed on, and the connection stands.
+                self._cache.trouble = error
+                if not self._cache.uses(link):
+                    if self.error is None:
+                        _log.warning("The cache goes on in memory for a while: %s", error)
+                    self.error = error
             except CacheRefusedError as error:
                 self._cache.trouble = error
             except CacheUnavailableError:
@@ -153,9 +166,8 @@ class Keeper:
     async def _beat(self, link: Link) -> None:
         """One call that is answered, or the end of *link*."""
         try:
-            answers = await link.calls(
-                (b"ROLE",), *self._cache.renewals(), within=self._cache.timeout
-            )
+            answers = await link.calls((b"ROLE",), *self._cache.beat(), within=self._cache.timeout)
+            self._cache.beaten(link, answers[1])
         except CacheAwayError as error:
             self._late(link, error)
             try:

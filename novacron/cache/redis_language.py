@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+from collections.abc import Mapping
 from hashlib import sha1
 from typing import Any, Final
 
@@ -92,6 +94,8 @@ _ALL: Final = b"*"
 """What a message says has changed; the key follows."""
 _LONGEST: Final = 10 * 366 * 86400.0
 """Seconds. Redis counts in milliseconds and refuses what does not fit."""
+_WHICH: Final = (b"INFO", b"server")
+_RUN: Final = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
 _GLOB: Final = b"\\*?[]^-"
 _ORIGIN_BYTES: Final = 8
 
@@ -113,6 +117,8 @@ class Language:
         self.publishing = publishing
         self.channel = prefix.encode() + b"changed"
         self._prefix = prefix.encode()
+        self.marker = self._prefix + b"server"
+        """The key that says which process of a server the other keys were written in."""
         self._values = self._prefix + _VALUE + b":"
         self._leases = self._prefix + _LEASE + b":"
         self._origin = os.urandom(_ORIGIN_BYTES)
@@ -159,6 +165,14 @@ class Language:
         )
         return b"SCAN", cursor, b"MATCH", pattern + b"*", b"COUNT", 1000
 
+    def marked(self) -> Words:
+        """Which process the keys are of: a value, see :meth:`mark`."""
+        return b"GET", self.marker
+
+    def mark(self, run: bytes) -> Words:
+        """The keys are of the process *run*."""
+        return b"SET", self.marker, run
+
     def tell_all(self) -> Words:
         return b"PUBLISH", self.channel, self._origin + _ALL
 
@@ -175,6 +189,7 @@ class Language:
             commands.append((b"CLIENT KILL", b"ID", former[0], b"ADDR", former[1]))
         if database:
             commands.append((b"SELECT", database))
+        commands += [_WHICH, self.marked()]
         commands += [
             (b"SCRIPT LOAD", script.source)
             for script in (
@@ -195,6 +210,12 @@ class Language:
         return commands
 
     # What the server says -------------------------------------------------------------------------
+
+    def run_of(self, answers: Mapping[Words, Any]) -> bytes:
+        """Which process of the server it is, from what :meth:`prepare` was answered: none is like any
+        before it. Empty where the server does not say."""
+        found = _RUN.search(bytes(answers[_WHICH]))
+        return b"" if found is None else found[1]
 
     def changes(self, message: list[Any]) -> list[Change] | None:
         """What a push message says has changed, by others as far as that can be told; None: all."""

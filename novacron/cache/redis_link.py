@@ -26,6 +26,7 @@ from novacron.cache.redis_errors import KEY, causes_of, mapped, read_only
 from novacron.cache.redis_language import Word, Words
 from novacron.cache.store import (
     CacheAwayError,
+    CacheFrozenError,
     CacheFullError,
     CacheRefusedError,
     CacheUnavailableError,
@@ -151,6 +152,9 @@ class Link:
         self.peer = ""
         self._on_push = on_push
         self._on_proof = on_proof
+        self.answers: dict[Words, Any] = {}
+        """To the commands of the set-up."""
+        self._set_up = [words for words in set_up if words[0] != b"SUBSCRIBE"]
         self._subscriptions = sum(words[0] == b"SUBSCRIBE" for words in set_up)
         self._connection = _Connection(target, set_up)
         self._connection.on_push = self._pushed
@@ -217,6 +221,7 @@ class Link:
         if greeting.get(b"role") != b"master":
             self.close(read_only(self.target.address))
             return
+        self.answers = dict(zip(self._set_up, answers, strict=True))
         self.client_id = int(greeting[b"id"])
         for answer in answers:
             if isinstance(answer, bytes) and answer.startswith(b"id="):
@@ -241,7 +246,7 @@ class Link:
         dropped.
 
         Raises:
-          CacheRefusedError, CacheFullError: the server refused one of them.
+          CacheRefusedError, CacheFullError, CacheFrozenError: the server refused one of them.
           CacheUnavailableError: any other, and the connection is closed, unless it was the time:
             a CacheAwayError leaves it open when it is only slow.
         """
@@ -278,7 +283,7 @@ class Link:
 
     def _failed(self, error: Exception) -> CacheUnavailableError:
         found = mapped(error, self.target.address)
-        if not isinstance(found, CacheRefusedError | CacheFullError):
+        if not isinstance(found, CacheRefusedError | CacheFullError | CacheFrozenError):
             # Either it is closed already, or all that follows would fail like this.
             self.close(found)
         return found

@@ -64,6 +64,13 @@ class CacheFullError(CacheUnavailableError, LimitError):
     code = "cache.full"
 
 
+class CacheFrozenError(CacheUnavailableError):
+    """The server takes no changes, not even that a value is removed: it cannot save them, or lacks
+    the replicas that it must have."""
+
+    code = "cache.frozen"
+
+
 class CacheReadOnlyError(CacheUnavailableError):
     """The server is a replica, which others change behind its back."""
 

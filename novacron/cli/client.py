@@ -31,6 +31,8 @@ CHANGE_DEADLINE = 35.0
 """Seconds for the answer to a change, for which the node may have to reach another one first:
 ``api.request_timeout`` and a little."""
 
+_EXPIRED = 10
+"""X509_V_ERR_CERT_HAS_EXPIRED."""
 MAX_ANSWER = 16 * 1024 * 1024
 """Bytes. The longest honest answer, a boot report of a large node, is far below."""
 
@@ -194,7 +196,10 @@ class NodeClient:
             raise NodeUnreachableError(
                 f"cannot make a TLS connection to {self.address}",
                 why=getattr(exc, "verify_message", "") or exc.reason or str(exc),
-                remedy="check --ca-file, and that the address is one the certificate names",
+                remedy="look at its certificate on its machine with `novacron certificate show`; see "
+                "the runbook expired-certificate"
+                if getattr(exc, "verify_code", 0) == _EXPIRED
+                else "check --ca-file, and that the address is one the certificate names",
             ) from exc
         except http.client.RemoteDisconnected as exc:
             raise NodeUnreachableError(

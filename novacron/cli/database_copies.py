@@ -104,7 +104,7 @@ def _add_replacing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adopt",
         action="store_true",
-        help="take another node's or cluster's data as this one's",
+        help="take another node's or cluster's data as this one's, or replace its database",
     )
     parser.add_argument(
         "--discard",
@@ -202,7 +202,7 @@ def replace(
     from novacron.cli.database_progress import Advance
     from novacron.database.copies.loading import check_revision
     from novacron.database.copies.sources import verify_file
-    from novacron.database.operations import check_adoption
+    from novacron.database.operations import check_adoption, check_occupant
 
     check_revision(source)
     if not args.adopt:
@@ -211,6 +211,8 @@ def replace(
         verify_file(source, report)
     with target.alone(what, force=args.force):
         there = target.occupant()
+        if not args.adopt:
+            check_occupant(there, target)
         if there is not None and (there.rows or there.fault):
             _confirm(args, target, there, yes=args.force if what == "copy" else args.yes)
         node.record(

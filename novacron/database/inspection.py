@@ -15,6 +15,7 @@ from novacron.database import integrity, schema
 from novacron.database.backup import backup_directory
 from novacron.database.connection import open_reader
 from novacron.database.copies.sqlite_tables import SqliteSnapshot, explain
+from novacron.database.copies.tables import Owner
 from novacron.database.schema import SQLITE_SNAPSHOT, check_owner, read_state, revisions
 from novacron.database.wal import find_log_damage
 from novacron.errors import DatabaseError
@@ -95,7 +96,16 @@ def instant(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def sqlite_status(path: Path, data: DataDirectory, busy_timeout: float) -> dict[str, Any]:
+def stranger(owner: Owner | None, owns: Callable[[Owner], bool]) -> str | None:
+    """Why a node would refuse a database of *owner*; None if it would not."""
+    if owner is None or owns(owner):
+        return None
+    return f"it belongs to another {owner.kind}, {owner.id}, and a node here refuses it"
+
+
+def sqlite_status(
+    path: Path, data: DataDirectory, busy_timeout: float, owns: Callable[[Owner], bool]
+) -> dict[str, Any]:
     """The status document of a SQLite database; ``fault`` is None if it can be used.
 
     ``state``: ``current``, ``pending`` (migrations are to be run), ``absent`` or ``unusable``.
@@ -127,8 +137,10 @@ def sqlite_status(path: Path, data: DataDirectory, busy_timeout: float) -> dict[
         return document
     try:
         pending = migrations_after(snapshot.revision)
+        fault = stranger(snapshot.owner, owns)
         document |= {
-            "state": "pending" if pending else "current",
+            "state": "unusable" if fault else "pending" if pending else "current",
+            "fault": fault,
             "revision": snapshot.revision,
             "owner": None if snapshot.owner is None else str(snapshot.owner),
             "tables": [{"table": t.name, "rows": t.rows} for t in snapshot.tables],

@@ -32,6 +32,8 @@ class Operations(Protocol):
     engine: str
     place: str
     """For messages and the audit log."""
+    key: str
+    """Which key of the configuration says where it is."""
     backups: Path
     """Where backups go that are given no name."""
 
@@ -104,4 +106,21 @@ def check_adoption(snapshot: Snapshot, target: Operations) -> None:
         f"{snapshot.place} belongs to another {owner.kind}",
         why=f"it was made by {owner}, {target.place} is that of {target.owner}",
         remedy="add --adopt if its data are to become this one's",
+    )
+
+
+def check_occupant(there: Occupant | None, target: Operations) -> None:
+    """Refuse to replace what is another node's or cluster's: *target* was configured by mistake.
+
+    Raises:
+      DatabaseSchemaError: names both.
+    """
+    kind = target.owner.kind
+    if there is None or there.owner is None or target.owns(Owner(kind, there.owner)):
+        return
+    raise DatabaseSchemaError(
+        f"{target.place} belongs to another {kind}",
+        why=f"it was made by {kind} {there.owner}, this is {target.owner}",
+        remedy=f"correct {target.key}; or add --adopt if what is there is to be replaced",
+        key=target.key,
     )

@@ -16,7 +16,12 @@ from novacron.database.copies.replacing_postgresql import (
 )
 from novacron.database.copies.tables import STAMP_TABLE, Owner, Report, Snapshot
 from novacron.database.copies.writing import unused_name
-from novacron.database.inspection import Migration, Verification, migrations_after
+from novacron.database.inspection import (
+    Migration,
+    Verification,
+    list_copies,
+    migrations_after,
+)
 from novacron.database.operations import Migrated
 from novacron.database.postgresql_inspection import postgresql_status, verify_postgresql
 from novacron.database.postgresql_migrating import Migrator, lock_schema
@@ -25,7 +30,7 @@ from novacron.database.postgresql_session import Session, open_session
 from novacron.database.postgresql_target import Target
 from novacron.database.schema import revisions
 from novacron.database.store import DatabaseSchemaError
-from novacron.errors import DatabaseError
+from novacron.errors import NovaCronError
 
 if TYPE_CHECKING:
     from novacron.config.schema import DatabaseSettings
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 
 class PostgresqlOperations:
     engine = "postgresql"
+    key = "database.postgresql.name"
 
     def __init__(
         self,
@@ -45,7 +51,7 @@ class PostgresqlOperations:
     ) -> None:
         """
         Args:
-          authorities: hashes of the keys of the authorities this node trusts, its own first.
+          authorities: what names the cluster, then hashes of the keys of the authorities it has or had.
         """
         self._settings = settings
         self._node_id = node_id
@@ -69,8 +75,9 @@ class PostgresqlOperations:
     def status(self) -> dict[str, Any]:
         try:
             with self._open(changing=False) as session:
-                return postgresql_status(session, self.place, self.backups)
-        except DatabaseError as error:
+                return postgresql_status(session, self.place, self.backups, self.owns)
+        except NovaCronError as error:
+            # Also where a secret cannot be read: an answer all the same.
             return {
                 "engine": "postgresql",
                 "place": self.place,
@@ -82,7 +89,7 @@ class PostgresqlOperations:
                 "size": None,
                 "tables": [],
                 "pending": [],
-                "backups": [],
+                "backups": list_copies(self.backups),
             }
 
     def verify(self, *, full: bool) -> Verification:

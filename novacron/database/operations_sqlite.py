@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 class SqliteOperations:
     engine = "sqlite"
+    key = "database.path"
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class SqliteOperations:
         self.owner = Owner("node", node_id)
 
     def status(self) -> dict[str, Any]:
-        return sqlite_status(self._path, self._data, self._settings.busy_timeout)
+        return sqlite_status(self._path, self._data, self._settings.busy_timeout, self.owns)
 
     def owns(self, owner: Owner) -> bool:
         return owner == self.owner or (owner.kind == "cluster" and owner.id in self._authorities())

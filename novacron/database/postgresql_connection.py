@@ -11,21 +11,29 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import secrets
 import select
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 from psycopg import Error as DriverError
 from psycopg import pq
 from psycopg.adapt import Transformer
 
-from novacron.database.postgresql_errors import CANCELLED, STALE_PLAN, is_fatal, sqlstate
+from novacron.database.postgresql_errors import (
+    CANCELLED,
+    STALE_STATEMENT,
+    is_fatal,
+    says_unreplicated,
+    sqlstate,
+)
+from novacron.database.postgresql_lineage import Lineage
+from novacron.database.postgresql_mode import Mode
 from novacron.database.postgresql_parameters import Bound
 from novacron.database.postgresql_target import Endpoint
 from novacron.database.postgresql_values import CONTEXT
 from novacron.database.store import DatabaseMisuseError, Row
-from novacron.record import Record
 
 CANCEL_GRACE = 2.0
 """Seconds the server gets to let go of a statement; then the connection is closed instead."""
@@ -69,10 +77,16 @@ class OverdueError(Exception):
 class Step:
     """One statement of an exchange."""
 
-    __slots__ = ("bound", "first", "rows", "sync")
+    __slots__ = ("bound", "first", "optional", "rows", "sync")
 
     def __init__(
-        self, bound: Bound, rows: int = 0, *, first: bool = False, sync: bool = True
+        self,
+        bound: Bound,
+        rows: int = 0,
+        *,
+        first: bool = False,
+        sync: bool = True,
+        optional: bool = False,
     ) -> None:
         self.bound = bound
         self.rows = rows
@@ -81,33 +95,14 @@ class Step:
         """Whether more than :attr:`rows` are no failure."""
         self.sync = sync
         """Whether a failure up to here leaves what comes after it untouched."""
-
-
-class Mode(Record):
-    """How a session runs what is no transaction of its own making."""
-
-    writing: bool
-    statement_timeout: int
-    """Milliseconds."""
-
-    def differences(self, present: Mode | None) -> list[bytes]:
-        """What to send to a session that is in the mode *present*."""
-        found = []
-        if present is None or present.writing != self.writing:
-            found.append(_WRITING if self.writing else _READING)
-        if present is None or present.statement_timeout != self.statement_timeout:
-            found.append(b"SET statement_timeout = %d" % self.statement_timeout)
-        return found
-
-
-_READING = b"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY"
-_WRITING = b"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ WRITE"
+        self.optional = optional
+        """Whether the server may refuse it; then there is an empty row."""
 
 
 class Answer:
     """What became of the statements of one exchange."""
 
-    __slots__ = ("changed", "error", "overflow", "rows", "stale", "tag")
+    __slots__ = ("changed", "error", "overflow", "rows", "stale", "tag", "unreplicated")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
@@ -120,12 +115,14 @@ class Answer:
         """The first failure."""
         self.stale = False
         """Whether it failed for a prepared statement whose tables have changed since."""
+        self.unreplicated = False
+        """Whether it was committed without the standby that commits are to wait for."""
 
 
 class _Expected:
     """An answer that is still to come."""
 
-    __slots__ = ("first", "kept", "key", "name", "rows", "setting", "started")
+    __slots__ = ("first", "kept", "key", "name", "optional", "rows", "setting", "started")
 
     def __init__(
         self, rows: int, first: bool = False, key: _Key | None = None, name: bytes = b""
@@ -139,6 +136,7 @@ class _Expected:
         self.name = name
         self.setting = False
         """Whether it sets the session's mode; a failure is then the mode's and nobody else's."""
+        self.optional = False
         self.started = False
 
 
@@ -158,6 +156,8 @@ class Connection:
         self.busy_since: float | None = None
         """Trio's time of the last sign of life while something is under way."""
         self.idle_since = 0.0
+        self.lineage: Lineage | None = None
+        """As far as it was looked at."""
         self._raw = raw
         self._descriptor = raw.socket
         self._poll = select.poll()
@@ -166,9 +166,13 @@ class Connection:
         self._prepared: dict[_Key, bytes] = {}
         self._uses: dict[_Key, int] = {}
         self._names = itertools.count()
+        # Names that no other connection uses: behind a pooler that hands sessions around, one that is
+        # not known fails, where another's statement of that name would be executed.
+        self._stem = secrets.token_hex(4).encode()
         self._expected: deque[_Expected] = deque()
         self._answer = Answer()
         self._closed = False
+        raw.notice_handler = self._note_warning
         raw.nonblocking = 1
         raw.enter_pipeline_mode()
 
@@ -212,6 +216,7 @@ class Connection:
         if not self._closed:
             self._closed = True
             trio.lowlevel.notify_closing(self._descriptor)
+            self._raw.notice_handler = None
             self._raw.finish()
 
     # --- Exchange --------------------------------------------------------------------------------
@@ -267,11 +272,13 @@ class Connection:
         if is_fatal(error):
             self.close()
             raise LostError("the server ended the session", error)
-        if sqlstate(error) == STALE_PLAN and self._prepared:
-            # The next use prepares anew, under another name.
+        if sqlstate(error) in STALE_STATEMENT and self._prepared:
+            # The next use prepares anew, under another name. What made the server forget them
+            # (DISCARD ALL) undid the session's mode too.
             answer.stale = True
             self._prepared.clear()
             self._uses.clear()
+            self.mode = None
 
     def _send(self, steps: Sequence[Step], mode: Mode | None) -> None:
         raw = self._raw
@@ -299,6 +306,7 @@ class Connection:
     def _send_one(self, step: Step) -> None:
         raw, bound = self._raw, step.bound
         expected = _Expected(step.rows, step.first)
+        expected.optional = step.optional
         if bound.oids or step.rows:
             key = (bound.sql, bound.oids)
             name = self._prepared.get(key)
@@ -316,7 +324,7 @@ class Connection:
         self._expected.append(expected)
 
     def _prepare(self, key: _Key) -> bytes:
-        name = b"n%d" % next(self._names)
+        name = b"n%s_%d" % (self._stem, next(self._names))
         if len(self._prepared) >= MOST_PREPARED:
             # The oldest. It is used again at the cost of one more preparation.
             oldest = next(iter(self._prepared))
@@ -341,14 +349,20 @@ class Connection:
     async def _wait_either(self) -> None:
         """Until the socket takes or has something. Only where its buffer is full."""
 
-        async def wait_readable() -> None:
-            await trio.lowlevel.wait_readable(self._descriptor)
+        async def wait(ready: Callable[[int], Awaitable[None]]) -> None:
+            # Closed meanwhile: the next use of the connection says so.
+            with contextlib.suppress(trio.ClosedResourceError):
+                await ready(self._descriptor)
             nursery.cancel_scope.cancel()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(wait_readable)
-            await trio.lowlevel.wait_writable(self._descriptor)
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait, trio.lowlevel.wait_readable)
+                await wait(trio.lowlevel.wait_writable)
+        except BaseExceptionGroup:
+            # A cancellation comes out as one of each task in a group, which nobody looks for.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            raise
 
     async def _read(self, answer: Answer) -> None:
         """Until nothing is expected any more. May be cancelled, and called again."""
@@ -407,6 +421,8 @@ class Connection:
             else:
                 self._prepared[head.key] = head.name
                 self._uses.pop(head.key, None)
+        elif head.optional and status in _FAILURES and not is_fatal(result):
+            answer.rows.append(())
         elif status != _ABORTED and answer.error is None:
             answer.error = result
             if status not in _FAILURES:
@@ -416,6 +432,12 @@ class Connection:
                     why="COPY was sent as a plain statement",
                     remedy="insert rows with execute_many",
                 )
+
+    def _note_warning(self, result: pq.abc.PGresult) -> None:
+        """Called by libpq for what is no answer. A statement that waits for a standby after its commit
+        and is cancelled then succeeds, with a warning that it is on this server alone."""
+        if says_unreplicated(result):
+            self._answer.unreplicated = True
 
     def _note_tag(self, result: pq.abc.PGresult, answer: Answer) -> None:
         answer.tag = tag = result.command_status or b""
@@ -427,7 +449,12 @@ class Connection:
         last = self._answer.error
         if not self._closed:
             with contextlib.suppress(DriverError):
-                while (result := self._raw.get_result()) is not None:
+                # What has come already, and no more: otherwise libpq would wait, and with it the
+                # whole process.
+                while not self._raw.is_busy():
+                    result = self._raw.get_result()
+                    if result is None:
+                        break
                     if result.status == pq.ExecStatus.FATAL_ERROR and sqlstate(result):
                         last = result
                         break
@@ -446,15 +473,14 @@ class Connection:
         with trio.move_on_after(CANCEL_GRACE):
             await self._flush()
             await self._ask_to_cancel()
+            overflowed = answer.overflow
             answer.overflow = False
-            kept, answer.rows = answer.rows, []
             while self._expected:
+                # It may have been done already: then its answer is taken like any other, whole. Of
+                # more than the limit nothing is kept.
                 await self._read(answer)
-                # More than the limit still comes; none of it is kept.
-                overflowed, answer.overflow = answer.overflow, False
-                if overflowed:
-                    answer.rows.clear()
-            answer.rows = kept or answer.rows
+                overflowed, answer.overflow = overflowed or answer.overflow, False
+            answer.overflow = overflowed
             return
         self._lose("the server did not let go of a statement that was cancelled")
 

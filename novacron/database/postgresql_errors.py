@@ -30,8 +30,10 @@ SERIALIZATION_FAILURE, DEADLOCK = "40001", "40P01"
 READ_ONLY = "25006"
 CANCELLED = "57014"
 UNDEFINED_TABLE = "42P01"
-STALE_PLAN = "0A000"
+STALE_STATEMENT = frozenset(("0A000", "26000"))
+"""Of what was prepared: its tables have changed, or the server knows it no more."""
 TOO_MANY_CONNECTIONS = "53300"
+WARNING = "01000"
 
 _CONFLICTS = frozenset(("23505", "23503", "23P01", "23001"))
 """Unique, foreign key, exclusion, restrict. Of class 23 the others speak of the value itself."""
@@ -46,7 +48,8 @@ class ConflictingTransactionsError(DatabaseTransientError):
 
 
 class SchemaChangedError(DatabaseTransientError):
-    """A migration changed a table below a prepared statement. Nothing was done."""
+    """A migration changed a table below a prepared statement, or the server knows it no more.
+    Nothing was done."""
 
 
 class ConnectionLostError(DatabaseTransientError):
@@ -62,6 +65,15 @@ def is_fatal(result: pq.abc.PGresult) -> bool:
     """Whether the server ended the session with it; then nothing is known of a commit."""
     severity = result.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
     return severity in (b"FATAL", b"PANIC") or not sqlstate(result)
+
+
+def says_unreplicated(result: pq.abc.PGresult) -> bool:
+    """Whether this notice may be that of a commit that was not waited for to the end
+    (``SyncRepWaitForLSN``). It has no code of its own, and its text is in the server's language; no
+    other warning without a code comes with what a node runs, and one that did would only make an
+    outcome uncertain."""
+    severity = result.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
+    return severity == b"WARNING" and sqlstate(result) == WARNING
 
 
 def conflict(why: str) -> ConflictingTransactionsError:
@@ -97,6 +109,16 @@ def outcome_unknown(where: str, why: str = "") -> DatabaseOutcomeUnknownError:
     )
 
 
+def unreplicated(where: str) -> DatabaseOutcomeUnknownError:
+    return DatabaseOutcomeUnknownError(
+        f"PostgreSQL at {where} has committed, and its standby has not",
+        why="no standby has confirmed the change in time, and commits are to wait for one "
+        "(synchronous_standby_names)",
+        remedy="see whether the standby runs and follows. The change is there unless the standby is "
+        "promoted: read before repeating it",
+    )
+
+
 def away(where: str, why: str) -> DatabaseAwayError:
     return DatabaseAwayError(
         f"PostgreSQL at {where} is away",
@@ -124,6 +146,16 @@ def too_many(where: str, why: str) -> DatabaseConnectionsError:
         remedy="raise max_connections of the server, or lower database.postgresql.pool_max of "
         "the nodes that share it",
         key="database.postgresql.pool_max",
+    )
+
+
+def pooled(where: str, why: str) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"what answers at {where} is not PostgreSQL itself",
+        why=why,
+        remedy="name the server in database.postgresql.hosts, and no pooler such as PgBouncer: a "
+        "node has a pool of its own, and relies on the settings of its sessions",
+        key="database.postgresql.hosts",
     )
 
 
@@ -199,7 +231,16 @@ def _map_condition(code: str, why: str, where: str) -> DatabaseError:
         return DatabaseUnavailableError(
             f"PostgreSQL at {where} does not allow a statement",
             why=why,
-            remedy="make the role the owner of the database: ALTER DATABASE … OWNER TO …",
+            remedy="make the role the owner of the database: ALTER DATABASE … OWNER TO …; or, where the "
+            "owner is to be another role, have it run what changes tables (novacron database migrate), "
+            "see docs/guide/security.md",
+            key="database.postgresql.user",
+        )
+    if code == "3F000":
+        return DatabaseUnavailableError(
+            f"PostgreSQL at {where} has no schema for the role's tables",
+            why=why,
+            remedy="CREATE SCHEMA … AUTHORIZATION the role, in that database, or set its search_path",
             key="database.postgresql.user",
         )
     if kind == "54":
@@ -223,6 +264,8 @@ def map_failed_login(text: str, where: str, *, user: str, used_password: bool) -
         return too_many(where, why)
     if any(sign in lower for sign in _STARTING):
         return away(where, why)
+    if "unsupported startup parameter" in lower:
+        return pooled(where, why)
     if "database" in lower and "does not exist" in lower:
         return DatabaseUnavailableError(
             f"PostgreSQL at {where} has no such database",
@@ -251,6 +294,8 @@ def map_failed_login(text: str, where: str, *, user: str, used_password: bool) -
     return away(where, why)
 
 
+NO_NAME = "its name cannot be one of a host"
+
 _STARTING = (
     "starting up",
     "shutting down",
@@ -275,7 +320,8 @@ _DEFECT = "this is a defect in NovaCron; report it with this message"
 
 def first_line(text: str) -> str:
     """libpq names host and port before what it says, which the error does already."""
-    line = " ".join(text.split())
+    # What it adds, whether a server runs there, is asked by the error as well.
+    line = " ".join(text.split()).partition(" Is the server running")[0]
     for mark in ("FATAL: ", "failed: "):
         if mark in line:
             line = line.rpartition(mark)[2]

@@ -17,7 +17,13 @@ from novacron.database.copies.postgresql_tables import (
 )
 from novacron.database.copies.sqlite_tables import affinity
 from novacron.database.copies.tables import STAMP_TABLE, Owner, quoted
-from novacron.database.inspection import Finding, Verification, list_copies, migrations_after
+from novacron.database.inspection import (
+    Finding,
+    Verification,
+    list_copies,
+    migrations_after,
+    stranger,
+)
 from novacron.database.postgresql_owner import has_table, read_owner, read_revision
 from novacron.database.postgresql_session import Session
 from novacron.database.schema import SQLITE_SNAPSHOT, revisions
@@ -25,7 +31,9 @@ from novacron.database.store import DatabaseCorruptError, DatabaseUnavailableErr
 from novacron.errors import DatabaseError
 
 
-def postgresql_status(session: Session, place: str, backups: Path) -> dict[str, Any]:
+def postgresql_status(
+    session: Session, place: str, backups: Path, owns: Callable[[Owner], bool]
+) -> dict[str, Any]:
     """The status document; as :func:`~novacron.database.inspection.sqlite_status`'s, and more."""
     document: dict[str, Any] = {
         "engine": "postgresql",
@@ -68,8 +76,10 @@ def postgresql_status(session: Session, place: str, backups: Path) -> dict[str, 
     except DatabaseError as error:
         return document | {"state": "unusable", "fault": str(error)}
     pending = migrations_after(snapshot.revision)
+    fault = stranger(snapshot.owner, owns)
     return document | {
-        "state": "pending" if pending else "current",
+        "state": "unusable" if fault else "pending" if pending else "current",
+        "fault": fault,
         "revision": snapshot.revision,
         "owner": None if snapshot.owner is None else str(snapshot.owner),
         "nodes": nodes,

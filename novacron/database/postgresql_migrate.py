@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import psycopg
 from psycopg import pq
@@ -15,6 +16,7 @@ from psycopg import pq
 from novacron.database.migrate import run_migrations
 from novacron.database.postgresql_errors import lost, map_failed_login, map_result
 from novacron.database.postgresql_schema import LOCK_KEY
+from novacron.database.postgresql_session import Watch, ask
 from novacron.database.postgresql_target import Endpoint, Target, conninfo
 from novacron.database.schema import seal
 from novacron.database.store import DatabaseLimitError
@@ -57,20 +59,25 @@ def upgrade(
         raise map_failed_login(
             str(error), endpoint.address, user=target.settings.user, used_password=False
         ) from error
+    # A migration takes what it takes. What it must not do is wait for a server that is gone: nothing
+    # could end this thread then, not even the boot's own deadline.
+    watch = Watch(connection, partial(ask, target, endpoint), target.settings.connect_timeout)
     try:
-        connection.autocommit = True
-        _wait_for_lock(connection, target, endpoint, progress)
-        # A migration takes what it takes; what it must not do is wait for a forgotten transaction.
-        connection.execute("SET statement_timeout = 0")
-        connection.execute("SET lock_timeout = '30s'")
-        connection.autocommit = False
-        run_migrations("postgresql+psycopg://", lambda: connection, revision, keep=True)
-        _claim(connection, authority)
+        with watch:
+            connection.autocommit = True
+            _wait_for_lock(connection, target, endpoint, progress)
+            # Nor for a forgotten transaction.
+            connection.execute("SET statement_timeout = 0")
+            connection.execute("SET lock_timeout = '30s'")
+            connection.autocommit = False
+            run_migrations("postgresql+psycopg://", lambda: connection, revision, keep=True)
+            _claim(connection, authority)
     except psycopg.Error as error:
-        raise map_driver_error(error, endpoint) from error
+        raise watch.failure or map_driver_error(error, endpoint) from error
     finally:
         # The server lets go of the lock with the session.
         connection.close()
+        watch.close()
 
 
 def _wait_for_lock(

@@ -5,11 +5,16 @@ then on every call fails at once, until the keeper, which goes on trying in the 
 the server again. A server that is there but silent (stopped, or behind a dead path) is noticed by
 the keeper too: what has been under way for a while without a sign of life has it connect once more,
 and if that fails, everything under way is given up.
+
+Where several servers are named, one more task looks at the others now and then: a server that takes
+changes on a newer timeline has been promoted beside the one in use, which nobody has stopped, and is
+used from then on.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,15 +23,18 @@ from contextlib import asynccontextmanager
 import trio
 
 from novacron.database.metrics import WAITING
-from novacron.database.postgresql_connection import Connection, Mode
-from novacron.database.postgresql_dial import dial
+from novacron.database.postgresql_connection import Connection
+from novacron.database.postgresql_dial import dial, dial_one
 from novacron.database.postgresql_errors import away
+from novacron.database.postgresql_lineage import Lineage, beside
+from novacron.database.postgresql_mode import Mode
 from novacron.database.postgresql_target import Endpoint, Target
 from novacron.database.store import (
     MAX_WAITING,
     DatabaseAwayError,
-    DatabaseConnectionsError,
     DatabaseLimitError,
+    DatabaseReadOnlyError,
+    DatabaseStaleError,
     DatabaseUnavailableError,
 )
 from novacron.errors import DatabaseError, NovaCronError
@@ -50,6 +58,13 @@ SILENT_AFTER = 1.0
 Longer statements are rare, and the look costs them nothing."""
 LOOK_AGAIN_AFTER = 10.0
 """Seconds after which a server that did answer is looked at again for the same statement."""
+LOOK_AROUND_EVERY = 10.0
+"""Seconds between two looks at the servers that are not in use. Each is a login there; a thousand nodes
+make a hundred a second, half a core of a server that has little else to do. As long may a node write
+to a server that was replaced and lives on; where commits wait for a standby, none of that is taken for
+written, and the node looks at once."""
+LOOK_AROUND_PAUSE = 1.0
+"""Least seconds between two such looks."""
 IDLE_SECONDS = 300.0
 """After which a connection above ``pool_min`` is closed."""
 
@@ -81,12 +96,20 @@ class Pool:
         self._preferred: Endpoint | None = None
         self._absence: Absence | None = None
         self._lost = trio.Event()
+        self._doubt = trio.Event()
         self._scope = trio.CancelScope()
         self._keeping = False
         self._closed = False
         self._unused = trio.Event()
+        self._returned = trio.lowlevel.ParkingLot()
+        self._refusal: NovaCronError | None = None
+        """Why the server lets nobody else in, although what is open serves."""
+        self._dial_after = 0.0
+        """Trio's time before which that is not asked again."""
         self.waiting = 0
         """Calls that wait for a connection, or for their turn to write."""
+        self.rival: DatabaseStaleError | None = None
+        """Another server that takes changes, as of the last look around."""
         AWAY.set(0.0)
 
     @property
@@ -111,7 +134,7 @@ class Pool:
 
     def adopt(self, connection: Connection) -> None:
         """Take over a connection that was opened elsewhere."""
-        self._preferred = connection.endpoint
+        self._settle_on(connection)
         self._put(connection)
 
     # --- One connection --------------------------------------------------------------------------
@@ -141,7 +164,7 @@ class Pool:
             await self.wait(self._free.acquire, deadline, "database.postgresql.pool_max")
         try:
             self.check()
-            connection = self._take_idle(mode) or await self._open(deadline)
+            connection = self._take_idle(mode) or await self._open_or_wait(mode, deadline)
         except BaseException:
             self._free.release()
             raise
@@ -155,6 +178,8 @@ class Pool:
             self._put(connection)
         else:
             connection.close()
+            # Those who wait for one in use may have to open one after all.
+            self._returned.unpark_all()
         if self._closed and not self._used:
             self._unused.set()
         self._free.release()
@@ -162,6 +187,7 @@ class Pool:
     def _put(self, connection: Connection) -> None:
         connection.idle_since = trio.current_time()
         self._idle.append(connection)
+        self._returned.unpark()
 
     def _take_idle(self, mode: Mode | None) -> Connection | None:
         idle = self._idle
@@ -176,6 +202,39 @@ class Pool:
             connection.close()
         return None
 
+    async def _open_or_wait(self, mode: Mode | None, deadline: float) -> Connection:
+        """A new connection; where the server lets nobody else in, the next that comes free: it is
+        full, or a password was changed there that is not changed here yet, and what is open serves."""
+        while True:
+            now = trio.current_time()
+            if self._refusal is None or not self.connections or now >= self._dial_after:
+                self._dial_after = now + TICK
+                try:
+                    connection = await self._open(deadline)
+                except NovaCronError as error:
+                    if not self._goes_on(error):
+                        raise
+                    self._refusal = error
+                else:
+                    self._refusal = None
+                    return connection
+            # Those who wait ask anew one at a time, now and then.
+            with trio.move_on_at(min(deadline, self._dial_after)):
+                await self.wait(self._returned.park, math.inf, "database.postgresql.pool_max")
+            self.check()
+            idle = self._take_idle(mode)
+            if idle is not None:
+                return idle
+            if self._refusal is not None and trio.current_time() >= deadline:
+                raise _again(self._refusal)
+
+    def _goes_on(self, error: NovaCronError) -> bool:
+        """Whether what is open serves although nothing more can be opened."""
+        return bool(self.connections) and not isinstance(
+            error,
+            DatabaseAwayError | DatabaseReadOnlyError | DatabaseStaleError | DatabaseLimitError,
+        )
+
     async def _open(self, deadline: float) -> Connection:
         with trio.CancelScope(deadline=deadline) as scope:
             try:
@@ -183,7 +242,7 @@ class Pool:
             except NovaCronError as error:
                 self._note_failure(error)
                 raise
-            self._preferred = connection.endpoint
+            self._settle_on(connection)
             if self._closed:
                 connection.close()
                 raise closed_error()
@@ -224,9 +283,18 @@ class Pool:
             self._idle.remove(other)
             other.close()
 
+    def _settle_on(self, connection: Connection) -> None:
+        """What is under way on a server that this one has replaced is not to be acknowledged, should
+        that one find its voice again."""
+        self._preferred = connection.endpoint
+        if connection.lineage is None:
+            return
+        for other in (*self._idle, *self._used):
+            if other.lineage is not None and other.lineage.is_older(connection.lineage):
+                other.close()
+
     def _note_failure(self, error: NovaCronError) -> None:
-        if isinstance(error, DatabaseConnectionsError) and self.connections:
-            # Full for others too, but there: what is open serves.
+        if self._goes_on(error):
             return
         if self._absence is None and not self._closed:
             self._absence = Absence(error)
@@ -250,13 +318,7 @@ class Pool:
         error = absence.error
         stamp = time.strftime("%H:%M:%SZ", time.gmtime(absence.since))
         if isinstance(error, DatabaseError):
-            # A new one each time: an exception that is raised twice keeps both tracebacks.
-            return type(error)(
-                error.what,
-                why=f"{error.why} (since {stamp})",
-                remedy=error.remedy,
-                key=error.key,
-            )
+            return _again(error, f" (since {stamp})")
         return away(self.server, f"{error.what}: {error.why} (since {stamp})")
 
     # --- The keeper ------------------------------------------------------------------------------
@@ -264,14 +326,22 @@ class Pool:
     async def keep(self) -> None:
         """Look after the pool until it is closed. One task runs it."""
         with self._scope:
-            while not self._closed:
-                if self._absence is not None:
-                    await self._find_again()
-                else:
-                    with trio.move_on_after(TICK):
-                        await self._lost.wait()
-                    if self._absence is None:
-                        await self._look_after()
+            async with trio.open_nursery() as nursery:
+                if len(self.target.endpoints) > 1:
+                    # Beside the other: a server that is silent must not keep it waiting.
+                    nursery.start_soon(self._keep_looking_around)
+                await self._keep_server()
+                nursery.cancel_scope.cancel()
+
+    async def _keep_server(self) -> None:
+        while not self._closed:
+            if self._absence is not None:
+                await self._find_again()
+            else:
+                with trio.move_on_after(TICK):
+                    await self._lost.wait()
+                if self._absence is None:
+                    await self._look_after()
 
     async def _find_again(self) -> None:
         delay = FIRST_DELAY
@@ -279,7 +349,7 @@ class Pool:
             await trio.sleep(delay * random.uniform(0.75, 1.25))
             delay = min(2 * delay, LONGEST_DELAY)
             try:
-                connection = await dial(self.target, self._preferred)
+                connection = await dial(self.target)
             except NovaCronError as error:
                 self._absence.error = error
                 continue
@@ -327,14 +397,69 @@ class Pool:
         try:
             connection = await dial(self.target, self._preferred)
         except NovaCronError as error:
-            # What still works goes on where the server is there and only lets nobody else in.
-            if isinstance(error, DatabaseAwayError) or not self.connections:
-                self._note_failure(error)
+            self._note_failure(error)
             return
         if self._closed or self.connections >= self.target.settings.pool_max:
             connection.close()
         else:
             self.adopt(connection)
+
+    # --- Other servers ---------------------------------------------------------------------------
+
+    def look_around(self) -> None:
+        """There is doubt that the server in use is still the one to use."""
+        self._doubt.set()
+
+    async def _keep_looking_around(self) -> None:
+        while True:
+            await trio.sleep(LOOK_AROUND_PAUSE)
+            with trio.move_on_after(LOOK_AROUND_EVERY * random.uniform(0.75, 1.25)):
+                await self._doubt.wait()
+            self._doubt = trio.Event()
+            if self._absence is None and self._preferred is not None:
+                await self._look_around(self._preferred)
+
+    async def _look_around(self, present: Endpoint) -> None:
+        rival: DatabaseStaleError | None = None
+        for endpoint in self.target.endpoints:
+            used = self.target.lineages.newest
+            if endpoint == present or used is None:
+                continue
+            try:
+                connection = await dial_one(self.target, endpoint)
+            except DatabaseStaleError as error:
+                rival = error
+                continue
+            except NovaCronError:
+                continue
+            found = connection.lineage
+            if found is not None and used.is_older(found) and not self._closed:
+                self._move(connection, present)
+                rival = None
+                break
+            connection.close()
+            if found is not None and await self._is_beside(found, present):
+                rival = beside(connection.where, found)
+        if rival is not None and self.rival is None:
+            logger.warning("another PostgreSQL takes changes", extra={"why": str(rival)})
+        self.rival = rival
+
+    async def _is_beside(self, found: Lineage, present: Endpoint) -> bool:
+        """Whether that is another server than the one in use, which may have several names. That one is
+        asked as well: it may have been restarted since."""
+        try:
+            connection = await dial_one(self.target, present)
+        except NovaCronError:
+            return False
+        connection.close()
+        return connection.lineage is not None and connection.lineage.is_beside(found)
+
+    def _move(self, connection: Connection, present: Endpoint) -> None:
+        logger.warning(
+            "another PostgreSQL was promoted; it is used from now on",
+            extra={"server": connection.where, "was": present.address},
+        )
+        self.adopt(connection)
 
     # --- The end ---------------------------------------------------------------------------------
 
@@ -355,6 +480,11 @@ class Pool:
         self.target.close()
         AWAY.remove()
         CONNECTIONS.remove()
+
+
+def _again(error: NovaCronError, more: str = "") -> NovaCronError:
+    """A new one each time: an exception that is raised twice keeps both tracebacks."""
+    return type(error)(error.what, why=f"{error.why}{more}", remedy=error.remedy, key=error.key)
 
 
 def busy_error(why: str, key: str) -> DatabaseLimitError:

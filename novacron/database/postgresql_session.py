@@ -15,12 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
 import psycopg
 
 from novacron.database.postgresql_errors import (
+    NO_NAME,
     away,
     first_line,
     lost,
@@ -29,6 +31,7 @@ from novacron.database.postgresql_errors import (
     outcome_unknown,
     read_only,
 )
+from novacron.database.postgresql_lineage import LINEAGE, Lineage, read_lineage
 from novacron.database.postgresql_target import Endpoint, Target, conninfo, milliseconds
 from novacron.database.store import (
     DatabaseAwayError,
@@ -62,7 +65,7 @@ class Session:
         """
         self.raw = raw
         self.where = endpoint.address
-        self._watch = _Watch(raw, probe, silence)
+        self._watch = Watch(raw, probe, silence)
 
     @property
     def is_standby(self) -> bool:
@@ -104,9 +107,9 @@ class Session:
             self.raw.rollback()
 
     @contextmanager
-    def guarded(self) -> Iterator[_Watch]:
+    def guarded(self) -> Iterator[Watch]:
         """For the use of :attr:`raw` itself: the server is watched and its errors are mapped. Tell
-        the watch of every sign of life with :meth:`_Watch.alive`."""
+        the watch of every sign of life with :meth:`Watch.alive`."""
         try:
             with self._watch as watch:
                 yield watch
@@ -140,7 +143,7 @@ class Session:
         return lost(self.where, first_line(str(error)))
 
 
-class _Watch:
+class Watch:
     """Cuts the connection of a caller who waits for a server that is gone.
 
     A thread that sleeps while nobody waits. To cut is to shut the socket down: the caller's own
@@ -222,7 +225,9 @@ class _Watch:
 
 
 def open_session(target: Target, silence: float, *, changing: bool) -> Session:
-    """Connect to the first server that takes changes; without *changing* to the first that answers.
+    """Connect to the first server that takes changes; without *changing* to the first that answers. In
+    either case not to one that takes changes though another was promoted in its place: so all of them
+    are asked.
 
     Args:
       silence: see :class:`Session`.
@@ -232,6 +237,7 @@ def open_session(target: Target, silence: float, *, changing: bool) -> Session:
       DatabaseError: no server could be reached; says why.
     """
     failures: list[DatabaseError] = []
+    found: list[Session] = []
     for endpoint in target.endpoints:
         try:
             raw = _connect(target, endpoint)
@@ -239,15 +245,18 @@ def open_session(target: Target, silence: float, *, changing: bool) -> Session:
             failures.append(error)
             continue
 
-        def probe(endpoint: Endpoint = endpoint) -> None:
-            _connect(target, endpoint).close()
-
-        session = Session(raw, endpoint, probe, silence)
+        session = Session(raw, endpoint, partial(ask, target, endpoint), silence)
         if changing and session.is_standby:
             session.close()
             failures.append(read_only(session.where, "it is a standby that follows another server"))
             continue
-        return session
+        found.append(session)
+    chosen = _first_that_was_not_replaced(found)
+    for session in found:
+        if session is not chosen:
+            session.close()
+    if chosen is not None:
+        return chosen
     for failure in failures:
         # Says more than a second server that is down.
         if isinstance(failure, DatabaseReadOnlyError):
@@ -255,6 +264,31 @@ def open_session(target: Target, silence: float, *, changing: bool) -> Session:
     if isinstance(failures[0], DatabaseTlsError):
         _say_what_is_wrong(target)
     raise failures[0]
+
+
+def _first_that_was_not_replaced(sessions: list[Session]) -> Session | None:
+    if len(sessions) < 2:
+        return sessions[0] if sessions else None
+    lineages: dict[Session, Lineage | None] = {}
+    for session in sessions:
+        try:
+            lineages[session] = read_lineage(session.fetch(LINEAGE.sql.decode())[0])
+        except DatabaseError:
+            # It does not say, or has just gone, which its first use will tell.
+            lineages[session] = None
+    for session, lineage in lineages.items():
+        if lineage is None or not any(lineage.is_older(other) for other in lineages.values()):
+            return session
+    raise AssertionError("the newest is not older than any")
+
+
+def ask(target: Target, endpoint: Endpoint) -> None:
+    """A :class:`Watch`'s probe: connect once more.
+
+    Raises:
+      DatabaseError: it does not work; DatabaseAwayError: nobody answers.
+    """
+    _connect(target, endpoint).close()
 
 
 def _connect(target: Target, endpoint: Endpoint) -> psycopg.Connection[Any]:
@@ -274,6 +308,8 @@ def _connect(target: Target, endpoint: Endpoint) -> psycopg.Connection[Any]:
             autocommit=True,
             prepare_threshold=None,
         )
+    except UnicodeError as error:
+        raise away(endpoint.address, NO_NAME) from error
     except psycopg.Error as error:
         if isinstance(error, psycopg.errors.ConnectionTimeout):
             raise away(endpoint.address, f"it did not answer within {timeout:g} s") from None

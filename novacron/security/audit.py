@@ -5,7 +5,8 @@ head in ``secrets/audit.head``. An append returns when its record is on the disk
 what it is about to do, then does it. What arrives while a write is under way shares the next one.
 
 The chain finds changes by anybody who cannot write all of it anew. Whoever can (root) is found only
-by comparing with a hash kept elsewhere: ``novacron audit verify`` prints it.
+by comparing with a hash kept elsewhere: ``novacron.anchoring`` keeps it in the database that nodes
+share, and ``novacron audit verify`` prints it.
 """
 
 from __future__ import annotations

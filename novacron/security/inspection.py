@@ -247,9 +247,20 @@ def issued_by(
     now: float,
 ) -> bool:
     """Whether a chain of valid signatures leads from *certificate* to one of *roots*."""
+    return issuer_of(certificate, roots, intermediates, now) is not None
+
+
+def issuer_of(
+    certificate: x509.Certificate,
+    roots: Sequence[x509.Certificate],
+    intermediates: Sequence[x509.Certificate],
+    now: float,
+) -> x509.Certificate | None:
+    """What has issued *certificate*, where a chain of valid signatures leads from there to one of
+    *roots*; None where none does."""
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
-    current = certificate
+    current, issuer = certificate, None
     for _ in range(_LONGEST_CHAIN):
         for candidate in (*roots, *intermediates):
             if candidate.subject != current.issuer or not is_authority(candidate):
@@ -264,13 +275,20 @@ def issued_by(
                 current.verify_directly_issued_by(candidate)
             except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
                 continue
+            issuer = issuer or candidate
             if candidate in roots:
-                return True
+                return issuer
             current = candidate
             break
         else:
-            return False
-    return False
+            return None
+    return None
+
+
+def is_handover(certificate: x509.Certificate) -> bool:
+    """Whether it has the form of one authority's key certified by the one before it: both have the
+    same name (RFC 5280 calls it self-issued, RFC 4210 "new with old")."""
+    return certificate.subject == certificate.issuer and is_authority(certificate)
 
 
 def check_chain(

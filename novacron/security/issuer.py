@@ -24,12 +24,24 @@ from novacron.security.errors import (
     TokenLimitError,
     TokenNotFoundError,
 )
-from novacron.security.inspection import host_names, load_certificates, node_name
+from novacron.security.inspection import (
+    host_names,
+    issuer_of,
+    key_hash,
+    load_certificates,
+    node_name,
+)
 from novacron.security.join_tokens import JoinTokens
 from novacron.security.keyring import Keyring
 from novacron.security.ledger import Issued, Ledger
 from novacron.security.requests import LOOPBACK, Request, check_request
-from novacron.security.revocations import RevocationList, Revocations, Revoked, list_builder
+from novacron.security.revocations import (
+    RevocationList,
+    Revocations,
+    Revoked,
+    check_list,
+    list_builder,
+)
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -63,9 +75,10 @@ class Grant(Record):
     node_id: str
     serial: str
     certificate: str
-    """PEM."""
+    """PEM; behind it the handover, where the authority's key was replaced lately."""
     authority: str
-    """PEM."""
+    """PEM of every authority that is trusted; behind it the document that lists them, if there is
+    one."""
     not_after: float
     """Seconds since the epoch."""
     left_out: tuple[str, ...]
@@ -167,10 +180,23 @@ class Issuer:
                 )
             self._check_key(asked, entries)
             for entry in reversed(entries):
-                if entry.key == asked.key_hash and entry.live(now):
+                if entry.key == asked.key_hash and entry.live(now) and self._is_of_today(entry):
                     return self._grant(entry, asked)
             self._check_room(asked, entries)
             return self._issue(asked, entries, None)
+
+    def _issuer_of(self, certificate: x509.Certificate) -> str:
+        """Found out from the certificate: the authority may be replaced between two looks at it."""
+        issuer = issuer_of(certificate, self.authority.certificates(), (), self._now())
+        return key_hash(issuer.public_key()) if issuer is not None else ""
+
+    def _is_of_today(self, entry: Issued) -> bool:
+        """Whether the authority that issues now has issued it."""
+        document = self.authority.document()
+        if document is None:
+            return True
+        present = key_hash(self.authority.certificate().public_key())
+        return (entry.authority or document.cluster) == present
 
     def _check_present(self) -> None:
         if not self.present:
@@ -262,6 +288,7 @@ class Issuer:
             certificate.not_valid_after_utc.timestamp(),
             certificate.public_bytes(Encoding.PEM).decode(),
             token,
+            authority=self._issuer_of(certificate),
         )
         # On record before anybody has it: what was given out can be revoked.
         self.ledger.write([*entries, entry])
@@ -295,10 +322,12 @@ class Issuer:
 
     def _grant(self, entry: Issued, asked: Request) -> Grant:
         left_out = tuple(name for name in asked.names if name not in entry.names)
+        document = self.authority.document()
+        chain = document.chain(self._now()) if document is not None else ""
         return Grant(
             entry.node_id,
             entry.serial,
-            entry.certificate,
+            entry.certificate + (chain if self._is_of_today(entry) else ""),
             self.authority.path.read_text("ascii"),
             entry.not_after,
             left_out,
@@ -355,6 +384,21 @@ class Issuer:
             self.ledger.write(marked)
             self._publish((), marked, "", lost)
             return True
+
+    def sign_list_anew(self) -> bool:
+        """Have the present list signed by the authority that issues, unless it is; returns whether it
+        was signed. Raises as :meth:`revoke`."""
+        with self.ledger.changing() as entries:
+            self._revocations.refresh_blocking()
+            current = self._revocations.current
+            if current.number == 0:
+                return False
+            try:
+                check_list(current.pem, self.authority.certificates()[:1])
+            except RevocationListError:
+                self._publish(set(), entries, "")
+                return True
+            return False
 
     def _chosen(self, target: str, entries: Sequence[Issued]) -> set[str]:
         own = self.own_certificate()

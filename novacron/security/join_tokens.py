@@ -213,6 +213,23 @@ class JoinTokens:
             if token.revoked is None:
                 self._replace({**tokens, id: token._replace(revoked=self._now())})
 
+    def void_before_blocking(self, moment: float) -> int:
+        """Revoke those that can still be used and were made before *moment*; returns how many.
+
+        Raises:
+          StorageFailedError: that could not be kept; they are still valid.
+        """
+        with held(self._lock_path):
+            tokens, now = self._read(), self._now()
+            voided = {
+                id: token._replace(revoked=now)
+                for id, token in tokens.items()
+                if token.created < moment and token.state(now) == "active"
+            }
+            if voided:
+                self._replace({**tokens, **voided})
+            return len(voided)
+
     def list(self) -> list[dict[str, Any]]:
         """Every join token, oldest first, those that died lately included."""
         tokens = self._present()

@@ -205,6 +205,23 @@ class Revocations:
             ]
         return []
 
+    def rely_on(self, authorities: Sequence[str]) -> None:
+        """Other roots are trusted from now on, which the *roots* of :meth:`open_blocking` loads. What
+        is in use stays so; the list on disk is checked once more by whoever opens it next, unless
+        :meth:`remember_blocking` is called."""
+        self._authorities = tuple(authorities)
+
+    def remember_blocking(self) -> None:
+        """Keep what was found in the present list, for the next boot.
+
+        Raises:
+          RevocationListError: none of the present roots has signed it.
+          StorageFailedError: the disk refuses.
+        """
+        with self._mutex:
+            if self.current is not NONE:
+                self._record(check_list(self.current.pem, self._roots()))
+
     def refresh_blocking(self) -> bool:
         """Take over what somebody else wrote; returns whether it is a newer list.
 

@@ -42,16 +42,27 @@ MAX_ANSWER: Final = 2 * 1024 * 1024
 """Bytes: certificates are 2 KiB; the list of revoked ones may be 650 KiB as PEM."""
 _ALPN: Final = "http/1.1"
 _LOOK: Final = (
-    "compare the token's end with what `novacron pki show` prints there; if that is the right node, "
-    "somebody between the two answers in its place"
+    "compare the token's end with what `novacron pki show` prints there. If its authority's key was "
+    "replaced since the token was made, make another; if that is the right node and the two are the "
+    "same, somebody between the two answers in its place"
 )
 
 
 def ask(
-    host: str, port: int, token: JoinTokenText, request: bytes, *, now: Callable[[], float]
+    host: str,
+    port: int,
+    token: JoinTokenText,
+    request: bytes,
+    *,
+    now: Callable[[], float],
+    agree: Callable[[Sequence[x509.Certificate]], None] = lambda presented: None,
 ) -> tuple[dict[str, Any], x509.Certificate]:
     """Show *token* and *request* (PEM) to the authority at *host*:*port*; its answer, and the
     certificate by which it was known. Blocks.
+
+    Args:
+      agree: Called with what the other side has shown, once it is known to be the authority and
+        before it is told anything; what it raises ends the attempt.
 
     Raises:
       AuthorityUnreachableError: nobody answers; the same call may succeed later.
@@ -65,7 +76,8 @@ def ask(
     with _connect(host, port, where) as connection, _ended_in_time(connection, where):
         tls = _secure(connection, where)
         with tls:
-            authority = check_presented(_presented(tls), token.authority, where, now())
+            presented = _presented(tls)
+            authority = check_presented(presented, token.authority, where, now())
             if tls.selected_alpn_protocol() != _ALPN:
                 raise NotTheInterfaceError(
                     f"cannot join by way of {where}",
@@ -74,6 +86,7 @@ def ask(
                     remedy="name the REST interface, by default port 7400 (api.port there)",
                     key="api.port",
                 )
+            agree(_loaded(presented))
             return _exchange(tls, where, token, request), authority
 
 
@@ -183,6 +196,12 @@ _DER: Final = 2
 """What Python calls ``_ssl.ENCODING_DER``: X509_FILETYPE_ASN1 of OpenSSL."""
 
 
+def _loaded(presented: Sequence[bytes]) -> list[x509.Certificate]:
+    from cryptography import x509
+
+    return [x509.load_der_x509_certificate(der) for der in presented]
+
+
 def check_presented(
     presented: Sequence[bytes], pin: str, where: str, now: float
 ) -> x509.Certificate:
@@ -193,10 +212,8 @@ def check_presented(
     Raises:
       WrongAuthorityError, ClockSetBackError, CertificateError: see :func:`ask`.
     """
-    from cryptography import x509
-
     try:
-        chain = [x509.load_der_x509_certificate(der) for der in presented]
+        chain = _loaded(presented)
         hashes = [inspection.key_hash(each.public_key()) for each in chain]
         for each in chain:
             inspection.look_through(each)
@@ -212,7 +229,11 @@ def check_presented(
             f"{pin[:16]}…, and there answers {hashes[-1][:16] + '…' if hashes else 'none'}",
             _LOOK,
         )
-    authority, leaf = matching[0], chain[0]
+    # Several have that key where it was handed over: the one that signed itself counts.
+    authority = next(
+        (each for each in matching if inspection.issued_by(each, [each], (), now)), None
+    )
+    authority, leaf = authority or matching[0], chain[0]
     try:
         for certificate, whose in ((authority, "the authority's certificate"), (leaf, where)):
             inspection.check_dates(certificate, whose, "", now)
@@ -223,8 +244,10 @@ def check_presented(
             remedy="compare the clocks of both machines (timedatectl); where they are right, the "
             "authority's node has to renew its certificate: `novacron certificate renew` there",
         ) from exc
+    # Between the two may be the handover to an authority that has followed this one.
+    handovers = [each for each in chain[1:] if inspection.is_handover(each)]
     if not inspection.is_authority(authority) or not inspection.issued_by(
-        leaf, [authority], (), now
+        leaf, [authority], handovers, now
     ):
         raise _wrong(
             where, "it shows the authority's certificate, and has none issued by it", _LOOK

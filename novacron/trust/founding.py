@@ -17,6 +17,7 @@ from novacron.security.join_tokens import JoinTokens
 from novacron.security.keyring import Keyring
 from novacron.security.module_options import ModuleOptions
 from novacron.security.revocations import Revocations
+from novacron.security.rotation import Rotation
 from novacron.trust.errors import LivedNodeError
 from novacron.trust.joining import identity, make_directories
 
@@ -116,9 +117,19 @@ def open_issuer(
         revocations,
         str(decode_identity(directory.identity.read_bytes())),
     )
-    root = issuer.authority.certificate()
-    revocations.open_blocking((key_hash(root.public_key()),), lambda: (root,))
+    roots = issuer.authority.certificates()
+    hashes = tuple(dict.fromkeys(key_hash(root.public_key()) for root in roots))
+    revocations.open_blocking(hashes, lambda: roots)
     return issuer
+
+
+def open_rotation(
+    directory: DataDirectory, settings: Settings, keyring: Callable[[], Keyring]
+) -> Rotation:
+    """What replaces the authority's key, beside or without the running node. As
+    :func:`open_issuer`."""
+    issuer = open_issuer(directory, settings, keyring)
+    return Rotation(directory, settings.security, issuer, JoinTokens(directory))
 
 
 def in_the_way(settings: Settings) -> list[str]:

@@ -13,6 +13,7 @@ from novacron.durable import fsync_directory, write_durably
 from novacron.environment.identity import decode_identity, encode_identity, new_node_id
 from novacron.record import Record
 from novacron.security import documents, inspection, joining
+from novacron.security import roots as trust_roots
 from novacron.security.errors import CertificateError, RequestRefusedError, storage_failure
 from novacron.security.join_token import JoinTokenText
 from novacron.security.joined_material import check_granted, read_joined
@@ -92,7 +93,7 @@ def join(
         done = _already(directory, token, now())
         if done is not None:
             return done._replace(set_aside=had_authority)
-        _check_life(directory, token.authority, force, now())
+        _check_life(directory, force, now())
         node_id = identity(directory, settings.system.node_id, now())
         wanted = certificate_names(
             settings.network.listen_address,
@@ -104,7 +105,11 @@ def join(
         asked = _asked(directory, node_id, token)
         key = inspection.load_private_key(asked.key.encode(), str(joining.journal(directory)), "")
         request = make_request(key, node_id, every)  # type: ignore[arg-type]
-        answer, authority = ask(*address, token, request, now=now)
+
+        def agree(presented: Sequence[Any]) -> None:
+            _check_left(directory, token.authority, presented, force, now())
+
+        answer, authority = ask(*address, token, request, now=now, agree=agree)
         granted = _granted(asked, answer, authority, address, more, now())
         joining.write_granted(directory, granted)
         joining.finish(directory)
@@ -157,15 +162,32 @@ def make_directories(directory: DataDirectory) -> None:
     fsync_directory(directory.root)
 
 
-def _check_life(directory: DataDirectory, authority: str, force: bool, now: float) -> None:
+def _check_left(
+    directory: DataDirectory, authority: str, presented: Sequence[Any], force: bool, now: float
+) -> None:
+    """Refuse to leave a cluster for another. That of an authority which this node's own has certified
+    as its successor is the same: it comes back to it."""
     joined = read_joined(directory)
-    if joined is not None and joined.authority != authority and not force:
-        raise LivedNodeError(
-            "this node has joined already",
-            why=f"it is of the authority {joined.authority[:16]}…, and the token is of "
-            f"{authority[:16]}…",
-            remedy="add --force to leave that cluster; its nodes will not know this one any more",
-        )
+    if force or joined is None or joined.authority == authority:
+        return
+    path = directory.pki / "ca.pem"
+    try:
+        roots = inspection.load_certificates(path.read_bytes(), str(path), "")
+    except (OSError, CertificateError):
+        roots = []
+    for each in (*roots, *presented):
+        if inspection.key_hash(each.public_key()) == authority and (
+            each in roots or inspection.issued_by(each, roots, (), now)
+        ):
+            return
+    raise LivedNodeError(
+        "this node has joined already",
+        why=f"it is of the authority {joined.authority[:16]}…, and the token is of {authority[:16]}…",
+        remedy="add --force to leave that cluster; its nodes will not know this one any more",
+    )
+
+
+def _check_life(directory: DataDirectory, force: bool, now: float) -> None:
     if not (directory.pki / "ca.key").exists():
         return
     others = {entry.node_id for entry in Ledger(directory).read() if entry.live(now)}
@@ -272,10 +294,15 @@ def _granted(
             why="a part of it is missing",
             remedy="check that both nodes run the same version",
         ) from exc
+    document = trust_roots.read(offered.encode(), f"the list of authorities of {where}")
+    if document is not None:
+        # As every node takes it: by the word of the authority that is trusted, here for its token.
+        document = trust_roots.check(document.block(), [authority], now)
+        offered = document.bundle().decode()
     roots = [
         root
         for root in inspection.load_certificates(offered.encode(), f"the authority of {where}", "")
-        if inspection.key_hash(root.public_key()) == asked.authority
+        if document is not None or inspection.key_hash(root.public_key()) == asked.authority
     ] or [authority]
     check_granted(
         certificate.encode(),
@@ -290,6 +317,8 @@ def _granted(
     from cryptography.hazmat.primitives.serialization import Encoding
 
     pem = "".join(root.public_bytes(Encoding.PEM).decode() for root in roots)
+    if document is not None:
+        pem = offered
     peer = _peer(str(answer.get("peer") or ""), address[0])
     return Granted(asked, certificate, pem, revocations, where, now, left_out, names, peer)
 

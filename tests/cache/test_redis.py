@@ -12,7 +12,7 @@ import trio
 from bench.servers.redis import RedisServer
 from novacron.cache import redis, redis_debts
 from novacron.cache.redis_link import now
-from novacron.cache.store import CacheFullError
+from novacron.cache.store import CacheFrozenError, CacheFullError
 from tests.cache.redis_nodes import Node, deadline, new_prefix
 
 BOTH = pytest.mark.parametrize("publishing", [False, True], ids=["tracking", "pubsub"])
@@ -195,6 +195,41 @@ async def test_a_server_without_room_forgets_what_it_cannot_replace(
     assert node.cache.trouble is None
 
 
+@pytest.mark.parametrize("how", ["set", "delete", "clear"])
+async def test_what_a_server_that_takes_no_changes_still_has_is_owed_and_not_read(
+    own_cluster: Callable[..., Cluster], how: str
+) -> None:
+    """NOREPLICAS, as MISCONF where the disk is full: not even a value's removal is taken."""
+    cluster = own_cluster()
+    server, node = cluster.server, await cluster.node(max_staleness=0.4)
+    other = await cluster.node(max_staleness=0.4)
+    await node.cache.set("key", b"old")
+    assert await node.cache.get("key") == b"old"
+    server.command("CONFIG", "SET", "min-replicas-to-write", "1")
+    match how:
+        case "set":
+            await node.cache.set("key", b"new")
+        case "delete":
+            await node.cache.delete("key")
+        case _:
+            await node.cache.clear()
+    assert await node.cache.get("key") in (None, b"new")
+    assert not node.cache.shared
+    assert not node.cache.reading
+    while node.keeper.error is None:
+        await trio.sleep(0.01)
+    assert isinstance(node.keeper.error, CacheFrozenError)
+    assert node.keeper.connections == 1, "the connection stands"
+    server.command("CONFIG", "SET", "min-replicas-to-write", "0")
+    await node.wait_reading()
+    assert node.keeper.error is None
+    assert node.cache.trouble is None
+    assert node.cache.shared
+    await other.wait_reading()
+    assert await node.cache.get("key") is None
+    assert await other.cache.get("key") is None
+
+
 async def test_clearing_leaves_what_is_not_the_clusters(cluster: Cluster) -> None:
     node = await cluster.node()
     # The first differs in what a pattern would take for a wildcard.
@@ -214,6 +249,7 @@ async def test_what_changed_while_alone_is_deleted_in_redis_before_anything_is_r
     cluster: Cluster, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_debts, "MOST_OWED", most)
+    await cluster.node()  # has the server's keys taken for what they are
     node = Node(cluster.prefix, cluster.server.port, max_staleness=60)
     for number in range(10):
         cluster.server.command("SET", cluster.name(str(number)), "old")

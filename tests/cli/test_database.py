@@ -152,6 +152,10 @@ def test_a_backup_never_replaces_a_file(node: Booted, tmp_path: Path) -> None:
     assert file.read_text() == "precious"
 
 
+def test_a_directory_is_called_one(node: Booted, tmp_path: Path) -> None:
+    assert "that is a directory" in node.run("database", "backup", str(tmp_path), fails=1)
+
+
 def test_a_full_disk_leaves_no_backup_and_says_so(node: Booted, tmp_path: Path) -> None:
     change(
         database(node),
@@ -238,6 +242,47 @@ def test_another_nodes_backup_is_taken_only_if_told_so(node: Booted, tmp_path: P
     assert NODE_ID in shown
     node.json("database", "restore", str(tmp_path / "b"), "--yes", "--adopt")
     assert node.json("database", "status")["owner"] == f"node {NODE_ID}"
+
+
+def test_another_nodes_database_is_not_replaced_unless_told_so(
+    node: Booted, tmp_path: Path
+) -> None:
+    node.json("database", "backup", str(tmp_path / "b"))
+    database(node).unlink()
+    open_and_close(node.directory.root, node_id=NodeId(OTHER_ID))
+    change(database(node), "INSERT INTO node_registration VALUES ('n3', 'b', '{}', 1.5, NULL)")
+    assert node.json("database", "status", fails=1)["state"] == "unusable"
+    shown = node.run("database", "restore", str(tmp_path / "b"), "--yes", fails=1)
+    assert OTHER_ID in shown
+    assert registered(node) == ["n3"]
+    node.json("database", "restore", str(tmp_path / "b"), "--yes", "--adopt")
+    assert registered(node) == ["n1", "n2"]
+
+
+def test_a_database_behind_a_link_is_restored_where_the_link_leads(
+    node: Booted, tmp_path: Path
+) -> None:
+    node.json("database", "backup", str(tmp_path / "b"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    database(node).rename(elsewhere / "real.db")
+    database(node).symlink_to(elsewhere / "real.db")
+    change(elsewhere / "real.db", "DELETE FROM node_registration")
+    done = node.json("database", "restore", str(tmp_path / "b"), "--yes")
+    assert database(node).is_symlink()
+    assert registered(node) == ["n1", "n2"]
+    kept = Path(done["kept"])
+    assert not kept.is_symlink()
+    assert rows(kept, "SELECT count(*) FROM node_registration") == [(0,)]
+
+
+@pytest.mark.parametrize("action", [("verify",), ("restore", "--yes")])
+def test_a_pipe_is_no_backup_and_is_not_waited_for(
+    node: Booted, tmp_path: Path, action: tuple[str, ...]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    shown = node.run("database", *action, str(tmp_path / "pipe"), fails=1)
+    assert "no regular file" in shown
 
 
 def test_a_plain_copy_of_the_file_is_restored_too(node: Booted, tmp_path: Path) -> None:

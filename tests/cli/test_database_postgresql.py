@@ -16,6 +16,7 @@ from tests.database.support import change, open_and_close, rows
 from tests.security.stand_ins import NODE_ID, OTHER_ID
 from tests.servers import Cluster, postgresql_cluster
 
+COPY = ("copy", "--from", "sqlite:", "--to", "postgresql")
 REGISTERED = "INSERT INTO node_registration VALUES ('{}', 'b', '{{}}', 1.5, {})"
 
 
@@ -255,6 +256,51 @@ def test_another_clusters_database_and_backup_are_refused(made: Shared, tmp_path
     assert other in shown
     made.json("database", "restore", str(tmp_path / "b"), "--yes", "--adopt")
     assert made.json("database", "verify")["ok"]
+
+
+def test_another_clusters_database_is_not_replaced_unless_told_so(
+    made: Shared, tmp_path: Path
+) -> None:
+    made.json("database", "backup", str(tmp_path / "b"))
+    other = "ab" * 32
+    made.sql(
+        f"UPDATE cluster_identity SET authority = '{other}', created = 1.5,"
+        f" seal = '{seal(other, 1.5)}'"
+    )
+    found = made.json("database", "status", fails=1)
+    assert found["state"] == "unusable"
+    assert other in found["fault"]
+    made.sql("DELETE FROM node_registration WHERE node_id = 'n1'")
+    for restore in (("restore", str(tmp_path / "b"), "--yes"), (*COPY, "--force")):
+        shown = made.run("database", *restore, fails=1)
+        assert "belongs to another cluster" in shown
+        assert "database.postgresql.name" in shown
+        assert made.registered() == ["n2"]
+    made.json("database", "restore", str(tmp_path / "b"), "--yes", "--adopt")
+    assert made.registered() == ["n1", "n2"]
+
+
+def test_the_status_answers_also_where_nothing_can_be_asked(made: Shared, tmp_path: Path) -> None:
+    made.json("database", "backup")
+    for changed, said in (
+        ({"password": f"file:{tmp_path}/gone"}, "cannot read the secret file"),
+        ({"password": None, "hosts": ["db..example:5432"]}, "its name cannot be one of a host"),
+        ({"hosts": ["/nowhere"]}, "No such file or directory"),
+    ):
+        document = json.loads(made.config.read_text())
+        document["database"]["postgresql"] |= changed
+        made.config.write_text(json.dumps(document))
+        found = made.json("database", "status", fails=1)
+        assert found["state"] == "unusable"
+        assert said in found["fault"]
+        assert len(found["backups"]) == 1, "they are needed now"
+
+
+def test_a_database_without_a_schema_is_no_defect(node: Shared) -> None:
+    node.sql("DROP SCHEMA public")
+    shown = node.run("database", "migrate", fails=1)
+    assert "CREATE SCHEMA" in shown
+    assert "defect" not in shown
 
 
 def test_another_nodes_file_is_copied_only_if_told_so(node: Shared) -> None:

@@ -149,7 +149,8 @@ async def test_a_list_that_is_older_or_forged_is_not_taken(tmp_path: Path) -> No
         async def garbage(session: Any, body: bytes) -> bytes:
             return b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"
 
-        state = encode_payload({"number": 99, "issues": False, "authority_ends": 0})
+        said = {"number": 99, "issues": False, "authority_ends": 0, "roots": 0, "issuer": ""}
+        state = encode_payload(said)
         for lie in (old_list, garbage):
             second.network.remove_handler("trust.crl")
             second.network.register_handler("trust.crl", lie)

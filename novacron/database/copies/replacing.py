@@ -96,6 +96,8 @@ def restore_file(
       DatabaseError: *snapshot* does not fit, or there is no space. What was at *path* is untouched.
     """
     check_revision(snapshot)
+    # Where a link leads: renamed over, it would be gone, and the database on another disk.
+    path = path.resolve()
     temporary = path.with_name(f".{path.name}.restoring")
     destination = SqliteDestination(temporary, node_id)
     try:

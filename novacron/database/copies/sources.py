@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 from novacron.database.copies.reading import BackupFile, unreadable
 from novacron.database.copies.sqlite_tables import SqliteSnapshot
 from novacron.database.copies.tables import BackupInvalidError, Report, Snapshot
 from novacron.database.copies.wire import MAGIC
+from novacron.database.store import DatabaseUnavailableError
 
 _SQLITE = b"SQLite format 3\0"
 
@@ -19,6 +22,13 @@ def open_file(path: Path, *, busy_timeout: float) -> BackupFile | SqliteSnapshot
       DatabaseError: it is neither, or not usable; says why.
     """
     try:
+        # A pipe cannot be read twice, and might never be written to.
+        if not stat.S_ISREG(os.stat(path).st_mode) and not path.is_dir():
+            raise DatabaseUnavailableError(
+                f"cannot read {path}",
+                why="it is no regular file, and what is checked first is read again",
+                remedy="copy it to a file, and name that",
+            )
         with open(path, "rb") as file:
             head = file.read(len(_SQLITE))
     except OSError as error:

@@ -214,6 +214,12 @@ def _open(path: Path) -> tuple[int, Path | None]:
 
 
 def _exists(path: Path) -> BackupExistsError:
+    if path.is_dir():
+        return BackupExistsError(
+            f"cannot write the backup {path}",
+            why="that is a directory",
+            remedy="name a file in it that does not exist",
+        )
     return BackupExistsError(
         f"cannot write the backup {path}",
         why="there is a file of that name, and backups are never replaced",
