@@ -196,16 +196,23 @@ class JoinedMaterial(MaterialSource):
           CertificateError, ClockSetBackError: they do not fit; what was there stays.
           StorageFailedError: the disk refuses; what was there stays.
         """
-        from novacron.security.inspection import as_pem, load_certificates
+        from novacron.security.inspection import as_pem, is_handover, key_hash, load_certificates
 
         roots = load_certificates(self._read(self.authority_path), str(self.authority_path), "")
         where = "the new certificate"
         granted = check_granted(certificate, key, roots, self.node_id, where, self.now())
+        trusted = {key_hash(root.public_key()) for root in roots}
+        shown = [
+            each
+            for each in load_certificates(certificate, where, "")
+            if is_handover(each) and key_hash(each.public_key()) in trusted
+        ]
         register(key)
         try:
-            # What was checked, written anew, and not what a peer has sent: a text may hold more,
+            # What was understood, written anew, and not what a peer has sent: a text may hold more,
             # that the checks pass over and TLS does not.
-            write_durably(self.path, key + as_pem(granted), mode=0o600)
+            data = b"".join(map(as_pem, (granted, *shown)))
+            write_durably(self.path, key + data, mode=0o600)
         except OSError as exc:
             raise storage_failure("write", self.path, exc) from exc
 
