@@ -141,7 +141,8 @@ class Reports:
         document = self._security.issuer().authority.document()
         if document is not None and document.stage != SETTLED:
             holding = Holding(report.number, peer.authority, self._security.now())
-            self._security.holdings().note(peer.node_id, holding)
+            issuing = self._security.certificates.authority_hashes()[0]
+            self._security.holdings().note(peer.node_id, holding, issuing)
 
 
 def _prepare(path: Path, number: int) -> Report:
