@@ -263,21 +263,25 @@ async def test_nobody_reports_for_another_node_nor_takes_a_report_back(tmp_path:
         before = holdings.read()
         session = await second.session(first)
         path = second.directory.pki / "node.pem"
-        mine = await trio.to_thread.run_sync(_prepare, path, 99)
-        theirs = await trio.to_thread.run_sync(_prepare, third.directory.pki / "node.pem", 99)
+        mine = await trio.to_thread.run_sync(_prepare, path, 1)
+        theirs = await trio.to_thread.run_sync(_prepare, third.directory.pki / "node.pem", 1)
         for forged in (
             mine._replace(certificate=theirs.certificate),
-            theirs._replace(number=98),
+            theirs._replace(number=0),
             theirs._replace(proof=mine.proof),
         ):
             with pytest.raises(RequestFailedError, match="is not signed by the key of node"):
                 await session.request(REPORT, pack(forged), within=10)
         old = await trio.to_thread.run_sync(_prepare, path, 0)
         await session.request(REPORT, pack(old), within=10)
+        ahead = await trio.to_thread.run_sync(_prepare, path, 99)
+        with pytest.raises(RequestFailedError, match="there is no list of authorities 99 yet"):
+            await session.request(REPORT, pack(ahead), within=10)
         assert holdings.read() == before
         # By way of another it is the same; from a node that holds no key it goes on once.
+        holdings.forget()
         await (await third.session(second)).request(REPORT, pack(theirs), within=10)
-        assert holdings.read()[third.id].number == 99
+        assert holdings.read()[third.id].number == 1
         with pytest.raises(RequestFailedError, match="does not hold the authority's key"):
             passed = pack(theirs._replace(passed_on=True))
             await (await third.session(second)).request(REPORT, passed, within=10)
