@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from novacron.data_directory import DataDirectory
 from novacron.errors import (
@@ -71,6 +71,10 @@ class NodeLacksError(ApiError, NotFoundError):
     """The node has no such resource."""
 
     code = "cli.not_found"
+
+
+_THIS_MACHINE: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+"""Where a node that listens on all addresses is asked, by the address it gives."""
 
 
 def add_node_options(parser: argparse.ArgumentParser) -> None:
@@ -290,8 +294,11 @@ def client_for(args: argparse.Namespace) -> NodeClient:
     given: str | None = args.address
     scheme, separator, rest = given.partition("://") if given else ("", "", "")
     address = (rest.rstrip("/") if separator else given) or running_address(data)
-    host, _ = split_address(address)
+    host, port = split_address(address)
     tls = scheme == "https" if separator else _expects_tls(loaded, host)
+    if not given and host in _THIS_MACHINE:
+        # Reached there by luck, and in no certificate: loopback is, always.
+        address = f"{_THIS_MACHINE[host]}:{port}"
     ca_file = Path(args.ca_file) if args.ca_file else _authority(loaded, data)
     return NodeClient(address, read_token(args.token_file, data), ca_file, tls=tls)
 

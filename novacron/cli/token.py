@@ -10,6 +10,7 @@ from typing import TextIO
 from novacron.cli.manual import Formatter, manual
 from novacron.cli.stored import StoredNode, Subparsers, add_action, duration
 from novacron.cli.tables import as_json, table
+from novacron.data_directory import DataDirectory
 
 _ROOM = 512
 """Bytes. The longest token, a node's, has 136."""
@@ -259,7 +260,7 @@ def _create_join_token(args: argparse.Namespace) -> int:
     node = StoredNode(args, change=True)
     issuer = open_issuer(node.directory, node.settings, node.keyring)
     authority = key_hash(issuer.authority.certificate().public_key())
-    warnings = in_the_way(node.settings)
+    warnings = in_the_way(node.settings, _listens_on(node.directory))
     tokens = JoinTokens(node.directory)
     id, secret = tokens.create_blocking(args.name or "", args.ttl or DEFAULT_TTL, args.node_id)
     text = f"{secret}_{authority}"
@@ -278,6 +279,17 @@ def _create_join_token(args: argparse.Namespace) -> int:
         print(f"novacron: {warning}", file=sys.stderr)
     print(f"Token {id} is in {args.output}." if args.output else text)
     return 0
+
+
+def _listens_on(directory: DataDirectory) -> str | None:
+    """The host of the running node's REST interface, if one runs."""
+    from novacron.cli.client import running_address, split_address
+    from novacron.errors import ApiError
+
+    try:
+        return split_address(running_address(directory))[0]
+    except ApiError:
+        return None
 
 
 def list_tokens(args: argparse.Namespace) -> int:

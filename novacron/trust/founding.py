@@ -132,10 +132,12 @@ def open_rotation(
     return Rotation(directory, settings.security, issuer, JoinTokens(directory))
 
 
-def in_the_way(settings: Settings) -> list[str]:
-    """What will keep others from joining this node, as sentences for the operator."""
+def in_the_way(settings: Settings, host: str | None = None) -> list[str]:
+    """What will keep others from joining this node, as sentences for the operator. *host*: where its
+    REST interface listens now, if it runs: the settings given here may not be those it runs with."""
     api = settings.api
-    loopback = api.listen_address in ("localhost", "::1") or api.listen_address.startswith("127.")
+    host = host or api.listen_address
+    loopback = host in ("localhost", "::1") or host.startswith("127.")
     if api.tls == "off" or (api.tls == "auto" and loopback):
         return [
             "nobody can join yet: the REST interface has no TLS"

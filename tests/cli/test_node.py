@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from novacron.cli import client
-from novacron.cli.client import is_loopback, split_address
+from novacron.cli.client import client_for, is_loopback, split_address
+from novacron.cli.parser import build_parser
 from novacron.cli.tables import cell, pairs, table
 from novacron.data_directory import DataDirectory
 from novacron.errors import NovaCronError
@@ -71,6 +72,24 @@ def test_status_is_found_and_authorised_through_the_data_directory(
         "addresses:",
         "  rest: a:1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("listens", "asked"),
+    [
+        ("0.0.0.0:7400", ("127.0.0.1:7400", True)),
+        ("[::]:7400", ("[::1]:7400", True)),
+        ("127.0.0.1:7400", ("127.0.0.1:7400", False)),
+        ("192.0.2.10:7400", ("192.0.2.10:7400", True)),
+    ],
+)
+def test_a_node_that_listens_on_all_addresses_is_asked_at_one_its_certificate_has(
+    node: DataDirectory, listens: str, asked: tuple[str, bool]
+) -> None:
+    write_node(node, os.getpid(), listens)
+    args = build_parser().parse_args(["status", *at(node)])
+    found = client_for(args)
+    assert (found.address, found.tls) == asked
 
 
 def test_json_is_the_answer_itself(run: Run, node: DataDirectory, rest: Answers) -> None:

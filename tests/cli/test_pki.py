@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from novacron.cli.stored import StoredNode
 from novacron.config.options import add_configuration_options
 from novacron.security.join_token import parse
 from tests.cli.booted import Booted
+from tests.cli.conftest import write_node
 from tests.security.stand_ins import OTHER_ID
 from tests.trust.cluster import request_for
 
@@ -54,6 +56,19 @@ def test_a_name_nobody_could_read_is_refused(
     root = tmp_path / "node"
     assert run(capsys, "pki", "init", "--name", name, "--data-dir", str(root))[0] == 1
     assert not root.exists()
+
+
+def test_a_token_is_not_said_to_be_useless_where_the_running_node_can_be_reached(
+    node: Booted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The node was started with a file that this command is not given.
+    create = ("token", "create", "--role", "node", "--data-dir", str(node.directory.root))
+    assert "nobody can join yet" in " ".join(run(capsys, *create, "--json")[1]["warnings"])
+    node.directory.run.mkdir(exist_ok=True)
+    write_node(node.directory, os.getpid(), "0.0.0.0:7400")
+    assert run(capsys, *create, "--json")[1]["warnings"] == []
+    write_node(node.directory, os.getpid(), "127.0.0.1:7400")
+    assert len(run(capsys, *create, "--json")[1]["warnings"]) == 1
 
 
 def test_a_token_for_a_node_ends_with_the_authoritys_hash(node: Booted, tmp_path: Path) -> None:
