@@ -248,6 +248,14 @@ def _print(args: argparse.Namespace, progress: Progress) -> None:
         print(as_json(described))
         return
     nodes: list[dict[str, Any]] = described.pop("nodes")
+    if progress.stage == "none":
+        # Else it reads as if the authority were to be replaced, and the next step due.
+        described = {
+            "stage": "none: no replacement is going on",
+            "roots": progress.number,
+            "cluster": progress.cluster,
+            "authority": progress.old,
+        }
     print(pairs({name.replace("_", " "): value for name, value in described.items()}))
     if nodes:
         columns = ("node_id", "roots", "certificate", "valid_until", "lacks")

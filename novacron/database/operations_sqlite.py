@@ -131,6 +131,7 @@ class SqliteOperations:
             raise DatabaseUnavailableError(
                 f"there is no database {self._path}",
                 why="the node has not booted yet, or the file was moved",
-                remedy="start the node, which makes one, or name the file with database.path",
+                remedy="start the node, which makes one; or name the node's configuration with --config, "
+                "or the file with database.path",
                 key="database.path",
             )

@@ -152,8 +152,9 @@ def _key_failure(kind: str, answer: Answer, module: str, reference: str) -> Nova
         return KeyModuleError(
             f"cannot find the key {reference}",
             why="the token has no secret key of that label and id which this PIN may see",
-            remedy="correct the reference; only for a node that has never booted, make the key "
-            f"with `novacron keys init --to '{reference}'`",
+            remedy="correct the reference; for a node that has never booted, or to go over to it with "
+            "`novacron keys rotate --master --to`, make the key with "
+            f"`novacron keys init --to '{reference}'`",
             key="security.master_key",
         )
     if kind == "key-ambiguous":

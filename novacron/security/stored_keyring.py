@@ -347,7 +347,8 @@ class StoredKeyring:
         return KeyringError(
             f"cannot open the keyring {self.path}",
             why=f"{source.reference} is not the master key it was made with",
-            remedy="put back the master key that was in use; see the runbook lost-master-key",
+            remedy="put back the master key that was in use (a command beside a node wants its "
+            "--config); see the runbook lost-master-key",
             key="security.master_key",
         )
 

@@ -71,6 +71,14 @@ def test_a_token_is_not_said_to_be_useless_where_the_running_node_can_be_reached
     assert len(run(capsys, *create, "--json")[1]["warnings"]) == 1
 
 
+def test_where_no_replacement_goes_on_none_is_asked_for(node: Booted) -> None:
+    shown = node.run("pki", "rotate", "status")
+    assert "no replacement is going on" in shown
+    assert "next" not in shown
+    assert "old authority" not in shown
+    assert node.json("pki", "rotate", "status")["next"] == "novacron pki rotate begin"
+
+
 def test_a_token_for_a_node_ends_with_the_authoritys_hash(node: Booted, tmp_path: Path) -> None:
     made = node.json("token", "create", "--role", "node", "--node-id", OTHER_ID)
     assert "the REST interface has no TLS" in made["warnings"][0]

@@ -122,7 +122,8 @@ CAUSES = (
         1,
         "cannot open the keyring {data}/secrets/keyring.json",
         "file:{data}/secrets/master.key is not the master key it was made with",
-        "put back the master key that was in use; see the runbook lost-master-key",
+        "put back the master key that was in use (a command beside a node wants its --config); see "
+        "the runbook lost-master-key",
         "security.master_key",
     ),
     Cause(
