@@ -71,8 +71,11 @@ class ConnectionThread:
                     self.held = True
                 item.perform(self.connection)
                 following = None if self.held else self._following()
+                # Looked at before the item is handed over: whoever was waiting for it may give the
+                # thread back at once, and then it must not say that it waits a second time.
+                waits = following is None and not self.held
                 self._done.append(item)
-                if following is None and not self.held:
+                if waits:
                     self._done.append(None)
                 if not self._tell():
                     return
