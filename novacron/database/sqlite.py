@@ -153,8 +153,8 @@ class SqliteStore(SqliteReads):
 
     async def close(self) -> None:
         self._closed = True
-        self._reading.refuse(_closed_error())
-        self._writing.refuse(_closed_error())
+        self._reading.refuse(_closed_error)
+        self._writing.refuse(_closed_error)
         with trio.CancelScope(shield=True):
             if await self._close_when_idle():
                 return

@@ -18,10 +18,6 @@ import trio
 from novacron.database.connection import Connection
 from novacron.database.sqlite_calls import Action, Call, Group, Hold, Item
 
-MAX_TOGETHER = 64
-"""Changes in one transaction: past it the wait for the disk is a small share of each already, and the
-first one would wait long for its answer."""
-
 
 class ConnectionThread:
     """One connection and the thread that uses it, started when it is first needed.
@@ -108,6 +104,9 @@ class ConnectionPool:
 
     def __init__(self, connections: Sequence[Connection]) -> None:
         self._waiting: deque[Item] = deque()
+        self._lock = threading.Lock()
+        """Around looking at the line and changing it: threads take from it, while the loop adds, lets
+        go whoever was cancelled, and refuses all."""
         self._threads = [
             ConnectionThread(connection, self._following, self._finished)
             for connection in connections
@@ -130,7 +129,8 @@ class ConnectionPool:
         not begun, or its work was told to end and has. A :class:`Hold` has its thread afterwards."""
         await trio.lowlevel.checkpoint_if_cancelled()
         if not self._idle:
-            self._waiting.append(item)
+            with self._lock:
+                self._waiting.append(item)
         elif isinstance(item, Hold):
             item.thread = self._idle.pop()
             item.thread.held = True
@@ -150,11 +150,13 @@ class ConnectionPool:
         thread.held = False
         self._go_on(thread)
 
-    def refuse(self, error: Exception) -> None:
-        """Let every call that no thread has begun fail with *error*."""
-        while self._waiting:
-            item = self._waiting.popleft()
-            item.error = error
+    def refuse(self, error: Callable[[], Exception]) -> None:
+        """Let every call that no thread has begun fail with an *error* of its own."""
+        with self._lock:
+            refused = list(self._waiting)
+            self._waiting.clear()
+        for item in refused:
+            item.error = error()
             item.wake()
 
     async def idle(self) -> None:
@@ -175,35 +177,46 @@ class ConnectionPool:
         item.task = trio.lowlevel.current_task()
 
         def abort(_: Any) -> trio.lowlevel.Abort:
-            try:
+            with self._lock:
+                begun = item not in self._waiting
+                if begun:
+                    item.cut()
+                    return trio.lowlevel.Abort.FAILED
                 self._waiting.remove(item)
-            except ValueError:
-                item.cut()
-                return trio.lowlevel.Abort.FAILED
             item.task = None
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _following(self) -> Item | None:
-        """On any thread."""
-        try:
+        """On any thread: what is to be done next."""
+        with self._lock:
+            if not self._waiting:
+                return None
             first = self._waiting.popleft()
-        except IndexError:
-            return None
-        if not isinstance(first, Call) or not first.joins:
+            alone = not self._waiting or not self._waiting[0].joins
+        if alone or not isinstance(first, Call) or not first.joins:
             return first
-        together = [first]
-        while len(together) < MAX_TOGETHER:
-            try:
-                item = self._waiting.popleft()
-            except IndexError:
-                break
-            if not isinstance(item, Call) or not item.joins:
-                self._waiting.appendleft(item)
-                break
-            together.append(item)
-        return first if len(together) == 1 else Group(together)
+        return Group(first, self._joining, self._put_back)
+
+    def _joining(self) -> Call[Any] | None:
+        """In the thread: the next in the line if it may join what is being done."""
+        with self._lock:
+            if self._waiting and isinstance(item := self._waiting[0], Call) and item.joins:
+                self._waiting.popleft()
+                return item
+        return None
+
+    def _put_back(self, calls: Sequence[Call[Any]]) -> list[Call[Any]]:
+        """In the thread: nothing of *calls* was kept, and each is to be done by itself, but for those
+        that were cancelled meanwhile, which are returned."""
+        with self._lock:
+            again = [call for call in calls if not call.cancelled]
+            for call in again:
+                call.joins = False
+                call.error = None
+            self._waiting.extendleft(reversed(again))
+            return [call for call in calls if call.cancelled]
 
     def _finished(self, thread: ConnectionThread, item: Item | None) -> None:
         if item is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +15,9 @@ import trio.testing
 
 from novacron.database.sqlite import SqliteStore
 from novacron.database.sqlite_calls import Hold
-from tests.database.test_sqlite import new_store
+from novacron.database.store import DatabaseLimitError, DatabaseUnavailableError
+from tests.database.test_sqlite import ENDLESS, new_store
+from tests.database.test_sqlite_together import ids
 
 
 @pytest.fixture
@@ -83,3 +87,95 @@ async def test_a_thread_that_is_given_back_while_it_hands_itself_over_is_nobodys
             # The loop has other work until the thread is there.
             assert handed_over.wait(10)
         await nobody_shares_the_writer(store)
+
+
+async def test_closing_while_a_thread_empties_the_line_answers_everybody(
+    store: SqliteStore,
+) -> None:
+    let_go = hanging(store)
+
+    class Slow(deque[object]):
+        """As if the thread went on just when the loop has seen that somebody waits."""
+
+        def __len__(self) -> int:
+            found = super().__len__()
+            if found and not let_go.is_set():
+                let_go.set()
+                for _ in range(20):
+                    if super().__len__():
+                        time.sleep(0.01)
+            return found
+
+    answered: list[int] = []
+
+    async def insert(value: str) -> None:
+        with contextlib.suppress(DatabaseUnavailableError):
+            await store.execute(f"INSERT INTO item (id) VALUES ({value})")
+        answered.append(1)
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(insert, "hang()")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(insert, "2")
+            await trio.testing.wait_all_tasks_blocked()
+            store._writing._waiting = Slow(store._writing._waiting)  # type: ignore[assignment]
+            await store.close()
+    assert len(answered) == 2
+    assert store.statistics().connections == 0
+
+
+# --- What goes together does not wait for each other ---------------------------------------------
+
+
+async def test_one_that_its_group_has_not_come_to_leaves_at_its_deadline(
+    store: SqliteStore,
+) -> None:
+    let_go = hanging(store)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            async with store.transaction():
+                nursery.start_soon(store.execute, "INSERT INTO item (id) VALUES (hang())")
+                await trio.testing.wait_all_tasks_blocked()
+                for within in (0.1, 0.2):
+                    nursery.start_soon(refused_in_line, store, within)
+                    await trio.testing.wait_all_tasks_blocked()
+            while store.statistics().waiting:
+                await trio.sleep(0.01)
+            let_go.set()
+    assert await ids(store) == [1]
+
+
+async def refused_in_line(store: SqliteStore, within: float) -> None:
+    with pytest.raises(DatabaseLimitError) as caught:
+        await store.execute("INSERT INTO item (id) VALUES (5)", within=within)
+    assert "no connection became free" in str(caught.value)
+
+
+async def test_one_that_is_slow_does_not_keep_the_answers_of_others(store: SqliteStore) -> None:
+    scope = trio.CancelScope()
+    done: list[int] = []
+
+    async def insert(number: int) -> None:
+        await store.execute("INSERT INTO item (id) VALUES (:id)", {"id": number})
+        done.append(number)
+
+    async def endless() -> None:
+        with scope:
+            await store.execute(f"INSERT INTO item (text) {ENDLESS}")
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            async with store.transaction():
+                nursery.start_soon(insert, 1)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(endless)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(insert, 2)
+                await trio.testing.wait_all_tasks_blocked()
+            while not done:
+                await trio.sleep(0.01)
+            assert done == [1], "the endless one runs by itself now"
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert await ids(store) == [1, 2]
