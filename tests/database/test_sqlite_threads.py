@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from novacron.database.connection import Connection
 from novacron.database.sqlite import SqliteStore
 from novacron.database.sqlite_calls import Hold
 from novacron.database.store import DatabaseLimitError, DatabaseUnavailableError
@@ -27,11 +28,11 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     await store.close()
 
 
-def hanging(store: SqliteStore) -> threading.Event:
+def hanging(store: SqliteStore, connection: Connection | None = None) -> threading.Event:
     """What lets the SQL function ``hang()`` return: SQLite cannot be interrupted in it, as by a disk
     that answers nothing."""
     let_go = threading.Event()
-    raw = store._writer._raw
+    raw = (connection or store._writer)._raw
     assert raw is not None
     raw.create_function("hang", 0, lambda: int(let_go.wait(20)))
     return let_go
@@ -87,6 +88,69 @@ async def test_a_thread_that_is_given_back_while_it_hands_itself_over_is_nobodys
             # The loop has other work until the thread is there.
             assert handed_over.wait(10)
         await nobody_shares_the_writer(store)
+
+
+async def test_leaving_a_transaction_waits_for_a_first_statement_of_another_task(
+    store: SqliteStore,
+) -> None:
+    let_go = hanging(store)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+
+            async def leave() -> None:
+                with contextlib.suppress(KeyError):
+                    async with store.transaction() as tx:
+                        nursery.start_soon(tx.execute, "INSERT INTO item (id) VALUES (hang())")
+                        await trio.testing.wait_all_tasks_blocked()
+                        raise KeyError
+
+            nursery.start_soon(leave)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(store.execute, "INSERT INTO item (id) VALUES (2)")
+            await trio.testing.wait_all_tasks_blocked()
+            let_go.set()
+        assert await ids(store) == [2]
+        await nobody_shares_the_writer(store)
+
+
+async def test_leaving_a_stream_waits_for_a_first_batch_of_another_task(tmp_path: Path) -> None:
+    store = await new_store(tmp_path / "one.db", readers=1)
+    await store.fetch_one("SELECT 1")
+    let_go = hanging(store, store._readers[0])
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+
+            async def leave() -> None:
+                async with store.stream("SELECT hang() UNION ALL SELECT 2") as rows:
+                    nursery.start_soon(rows.__anext__)
+                    await trio.testing.wait_all_tasks_blocked()
+
+            nursery.start_soon(leave)
+            await trio.testing.wait_all_tasks_blocked()
+            assert store._reading.busy
+            let_go.set()
+        async with store.stream("SELECT 1"):
+            assert store._reading.busy, "the thread is there once"
+        await store.close()
+
+
+async def test_two_tasks_that_share_a_stream_get_each_row_once(store: SqliteStore) -> None:
+    async with store.transaction() as tx:
+        insert = "INSERT INTO item (id) VALUES (:id)"
+        await tx.execute_many(insert, [{"id": number} for number in range(100)])
+    seen: list[int] = []
+    with trio.fail_after(20):
+        async with store.stream("SELECT id FROM item", batch_rows=7) as rows:
+
+            async def read() -> None:
+                async for row in rows:
+                    seen.append(row[0])
+                    await trio.lowlevel.checkpoint()
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(read)
+    assert sorted(seen) == list(range(100))
 
 
 async def test_closing_while_a_thread_empties_the_line_answers_everybody(
