@@ -33,6 +33,8 @@ BUSY_PAUSE = 0.005
 """Seconds between two tries for a lock that another process holds. SQLite's own busy handler
 sleeps without looking at a cancellation, so it is switched off and this is used."""
 
+_FAILURES = (sqlite3.Error, sqlite3.Warning, OverflowError, UnicodeError, MemoryError)
+"""What the driver raises for a statement or a value. MemoryError is SQLite's own, SQLITE_NOMEM."""
 
 WAL_LIMIT_BYTES = 16 * MIB
 
@@ -169,7 +171,7 @@ class Connection:
                     remedy="use transaction()",
                 )
             return result
-        except (sqlite3.Error, OverflowError, UnicodeError, sqlite3.Warning) as error:
+        except _FAILURES as error:
             raise self._explain(error, call) from error
         finally:
             self._call = None
@@ -196,10 +198,11 @@ class Connection:
                 try:
                     self._begin(call, latest)
                     call.value = call.work(raw)
-                except StatementInterruptedError as error:
-                    call.error = error
-                except (sqlite3.Error, OverflowError, UnicodeError, sqlite3.Warning) as error:
+                except _FAILURES as error:
                     call.error = self._explain(error, call)
+                except Exception as error:
+                    # Before SQLite began with it: cancelled, or a value that raised of itself.
+                    call.error = error
                 if self._late or not raw.in_transaction:
                     return False
                 latest = until
@@ -258,15 +261,12 @@ class Connection:
         call = self._call
         if call is None:
             return False
-        if self._closing or call.cancelled:
-            return True
         self._late = time.monotonic() >= self._deadline
-        return self._late
+        return self._late or self._closing or call.cancelled
 
     def _explain(self, error: Exception, call: Call[Any] | None) -> Exception:
         if isinstance(error, sqlite3.OperationalError) and call is not None:
-            if self._closing or call.cancelled:
-                return StatementInterruptedError()
+            # Lateness first: at its deadline a caller in the line is cancelled, too.
             if self._late:
                 return DatabaseLimitError(
                     "a database statement was interrupted",
@@ -274,6 +274,8 @@ class Connection:
                     remedy="ask for less at once, or raise the limit",
                     key="database.query_timeout",
                 )
+            if self._closing or call.cancelled:
+                return StatementInterruptedError()
         if is_damage(error):
             self.damaged = True
         return map_error(error, self._path, read_only=self._read_only)

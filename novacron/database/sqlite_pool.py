@@ -17,6 +17,7 @@ import trio
 
 from novacron.database.connection import Connection
 from novacron.database.sqlite_calls import Action, Call, Group, Hold, Item
+from novacron.database.store import DatabaseLimitError
 
 
 class ConnectionThread:
@@ -44,13 +45,29 @@ class ConnectionThread:
         self._thread: threading.Thread | None = None
         self._token: trio.lowlevel.TrioToken | None = None
 
+    def start(self) -> None:
+        """On the loop, while nobody has the thread. Harmless when repeated.
+
+        Raises:
+          DatabaseLimitError: the process may have no more threads.
+        """
+        self._token = trio.lowlevel.current_trio_token()
+        if self._thread is not None:
+            return
+        # A daemon: a statement that hangs in the kernel must not keep the process.
+        thread = threading.Thread(target=self._serve, name="novacron sqlite", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise DatabaseLimitError(
+                "no thread can be started for a database connection",
+                why=str(error),
+                remedy="raise the limit of threads: TasksMax= of the systemd unit, or ulimit -u",
+            ) from error
+        self._thread = thread
+
     def give(self, item: Item) -> None:
         """On the loop, while the thread waits."""
-        if self._thread is None:
-            self._token = trio.lowlevel.current_trio_token()
-            # A daemon: a statement that hangs in the kernel must not keep the process.
-            self._thread = threading.Thread(target=self._serve, name="novacron sqlite", daemon=True)
-            self._thread.start()
         self._given.put(item)
 
     def end(self) -> None:
@@ -131,12 +148,15 @@ class ConnectionPool:
         if not self._idle:
             with self._lock:
                 self._waiting.append(item)
-        elif isinstance(item, Hold):
-            item.thread = self._idle.pop()
-            item.thread.held = True
-            return
         else:
-            self._idle.pop().give(item)
+            thread = self._idle[-1]
+            thread.start()
+            self._idle.pop()
+            if isinstance(item, Hold):
+                thread.held = True
+                item.thread = thread
+                return
+            thread.give(item)
         await self._until_done(item)
 
     async def use(self, thread: ConnectionThread, item: Item) -> None:
@@ -162,7 +182,9 @@ class ConnectionPool:
     async def idle(self) -> None:
         """Wait until no thread does anything nor is held."""
         while len(self._idle) < len(self._threads):
-            self._all_idle = trio.Event()
+            # One event for all that wait: a store can be closed twice at once.
+            if self._all_idle.is_set():
+                self._all_idle = trio.Event()
             await self._all_idle.wait()
 
     async def close(self) -> None:
@@ -170,6 +192,7 @@ class ConnectionPool:
         for thread in self._threads:
             thread.held = True
             if thread.connection.is_open:
+                thread.start()
                 await self.use(thread, Action(thread.connection.close))
             thread.end()
 

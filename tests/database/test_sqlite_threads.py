@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,12 +15,20 @@ import pytest
 import trio
 import trio.testing
 
+from novacron.database import sqlite as module
 from novacron.database.connection import Connection
 from novacron.database.sqlite import SqliteStore
-from novacron.database.sqlite_calls import Hold
-from novacron.database.store import DatabaseLimitError, DatabaseUnavailableError
+from novacron.database.sqlite_calls import Hold, Item
+from novacron.database.sqlite_pool import ConnectionThread
+from novacron.database.store import (
+    DatabaseConflictError,
+    DatabaseInvalidError,
+    DatabaseLimitError,
+    DatabaseUnavailableError,
+    Value,
+)
 from tests.database.test_sqlite import ENDLESS, new_store
-from tests.database.test_sqlite_together import ids
+from tests.database.test_sqlite_together import all_at_once, ids
 
 
 @pytest.fixture
@@ -187,6 +197,184 @@ async def test_closing_while_a_thread_empties_the_line_answers_everybody(
             await store.close()
     assert len(answered) == 2
     assert store.statistics().connections == 0
+
+
+async def test_closing_twice_at_once_waits_for_whoever_holds_a_thread(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLOSE_GRACE", 5.0)
+    interrupted: list[Connection] = []
+    monkeypatch.setattr(Connection, "interrupt", interrupted.append)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery, store.stream("SELECT 1"):
+            for _ in range(3):
+                nursery.start_soon(store.close)
+                await trio.testing.wait_all_tasks_blocked()
+    assert interrupted == []
+    assert store.statistics().connections == 0
+
+
+async def test_no_thread_to_be_had_is_a_limit_and_costs_no_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "test.db").touch()
+    store = SqliteStore(tmp_path / "test.db", readers=1, busy_timeout=1.0, query_timeout=10.0)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with trio.fail_after(10):
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            for _ in range(2):
+                with pytest.raises(DatabaseLimitError) as caught:
+                    await store.fetch_one("SELECT 1")
+                assert "TasksMax" in caught.value.remedy
+                with pytest.raises(DatabaseLimitError):
+                    async with store.transaction():
+                        raise AssertionError("not reached")
+        assert await store.fetch_one("SELECT 1") == (1,)
+        await store.close()
+
+
+def test_a_store_serves_a_second_run_of_the_loop(tmp_path: Path) -> None:
+    stores: list[SqliteStore] = []
+
+    async def first() -> None:
+        stores.append(await new_store(tmp_path / "test.db"))
+
+    async def second() -> None:
+        with trio.fail_after(10):
+            await stores[0].execute("INSERT INTO item (id) VALUES (1)")
+            assert await ids(stores[0]) == [1]
+            await stores[0].close()
+
+    def run() -> None:
+        trio.run(first)
+        trio.run(second)
+        done.set()
+
+    # In a thread: who waits for an answer that never comes cannot be cancelled.
+    done = threading.Event()
+    threading.Thread(target=run, daemon=True).start()
+    assert done.wait(20)
+
+
+# --- What a caller is told, and what is left of it -----------------------------------------------
+
+
+async def test_one_that_waited_and_then_ran_too_long_is_told_so(store: SqliteStore) -> None:
+    caught: list[str] = []
+    let_go = hanging(store)
+
+    async def endless() -> None:
+        with pytest.raises(DatabaseLimitError) as error:
+            await store.execute(f"INSERT INTO item (id) SELECT hang() + ({ENDLESS})", within=0.1)
+        caught.append(str(error.value))
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            async with store.transaction():
+                nursery.start_soon(endless)
+                await trio.testing.wait_all_tasks_blocked()
+            # SQLite looks up only when the loop has told it to stop, too.
+            await trio.sleep(0.15)
+            let_go.set()
+    assert "it ran longer than 0.1 s" in caught[0]
+
+
+async def test_the_number_of_those_that_wait_is_right_after_a_cancellation(
+    store: SqliteStore,
+) -> None:
+    with trio.fail_after(10):
+        async with store.transaction(), trio.open_nursery() as nursery:
+            nursery.start_soon(store.execute, "INSERT INTO item (id) VALUES (1)")
+            nursery.start_soon(hold_the_writer, store)
+            await trio.testing.wait_all_tasks_blocked()
+            assert module.WAITING.values[()] == 2
+            nursery.cancel_scope.cancel()
+    assert module.WAITING.values[()] == 0
+
+
+async def hold_the_writer(store: SqliteStore) -> None:
+    async with store.transaction():
+        raise AssertionError("not reached")
+
+
+async def test_a_commit_that_was_cancelled_is_not_called_committed(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scope = trio.CancelScope()
+    plain = store.finish
+
+    async def finish(thread: ConnectionThread, item: Item) -> None:
+        scope.cancel()
+        await plain(thread, item)
+
+    monkeypatch.setattr(store, "finish", finish)
+    with scope:
+        async with store.transaction() as tx:
+            await tx.execute("INSERT INTO item (id) VALUES (1)")
+    assert scope.cancelled_caught
+    with pytest.raises(DatabaseConflictError) as caught:
+        await tx.fetch_one("SELECT 1")
+    assert caught.value.why == "it was rolled back"
+    assert await ids(store) == []
+
+
+class Raising(dict[str, Value]):
+    """Parameters of which one cannot be had."""
+
+    def __getitem__(self, name: str) -> Value:
+        raise RuntimeError(name)
+
+
+async def test_a_value_that_raises_of_itself_fails_for_its_owner_alone(
+    store: SqliteStore,
+) -> None:
+    insert = "INSERT INTO item (id) VALUES (:id)"
+    found = await all_at_once(
+        store,
+        lambda: store.execute(insert, {"id": 1}),
+        lambda: store.execute(insert, Raising(id=2)),
+        lambda: store.execute(insert, {"id": 3}),
+    )
+    assert [type(each) for each in found] == [int, RuntimeError, int]
+    assert await ids(store) == [1, 3]
+
+
+async def test_no_memory_for_a_statement_is_a_limit(store: SqliteStore) -> None:
+    def refuse() -> int:
+        raise MemoryError
+
+    raw = store._writer._raw
+    assert raw is not None
+    raw.create_function("huge", 0, refuse)
+    with pytest.raises(DatabaseLimitError) as caught:
+        await store.execute("INSERT INTO item (id) VALUES (huge())")
+    assert "SQLITE_NOMEM" in caught.value.why
+    found = await all_at_once(
+        store,
+        lambda: store.execute("INSERT INTO item (id) VALUES (1)"),
+        lambda: store.execute("INSERT INTO item (id) VALUES (huge())"),
+    )
+    assert [type(each) for each in found] == [int, DatabaseLimitError]
+
+
+async def test_an_error_keeps_its_parameters_no_longer_than_itself(store: SqliteStore) -> None:
+    class Large(dict[str, Value]):
+        pass
+
+    parameters = Large(id="not a number", text="x" * 1000)
+    left = weakref.ref(parameters)
+    gc.disable()
+    try:
+        with contextlib.suppress(DatabaseInvalidError):
+            await store.execute("INSERT INTO item VALUES (:id, :text)", parameters)
+        del parameters
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 # --- What goes together does not wait for each other ---------------------------------------------
