@@ -261,7 +261,7 @@ def map_failed_login(text: str, where: str, *, user: str, used_password: bool) -
             if "password" not in lower
             else "database.postgresql.password",
         )
-    if any(sign in lower for sign in _TLS):
+    if not broke and any(sign in lower for sign in _TLS):
         return DatabaseTlsError(
             f"there is no TLS with PostgreSQL at {where}",
             why=why,
@@ -291,7 +291,15 @@ _REFUSED = (
     "permission denied for database",
     "peer authentication",
 )
-_BROKE = ("closed the connection", "could not receive", "could not send", "syscall", "timeout")
+_BROKE = (
+    "closed the connection",
+    "could not receive",
+    "could not send",
+    "syscall",
+    "timeout",
+    # The TLS library's words for a connection that ended in the middle of the handshake.
+    "unexpected eof",
+)
 _TLS = ("certificate", "does not support ssl", "ssl error", "tls", "server name")
 _DEFECT = "this is a defect in NovaCron; report it with this message"
 

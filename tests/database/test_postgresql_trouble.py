@@ -26,8 +26,10 @@ from novacron.database.store import (
     DatabaseCredentialsError,
     DatabaseLimitError,
     DatabaseOutcomeUnknownError,
+    DatabaseTlsError,
     DatabaseUnavailableError,
 )
+from novacron.errors import DatabaseError
 from tests.contracts.check_store import INSERT, TABLE, item
 from tests.database.test_postgresql import opened
 from tests.servers import Cluster
@@ -87,6 +89,26 @@ async def test_a_pooler_in_between_is_refused(
     error = map_failed_login(text, "db:6432", user="novacron", used_password=True)
     assert type(error) is DatabaseUnavailableError
     assert "PgBouncer" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("SSL error: unexpected eof while reading", DatabaseAwayError),
+        ("SSL SYSCALL error: Connection reset by peer", DatabaseAwayError),
+        ("server closed the connection unexpectedly", DatabaseAwayError),
+        ("SSL error: certificate verify failed", DatabaseTlsError),
+        ("SSL error: tlsv13 alert certificate required", DatabaseTlsError),
+        ("server does not support SSL, but SSL was required", DatabaseTlsError),
+    ],
+)
+def test_a_handshake_that_was_cut_off_is_no_fault_of_the_certificates(
+    text: str, expected: type[DatabaseError]
+) -> None:
+    error = map_failed_login(
+        f'connection to server at "db" failed: {text}', "db", user="n", used_password=False
+    )
+    assert type(error) is expected
 
 
 async def test_a_server_notices_a_node_that_lost_its_power(cluster: Cluster, name: str) -> None:
