@@ -15,7 +15,14 @@ from psycopg import Error as DriverError
 from psycopg import pq
 
 from novacron.database.postgresql_connection import Connection, Mode
-from novacron.database.postgresql_errors import NO_NAME, away, map_failed_login, pooled, read_only
+from novacron.database.postgresql_errors import (
+    NO_NAME,
+    away,
+    map_failed_login,
+    pooled,
+    read_only,
+    wrong_encoding,
+)
 from novacron.database.postgresql_target import (
     WITNESS,
     Endpoint,
@@ -132,14 +139,14 @@ async def _open(target: Target, endpoint: Endpoint, address: str | None) -> Conn
         raw.finish()
         raise
     try:
-        _check_server(connection)
+        _check_server(connection, target.settings.name)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _check_server(connection: Connection) -> None:
+def _check_server(connection: Connection, name: str) -> None:
     where = connection.where
     if connection.version < OLDEST_SERVER:
         raise DatabaseUnavailableError(
@@ -152,6 +159,9 @@ def _check_server(connection: Connection) -> None:
     for name, value in WITNESS.items():
         if connection.parameter(name) != value:
             raise pooled(where, "it drops the settings that a connection begins with")
+    unfit = wrong_encoding(where, name, connection.parameter("server_encoding"))
+    if unfit is not None:
+        raise unfit
     if connection.parameter("in_hot_standby") == "on":
         raise read_only(where, "it is a standby that follows another server")
     if connection.parameter("default_transaction_read_only") == "on":

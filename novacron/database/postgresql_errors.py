@@ -139,6 +139,19 @@ def pooled(where: str, why: str) -> DatabaseUnavailableError:
     )
 
 
+def wrong_encoding(where: str, name: str, encoding: str) -> DatabaseUnavailableError | None:
+    """None where every text fits into a database of *encoding*."""
+    if encoding in ("UTF8", "SQL_ASCII"):
+        return None
+    return DatabaseUnavailableError(
+        f"the database {name} at {where} cannot keep every text",
+        why=f"its encoding is {encoding}",
+        remedy="make one with ENCODING 'UTF8' TEMPLATE template0, and copy what is in this one by a "
+        "backup",
+        key="database.postgresql.name",
+    )
+
+
 def timed_out(seconds: float) -> DatabaseLimitError:
     return DatabaseLimitError(
         "a statement took too long",

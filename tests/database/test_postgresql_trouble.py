@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from bench.proxy import Proxy
 from novacron.database import postgresql_connection, postgresql_migrate
 from novacron.database.postgresql_dial import dial
 from novacron.database.postgresql_errors import away, map_failed_login
+from novacron.database.postgresql_session import open_session
 from novacron.database.postgresql_target import Target
 from novacron.database.store import (
     FETCH_LIMIT,
@@ -76,6 +78,21 @@ async def test_a_server_that_cannot_even_be_tried_is_away(
     with trio.fail_after(10), pytest.raises(DatabaseAwayError) as caught:
         await dial(Target(cluster.settings(hosts=(host,)), query_timeout=5.0))
     assert why in caught.value.why
+
+
+async def test_a_database_that_cannot_keep_every_text_is_refused(
+    cluster: Cluster, name: str
+) -> None:
+    latin = f"{name}_latin"
+    made = f"CREATE DATABASE {latin} ENCODING 'LATIN1' TEMPLATE template0"
+    await trio.to_thread.run_sync(partial(cluster.server.psql, made, database="postgres"))
+    target = Target(cluster.settings(name=latin), query_timeout=5.0)
+    with trio.fail_after(10), pytest.raises(DatabaseUnavailableError, match="LATIN1"):
+        await dial(target)
+    with pytest.raises(DatabaseUnavailableError, match="LATIN1"):
+        await trio.to_thread.run_sync(partial(open_session, target, 5.0, changing=True))
+    reading = await trio.to_thread.run_sync(partial(open_session, target, 5.0, changing=False))
+    reading.close()  # to take a backup of it
 
 
 async def test_a_pooler_in_between_is_refused(
