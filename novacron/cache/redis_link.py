@@ -105,6 +105,11 @@ class _Connection(TCPConnection):
             while True:
                 self.on_stray(self._streamed_message_buffer_out.receive_nowait())
 
+    def refusal(self, error: Exception) -> BaseException:
+        """*error*, or what the server said before it closed."""
+        said: BaseException | None = self.set_up[0]._exc if self.set_up else None
+        return error if said is None or said in causes_of(error) else said
+
     def discard(self) -> None:
         """Close what coredis leaves open where the connection could not be made."""
         for stream in (
@@ -196,7 +201,7 @@ class Link:
             with self._scope:
                 await self._connection.run(task_status=_Status(self._ready))
         except Exception as error:
-            self.error = self.error or mapped(error, self.target.address)
+            self.error = self.error or mapped(self._connection.refusal(error), self.target.address)
         finally:
             self.error = self.error or CacheAwayError(
                 f"the connection to Redis at {self.target.address} is lost",
