@@ -36,6 +36,10 @@ from novacron.record import Record
 MOST_IN_FLIGHT: Final = 4096
 """Calls that may wait for an answer at once. More are refused: nothing here queues without bound."""
 
+_CLOSING: Final = (anyio.ClosedResourceError, anyio.BrokenResourceError)
+"""What a connection of coredis raises for a command while it is being closed, which over TLS takes a
+while."""
+
 _KINDS: Final = b"+-:$*_#,(!=%~>|"
 """What an answer can begin with."""
 
@@ -267,7 +271,7 @@ class Link:
                 # All before the first wait, so that they travel together.
                 requests = [self._connection.create_request(*_encoded(words)) for words in commands]
                 answers = [await request for request in requests]
-        except (RedisError, TimeoutError) as error:
+        except (RedisError, TimeoutError, *_CLOSING) as error:
             raise self._failed(error) from error
         finally:
             self._in_flight -= 1
@@ -283,7 +287,7 @@ class Link:
 
     def post(self, *words: Word) -> None:
         """Send a command whose answer nobody needs; lost with the connection."""
-        with contextlib.suppress(RedisError):
+        with contextlib.suppress(RedisError, *_CLOSING):
             self._connection.create_request(*_encoded(words))
 
     def _failed(self, error: Exception) -> CacheUnavailableError:

@@ -320,6 +320,18 @@ async def test_a_call_that_is_refused_or_given_up_leaves_the_connection_usable()
             link.post(b"GET", b"key")
 
 
+async def test_a_call_on_a_connection_that_is_being_closed_fails_like_any_other() -> None:
+    with trio.fail_after(60), RedisServer() as server:
+        async with trio.open_nursery() as nursery:
+            link = Link(Target("127.0.0.1", server.port))
+            await link.open(nursery, within=20)
+            link._connection._write_buffer_in.close()
+            link.post(b"PING")
+            with pytest.raises(CacheUnavailableError):
+                await link.call(b"PING", within=20)
+            await link.closed.wait()
+
+
 async def test_calls_do_not_queue_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_link, "MOST_IN_FLIGHT", 3)
     refused = []
