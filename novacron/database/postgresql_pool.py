@@ -26,6 +26,7 @@ from novacron.database.postgresql_target import Endpoint, Target
 from novacron.database.store import (
     MAX_WAITING,
     DatabaseAwayError,
+    DatabaseCredentialsError,
     DatabaseLimitError,
     DatabaseReadOnlyError,
     DatabaseUnavailableError,
@@ -117,6 +118,9 @@ class Pool:
 
     def adopt(self, connection: Connection) -> None:
         """Take over a connection that was opened elsewhere."""
+        if self._closed:
+            connection.close()
+            return
         self._preferred = connection.endpoint
         self._put(connection)
 
@@ -221,9 +225,15 @@ class Pool:
         with trio.CancelScope(deadline=deadline) as scope:
             try:
                 connection = await dial(self.target, self._preferred)
-            except NovaCronError as error:
+            except DatabaseError as error:
                 self._note_failure(error)
                 raise
+            except NovaCronError as error:
+                # A secret cannot be read: callers know errors of the database only.
+                self._note_failure(error)
+                raise DatabaseCredentialsError(
+                    error.what, why=error.why, remedy=error.remedy, key=error.key
+                ) from error
             self._preferred = connection.endpoint
             if self._closed:
                 connection.close()

@@ -17,7 +17,11 @@ import pytest
 import trio
 
 from bench.proxy import Proxy
-from novacron.database import postgresql_connection, postgresql_migrate
+from novacron.database import (
+    postgresql_connection,
+    postgresql_migrate,
+    postgresql_parameters,
+)
 from novacron.database.postgresql_dial import dial
 from novacron.database.postgresql_errors import away, map_failed_login
 from novacron.database.postgresql_session import open_session
@@ -26,6 +30,7 @@ from novacron.database.store import (
     FETCH_LIMIT,
     DatabaseAwayError,
     DatabaseCredentialsError,
+    DatabaseInvalidError,
     DatabaseLimitError,
     DatabaseOutcomeUnknownError,
     DatabaseTlsError,
@@ -173,6 +178,20 @@ async def test_a_password_that_was_changed_at_the_server_first_ends_nothing(
             assert await store.fetch_one("SELECT 1") == (1,)
 
 
+async def test_a_secret_that_is_gone_is_an_error_of_the_database(
+    cluster: Cluster, name: str, tmp_path: Path
+) -> None:
+    secret = tmp_path / "password"
+    secret.touch(mode=0o600)
+    secret.write_text(cluster.server.password)
+    async with opened(cluster, name, password=f"file:{secret}") as store:
+        secret.unlink()
+        async with store.stream("SELECT 1"):
+            with pytest.raises(DatabaseCredentialsError, match="cannot read the secret file"):
+                await store.fetch_one("SELECT 1", within=0.1)
+        assert await store.fetch_one("SELECT 1") == (1,)
+
+
 # --- Being there --------------------------------------------------------------------------------
 
 
@@ -241,6 +260,16 @@ async def test_a_large_value_that_does_not_get_through_is_told_of_as_any_other(
                     scope.cancel()
             assert len(caught) == 1
             proxy.mode("pass")
+
+
+async def test_a_text_that_no_server_takes_is_refused_before_it_is_sent(
+    cluster: Cluster, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_parameters, "_LONGEST", 1000)
+    async with opened(cluster, name) as store:
+        for value in ("é" * 500, b"x" * 1000):
+            with pytest.raises(DatabaseInvalidError, match="larger than 1 GiB"):
+                await store.fetch_one("SELECT :value", {"value": value})
 
 
 async def test_statements_that_the_server_forgot_are_prepared_anew(
