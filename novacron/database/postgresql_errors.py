@@ -264,6 +264,11 @@ def map_failed_login(text: str, where: str, *, user: str, used_password: bool) -
             remedy="create it, owned by the role: CREATE DATABASE … OWNER …",
             key="database.postgresql.name",
         )
+    for signs, what, remedy, key in _CERTIFICATES:
+        if all(sign in lower for sign in signs):
+            return DatabaseTlsError(
+                what.format(where=where), why=why, remedy=remedy, key=f"database.postgresql.{key}"
+            )
     broke = any(sign in lower for sign in _BROKE)
     if not broke and (used_password or any(sign in lower for sign in _REFUSED)):
         return DatabaseCredentialsError(
@@ -313,6 +318,34 @@ _BROKE = (
     # The TLS library's words for a connection that ended in the middle of the handshake.
     "unexpected eof",
 )
+_OURS = "this node's certificate for PostgreSQL cannot be used"
+_REFUSED_OURS = "PostgreSQL at {where} does not accept this node's certificate"
+_RENEW = "renew it, by an authority that the server's ssl_ca_file has"
+_CERTIFICATES = (
+    (
+        ("could not load private key",),
+        _OURS,
+        "put the key there that belongs to the certificate, as PEM and without a passphrase",
+        "private_key",
+    ),
+    (("could not read certificate file",), _OURS, "put it there as PEM", "certificate"),
+    (
+        ("could not read root certificate",),
+        "the authority of PostgreSQL's certificate cannot be used",
+        "put the authority's certificate there as PEM",
+        "ca_certificate",
+    ),
+    (
+        ("requires a valid client certificate",),
+        "PostgreSQL at {where} wants a certificate of this node",
+        "set certificate and private_key, or correct pg_hba.conf of the server",
+        "certificate",
+    ),
+    # An alert is what the other side says about what it was shown.
+    (("alert", "certificate"), _REFUSED_OURS, _RENEW, "certificate"),
+    (("alert", "unknown ca"), _REFUSED_OURS, _RENEW, "certificate"),
+)
+"""What must be in the text; what failed, what to do, and the key. The first that fits."""
 _TLS = ("certificate", "does not support ssl", "ssl error", "tls", "server name")
 _DEFECT = "this is a defect in NovaCron; report it with this message"
 

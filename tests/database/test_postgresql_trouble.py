@@ -15,7 +15,14 @@ from typing import Any
 import psycopg
 import pytest
 import trio
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
+from bench.authority import Authority
 from bench.proxy import Proxy
 from novacron.database import (
     postgresql_connection,
@@ -39,7 +46,7 @@ from novacron.database.store import (
 from novacron.errors import DatabaseError
 from tests.contracts.check_store import INSERT, TABLE, item
 from tests.database.test_postgresql import opened
-from tests.servers import Cluster
+from tests.servers import CERTIFIED, Cluster
 
 HUGE = "x" * 24 * 1024 * 1024
 """More than sockets and a path hold."""
@@ -111,6 +118,47 @@ async def test_a_pooler_in_between_is_refused(
     error = map_failed_login(text, "db:6432", user="novacron", used_password=True)
     assert type(error) is DatabaseUnavailableError
     assert "PgBouncer" in error.remedy
+
+
+async def test_certificates_of_the_node_that_do_not_do_are_named(
+    cluster: Cluster, name: str, tmp_path: Path
+) -> None:
+    good = cluster.certified(name=name)
+    assert good.certificate is not None
+    assert good.private_key is not None
+
+    def put(content: bytes | tuple[bytes, bytes], index: int = 0) -> str:
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.pem"
+        path.touch(mode=0o600)
+        path.write_bytes(content if isinstance(content, bytes) else content[index])
+        return str(path)
+
+    expired = cluster.server.authority.issue_names([], common_name=CERTIFIED, days=-1.0)
+    stranger = Authority().issue_names([], common_name=CERTIFIED)
+    locked = load_pem_private_key(
+        Path(good.private_key.removeprefix("file:")).read_bytes(), None
+    ).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    for certificate, key, said, concerns in (
+        (put(expired, 0), put(expired, 1), "expired", "certificate"),
+        (put(stranger, 0), put(stranger, 1), "unknown ca", "certificate"),
+        (good.certificate, put(stranger, 1), "key values mismatch", "private_key"),
+        (put(b"junk"), good.private_key, "could not read certificate file", "certificate"),
+        (good.certificate, put(locked), "could not load private key", "private_key"),
+        (str(tmp_path), good.private_key, "it is no file", "certificate"),
+    ):
+        changed = {"certificate": certificate, "private_key": f"file:{key.removeprefix('file:')}"}
+        target = Target(good.model_copy(update=changed), query_timeout=5.0)
+        with trio.fail_after(10), pytest.raises(DatabaseUnavailableError) as caught:
+            await dial(target)
+        assert said in caught.value.why
+        assert caught.value.key == f"database.postgresql.{concerns}"
+    endpoint = target.endpoints[0]
+    found = Target(good, query_timeout=5.0).parameters(endpoint, None)
+    assert found["sslpassword"], "nothing is asked for on the terminal"
+    without = good.model_copy(update={"certificate": None, "private_key": None})
+    with trio.fail_after(10), pytest.raises(DatabaseUnavailableError) as caught:
+        await dial(Target(without, query_timeout=5.0))
+    assert "wants a certificate of this node" in caught.value.what
 
 
 @pytest.mark.parametrize(
