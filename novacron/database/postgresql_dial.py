@@ -54,8 +54,8 @@ async def dial(target: Target, preferred: Endpoint | None = None) -> Connection:
 
     Raises:
       DatabaseReadOnlyError: servers were reached, and all of them are standbys or read-only.
-      DatabaseError: of the first server, where none was reached; see
-        :mod:`novacron.database.store`.
+      DatabaseError: of the first server that had another reason, or of the first, where none was
+        reached; see :mod:`novacron.database.store`.
       SecretReferenceError: a secret cannot be read.
     """
     if pq.version() < OLDEST_LIBRARY:
@@ -71,8 +71,12 @@ async def dial(target: Target, preferred: Endpoint | None = None) -> Connection:
             return await _dial_one(target, endpoint)
         except DatabaseError as error:
             failures.append(error)
+    # What says most: a server that is there and has its reason, then one that takes no changes, and
+    # last one that is down.
     for failure in failures:
-        # Says more than a second server that is down: the database is there, but not for changes.
+        if not isinstance(failure, DatabaseAwayError | DatabaseReadOnlyError):
+            raise failure
+    for failure in failures:
         if isinstance(failure, DatabaseReadOnlyError):
             raise failure
     if len(failures) > 1 and all(isinstance(each, DatabaseAwayError) for each in failures):

@@ -28,7 +28,6 @@ from novacron.database.store import (
     DatabaseAwayError,
     DatabaseCredentialsError,
     DatabaseLimitError,
-    DatabaseReadOnlyError,
     DatabaseUnavailableError,
 )
 from novacron.errors import DatabaseError, NovaCronError
@@ -216,9 +215,10 @@ class Pool:
                 raise _again(self._refusal)
 
     def _goes_on(self, error: NovaCronError) -> bool:
-        """Whether what is open serves although nothing more can be opened."""
+        """Whether what is open serves although nothing more can be opened. Where all servers say that
+        they take no changes, what is open is told so too, by its next change."""
         return bool(self.connections) and not isinstance(
-            error, DatabaseAwayError | DatabaseReadOnlyError | DatabaseLimitError
+            error, DatabaseAwayError | DatabaseLimitError
         )
 
     async def _open(self, deadline: float) -> Connection:

@@ -26,16 +26,24 @@ from bench.authority import Authority
 from bench.proxy import Proxy
 from novacron.database import (
     postgresql_connection,
+    postgresql_dial,
     postgresql_migrate,
     postgresql_parameters,
 )
+from novacron.database.postgresql_connection import Connection
 from novacron.database.postgresql_dial import dial
-from novacron.database.postgresql_errors import away, map_failed_login
+from novacron.database.postgresql_errors import (
+    away,
+    map_failed_login,
+    read_only,
+    too_many,
+)
 from novacron.database.postgresql_session import open_session
-from novacron.database.postgresql_target import Target
+from novacron.database.postgresql_target import Endpoint, Target
 from novacron.database.store import (
     FETCH_LIMIT,
     DatabaseAwayError,
+    DatabaseConnectionsError,
     DatabaseCredentialsError,
     DatabaseInvalidError,
     DatabaseLimitError,
@@ -224,6 +232,30 @@ async def test_a_password_that_was_changed_at_the_server_first_ends_nothing(
         secret.write_text("new")
         async with store.stream("SELECT 1"), store.stream("SELECT 1"):
             assert await store.fetch_one("SELECT 1") == (1,)
+
+
+async def test_a_standby_beside_a_server_that_is_full_ends_nothing(
+    cluster: Cluster, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = too_many("first:5432", "sorry, too many clients already")
+    standby = read_only("second:5432", "it is a standby that follows another server")
+
+    async def refuse(target: Target, endpoint: Endpoint) -> Connection:
+        raise full if endpoint.host == "127.0.0.1" else standby
+
+    hosts = ("second.example:5432", cluster.server.address)
+    other = Target(cluster.settings(name=name, hosts=hosts), query_timeout=5.0)
+    async with opened(cluster, name) as store:
+        monkeypatch.setattr(postgresql_dial, "_dial_one", refuse)
+        with pytest.raises(DatabaseConnectionsError):
+            await dial(other)
+        for error in (full, standby):
+            store.pool._note_failure(error)
+            assert await store.fetch_one("SELECT 1") == (1,)
+        async with store.stream("SELECT 1"):
+            with pytest.raises(DatabaseConnectionsError):
+                await store.fetch_one("SELECT 1", within=0.05)
+        assert store.absence is None
 
 
 async def test_a_secret_that_is_gone_is_an_error_of_the_database(
