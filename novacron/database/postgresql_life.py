@@ -138,6 +138,11 @@ class PostgresqlLife:
             return Health(HealthState.UNHEALTHY, str(error))
         except DatabaseError as error:
             return Health(HealthState.DEGRADED, str(error))
+        refusal = store.pool.refusal
+        if refusal is not None:
+            return Health(
+                HealthState.DEGRADED, f"reads and writes, and gets no more connections: {refusal}"
+            )
         elapsed = round(time.perf_counter() - started, 6)
         return Health(
             HealthState.HEALTHY,

@@ -88,7 +88,6 @@ class Pool:
         self._unused = trio.Event()
         self._returned = trio.lowlevel.ParkingLot()
         self._refusal: NovaCronError | None = None
-        """Why the server lets nobody else in, although what is open serves."""
         self._dial_after = 0.0
         """Trio's time before which that is not asked again."""
         self.waiting = 0
@@ -98,6 +97,11 @@ class Pool:
     @property
     def absence(self) -> Absence | None:
         return self._absence
+
+    @property
+    def refusal(self) -> NovaCronError | None:
+        """Why the server lets nobody else in, although what is open serves; None: it does."""
+        return self._refusal
 
     @property
     def connections(self) -> int:
@@ -202,7 +206,6 @@ class Pool:
                         raise
                     self._refusal = error
                 else:
-                    self._refusal = None
                     return connection
             # Those who wait ask anew one at a time, now and then.
             with trio.move_on_at(min(deadline, self._dial_after)):
@@ -235,6 +238,7 @@ class Pool:
                     error.what, why=error.why, remedy=error.remedy, key=error.key
                 ) from error
             self._preferred = connection.endpoint
+            self._refusal = None
             if self._closed:
                 connection.close()
                 raise closed_error()
@@ -277,9 +281,17 @@ class Pool:
 
     def _note_failure(self, error: NovaCronError) -> None:
         if self._goes_on(error):
+            if self._refusal is None:
+                logger.warning(
+                    "PostgreSQL lets nobody else in; the connections that are open go on",
+                    extra={"server": self.server, "why": str(error)},
+                )
+            self._refusal = error
+            self._dial_after = trio.current_time() + TICK
             return
         if self._absence is None and not self._closed:
             self._absence = Absence(error)
+            self._refusal = None
             AWAY.set(1.0)
             logger.warning(
                 "PostgreSQL is away; it is looked for in the background",
@@ -353,6 +365,8 @@ class Pool:
         elif self.connections < self.target.settings.pool_min:
             # Also how a server is missed that nobody asks for anything.
             await self._add_one()
+        elif self._refusal is not None and now - self._dial_after > LONGEST_DELAY:
+            await self._add_one()
 
     def _is_silent(self, connection: Connection, now: float) -> bool:
         since = connection.busy_since
@@ -373,6 +387,7 @@ class Pool:
         except NovaCronError as error:
             self._note_failure(error)
             return
+        self._refusal = None
         if self._closed or self.connections >= self.target.settings.pool_max:
             connection.close()
         else:

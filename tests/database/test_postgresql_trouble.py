@@ -249,7 +249,7 @@ async def test_a_standby_beside_a_server_that_is_full_ends_nothing(
         monkeypatch.setattr(postgresql_dial, "_dial_one", refuse)
         with pytest.raises(DatabaseConnectionsError):
             await dial(other)
-        for error in (full, standby):
+        for error in (standby, full):
             store.pool._note_failure(error)
             assert await store.fetch_one("SELECT 1") == (1,)
         async with store.stream("SELECT 1"):
