@@ -231,6 +231,9 @@ def test_a_password_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None
     )
     assert (found.host, found.port, found.password) == ("::1", 7, "secret")
     assert found.address == "[::1]:7"
+    monkeypatch.setenv("NOVACRON_TEST_PASSWORD", "secret\udcff")
+    with pytest.raises(CacheDeniedError, match="not UTF-8"):
+        read_target(RedisSettings(password="env:NOVACRON_TEST_PASSWORD", tls="off"))
 
 
 async def test_one_side_speaks_tls_and_the_other_does_not() -> None:
