@@ -182,6 +182,13 @@ def map_result(
             return DatabaseInvalidError("a read wanted to write", why=why, remedy=_DEFECT)
         return read_only(where, why)
     if code == CANCELLED:
+        if "user request" in why:
+            # Not this node's: what it cancels itself is not asked about.
+            return DatabaseTransientError(
+                "a statement was ended at the server",
+                why=why,
+                remedy="try again; see there who called pg_cancel_backend",
+            )
         return timed_out(within)
     if kind == "23":
         error = DatabaseConflictError if code in _CONFLICTS else DatabaseInvalidError

@@ -49,6 +49,7 @@ from novacron.database.store import (
     DatabaseLimitError,
     DatabaseOutcomeUnknownError,
     DatabaseTlsError,
+    DatabaseTransientError,
     DatabaseUnavailableError,
 )
 from novacron.errors import DatabaseError
@@ -350,6 +351,24 @@ async def test_a_text_that_no_server_takes_is_refused_before_it_is_sent(
         for value in ("é" * 500, b"x" * 1000):
             with pytest.raises(DatabaseInvalidError, match="larger than 1 GiB"):
                 await store.fetch_one("SELECT :value", {"value": value})
+
+
+async def test_a_statement_that_somebody_ends_at_the_server_did_not_take_too_long(
+    cluster: Cluster, name: str
+) -> None:
+    async with opened(cluster, name) as store, trio.open_nursery() as nursery:
+
+        async def sleep() -> None:
+            with pytest.raises(DatabaseTransientError, match="ended at the server"):
+                await store.fetch_one("SELECT pg_sleep(20)")
+
+        nursery.start_soon(sleep)
+        end = (
+            f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+            " AND query LIKE '%pg_sleep%' AND state = 'active' AND pid <> pg_backend_pid()"
+        )
+        while not await trio.to_thread.run_sync(cluster.server.psql, end):
+            pass
 
 
 async def test_statements_that_the_server_forgot_are_prepared_anew(
