@@ -16,6 +16,7 @@ SUBJECTS = {
     "parallel": "what the schedules get out of a graph, against what the graph allows",
     "stress": "the engine's own cost with many components",
     "cluster": "three nodes on one PostgreSQL and one Redis, while each of these is killed",
+    "failover": "three nodes on two PostgreSQL servers that change places",
     "amst": "AMST through the loopback, memory to memory, against iperf3",
     "amst-files": "AMST from file to file, against GridFTP, rsync and cp",
     "amst-wan": "AMST on wide-area paths, its controller against fixed numbers of streams",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +19,11 @@ MAX_STALENESS = 2.0
 
 class Backends:
     """The servers, as a context manager. Nodes that are to share the database are of one cluster:
-    give them the same authority."""
+    give them the same authority.
+
+    Args:
+      hosts: of the database, in place of the one server's proxy.
+    """
 
     def __init__(
         self,
@@ -26,7 +31,9 @@ class Backends:
         *,
         postgresql: PostgreSQL | None = None,
         redis: RedisServer | None = None,
+        hosts: Sequence[str] = (),
     ) -> None:
+        self._hosts = list(hosts)
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._stack = contextlib.ExitStack()
@@ -71,7 +78,7 @@ class Backends:
             "database": {
                 "engine": "postgresql",
                 "postgresql": {
-                    "hosts": [self.to_postgresql.address],
+                    "hosts": self._hosts or [self.to_postgresql.address],
                     "name": DATABASE,
                     "user": USER,
                     "password": f"file:{self.directory / 'postgresql.password'}",

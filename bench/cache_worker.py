@@ -28,7 +28,7 @@ KEYS = 400_000
 
 def component(request: dict[str, Any]) -> Cache:
     security = SimpleNamespace(
-        certificates=SimpleNamespace(authority_hashes=lambda: ("0" * 64,)),
+        certificates=SimpleNamespace(cluster_hashes=lambda: ("0" * 64,)),
     )
     settings = {"engine": request["engine"]}
     if request["engine"] == "redis":

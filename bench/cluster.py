@@ -159,6 +159,13 @@ class Cluster:
         node = Boot(self._directory(number) / "data", "--config", str(path))
         self.nodes.append(stack.enter_context(node))
 
+    def start_again(self, number: int) -> Boot:
+        """Start the node, which has stopped, on the data it has; its addresses are new ones."""
+        path = self._directory(number) / "node.json"
+        node = Boot(self._directory(number) / "data", "--config", str(path))
+        self.nodes[number] = self._stack.enter_context(node)
+        return node
+
     def _novacron(self, number: int, *arguments: str) -> str:
         command = python("-m", "novacron", *arguments)
         data = self._directory(number) / "data"

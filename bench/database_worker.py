@@ -46,7 +46,7 @@ class _Around:
     node_id = "11111111-1111-4111-8111-111111111111"
     certificates: _Around
 
-    def authority_hashes(self) -> tuple[str, ...]:
+    def cluster_hashes(self) -> tuple[str, ...]:
         return ("b" * 64,)
 
     def warn(self, message: str) -> None:

@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -26,6 +27,8 @@ class Outcome(NamedTuple):
     """0: no answer; the connection was refused, reset or silent for :data:`CALL_DEADLINE`."""
     seconds: float
     document: Any
+    ended: float = 0.0
+    """Of ``time.monotonic()``."""
 
 
 class Client:
@@ -59,7 +62,8 @@ class Client:
             document = document or repr(exc)
         finally:
             connection.close()
-        return Outcome(path, status, time.monotonic() - began, document)
+        ended = time.monotonic()
+        return Outcome(path, status, ended - began, document, ended)
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._context is None:
@@ -125,6 +129,18 @@ class Load:
         with self._lock:
             self._outcomes.append(outcome)
 
+    def first_write(self, since: float) -> float | None:
+        """When the first write that ended after *since* was acknowledged (``time.monotonic()``)."""
+        with self._lock:
+            return next(
+                (
+                    outcome.ended
+                    for outcome in self._outcomes
+                    if outcome.ended > since and outcome.status == 201
+                ),
+                None,
+            )
+
     def take(self) -> list[Outcome]:
         """What happened since the last look."""
         with self._lock:
@@ -138,6 +154,12 @@ def statuses(outcomes: list[Outcome]) -> dict[str, Counter[int]]:
     for outcome in outcomes:
         found.setdefault(outcome.path, Counter())[outcome.status] += 1
     return found
+
+
+def longest_silence(outcomes: list[Outcome]) -> float:
+    """Seconds of the longest time in which a caller's calls were not answered at all."""
+    ended = sorted(outcome.ended for outcome in outcomes if outcome.status != 0)
+    return max((after - before for before, after in pairwise(ended)), default=0.0)
 
 
 def slowest(outcomes: list[Outcome]) -> dict[str, float]:

@@ -41,6 +41,7 @@ _log = logging.getLogger("novacron.node")
 
 def component_classes() -> list[type[Component]]:
     """Every component of a node, in the order ties are broken."""
+    from novacron.anchoring import Anchoring
     from novacron.api import Api
     from novacron.cache import Cache
     from novacron.config import Configuration
@@ -71,6 +72,7 @@ def component_classes() -> list[type[Component]]:
         Cache,
         Network,
         Trust,
+        Anchoring,
         Dwcp,
         Api,
         Monitoring,

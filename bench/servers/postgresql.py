@@ -64,6 +64,7 @@ class PostgreSQL:
       names: host names and addresses the certificate is valid for.
       standby_of: a running server whose read-only copy this one is; it follows until
         :meth:`promote`.
+      through: port of a proxy by way of which it follows; the server's own by default.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class PostgreSQL:
         authority: Authority | None = None,
         names: Iterable[str] = ("localhost", "127.0.0.1"),
         standby_of: PostgreSQL | None = None,
+        through: int | None = None,
     ) -> None:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -91,7 +93,7 @@ class PostgreSQL:
         self.data = self.directory / "data"
         self.ca = self.directory / "ca.pem"
         try:
-            self._make(dict(settings or {}), durable)
+            self._make(dict(settings or {}), durable, through)
             self.certify(names)
         except BaseException:
             self._remove()
@@ -99,7 +101,7 @@ class PostgreSQL:
 
     # --- Making it -------------------------------------------------------------------------------
 
-    def _make(self, settings: dict[str, str], durable: bool) -> None:
+    def _make(self, settings: dict[str, str], durable: bool, through: int | None) -> None:
         self.directory.chmod(0o755)
         if self._user is not None:
             os.chown(self.directory, self._user.pw_uid, self._user.pw_gid)
@@ -115,7 +117,8 @@ class PostgreSQL:
         else:
             self._run(
                 "pg_basebackup",
-                *("--pgdata", str(self.data), "--dbname", self._standby_of.dsn(ca=self.ca)),
+                *("--pgdata", str(self.data)),
+                *("--dbname", self._standby_of.dsn(ca=self.ca, port=through)),
                 *("--write-recovery-conf", "--checkpoint=fast", "--no-sync"),
                 PGPASSWORD=self.password,
             )
@@ -135,8 +138,9 @@ class PostgreSQL:
             "autovacuum_naptime": "1h",
         } | settings
         lines = "".join(f"{name} = {value}\n" for name, value in chosen.items())
-        with (self.data / "postgresql.conf").open("a") as file:
-            file.write(lines)
+        path = self.data / "postgresql.conf"
+        self._configuration = path.read_bytes() + lines.encode()
+        self.write(path, self._configuration)
 
     def certify(self, names: Iterable[str], *, days: float = 1.0) -> None:
         """A new certificate for the server, valid for *days* from now (negative: expired). A running
@@ -257,6 +261,39 @@ class PostgreSQL:
         """
         self._run("pg_ctl", "promote", "--pgdata", str(self.data), "--wait", "--silent")
 
+    def follow(self, primary: PostgreSQL, *, through: int | None = None) -> None:
+        """Make this one, which has ended, a standby of *primary*, a former standby of its own: what it
+        wrote that the other never got is undone (``pg_rewind``). :meth:`start` it afterwards.
+
+        Raises:
+          BenchError: the two have no common past, or no way back to it is kept.
+        """
+        # Until its first checkpoint a server that was promoted says that it is on the old timeline
+        # (before PostgreSQL 16), and nothing would be undone.
+        primary.psql("CHECKPOINT", database="postgres")
+        self._run(
+            "pg_rewind",
+            *("--target-pgdata", str(self.data), "--write-recovery-conf", "--no-sync"),
+            *("--source-server", primary.dsn(ca=self.ca, port=through, database="postgres")),
+            PGPASSWORD=self.password,
+        )
+        # It has copied the other's, port and all.
+        self.write(self.data / "postgresql.conf", self._configuration)
+
+    def set(self, name: str, value: str) -> None:
+        """A setting for this and all later starts, taken at once where it can be.
+
+        Raises:
+          BenchError: it takes no statements, or not this setting.
+        """
+        self.psql(f"ALTER SYSTEM SET {name} = '{value}'", database="postgres")
+        self.reload()
+
+    def set_at_rest(self, name: str, value: str) -> None:
+        """The same for a server that does not run."""
+        path = self.data / "postgresql.auto.conf"
+        self.write(path, path.read_bytes() + f"{name} = '{value}'\n".encode())
+
     def reload(self) -> None:
         """Have it read its configuration and certificates again."""
         os.kill(self.pid, signal.SIGHUP)
@@ -274,10 +311,11 @@ class PostgreSQL:
         database: str = DATABASE,
         host: str = "127.0.0.1",
         ca: Path | None = None,
+        port: int | None = None,
     ) -> str:
         """For a client with TLS and verified names, without the password."""
         return (
-            f"host={host} port={self.port} dbname={database} user={user}"
+            f"host={host} port={port or self.port} dbname={database} user={user}"
             f" sslmode=verify-full sslrootcert={ca or self.ca}"
         )
 

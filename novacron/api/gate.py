@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("novacron.api")
 
 DENIAL_COST = 10.0
-"""Tokens a denied call takes from its address: guessing, and filling the audit log, is ten times
-slower than working."""
+"""Tokens a denied call takes from its address: guessing is answered ten times slower than work."""
 
 OUTCOME_TIMEOUT = 2.0
 """Seconds to record how a change ended, also when its deadline has passed or the node stops."""
@@ -99,9 +98,16 @@ class Gate:
         try:
             call.principal = await self._authenticate(call)
         except UnauthenticatedError as exc:
+            # Before the caller is told to slow down: what it tried it has tried, and the log has a
+            # budget of its own for callers that go on.
+            await self._record_denial(call, "api.call", exc.code, exc.why)
             self._count(call)
             _denied.inc("unauthenticated")
+            raise
+        except RateLimitedError as exc:
+            # Its address has had too many tokens looked up that nobody knows.
             await self._record_denial(call, "api.call", exc.code, exc.why)
+            _denied.inc("rate")
             raise
         self._count(call)
         template, action = self._route(call)

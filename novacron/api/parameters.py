@@ -72,6 +72,9 @@ DEPTH = Parameter("depth", "shallow|deep|full", "How hard to look.", "shallow")
 COMPONENT = Parameter("name", "[a-z][a-z0-9_]{0,63}", "The component's name.")
 KEY = Parameter("key", "[^/\\s]{1,200}", "A configuration key, dotted: api.port.")
 TOKEN_ID = Parameter("id", "[A-Za-z0-9_-]{1,64}", "The token's id; not the token.")
+NODE_ID = Parameter(
+    "node_id", "[0-9a-f-]{0,36}", "The id of a node; empty for the newest anchor of each.", ""
+)
 # The store behind it also takes paths and positions: neither matches.
 BOOT_ID = Parameter(
     "boot_id",

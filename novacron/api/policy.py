@@ -44,6 +44,7 @@ ACTIONS: dict[tuple[str, str], str] = {
     ("POST", PREFIX + "/tokens/{id}/rotate"): "token.rotate",
     ("POST", PREFIX + "/join"): "node.join",
     ("POST", PREFIX + "/certificate/renew"): "certificate.renew",
+    ("GET", PREFIX + "/audit/anchors"): "anchors.read",
     ("GET", PREFIX + "/openapi.json"): "access.read",
 }
 """What each route does; :data:`novacron.security.policy.RULES` says who may."""

@@ -17,6 +17,7 @@ from fastapi import Request
 
 from novacron import __version__
 from novacron.api.access import caller
+from novacron.api.audit_routes import AuditRoutes
 from novacron.api.entry import Entry, NotHereError
 from novacron.api.parameters import BOOT_ID, COMPONENT, DEPTH, KEY
 from novacron.api.services import Services
@@ -158,6 +159,7 @@ class Routes:
             *TransferRoutes(self._services).table(),
             *TokenRoutes(self._services).table(),
             *TrustRoutes(self._services).table(),
+            *AuditRoutes(self._services).table(),
         ]
 
     def _component(self, name: str) -> Component | None:

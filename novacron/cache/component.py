@@ -162,8 +162,10 @@ class Cache(DegradableComponent, ObservableComponent):
             settings = self._settings.redis
             prefix = settings.prefix
             if prefix is None:
-                authority = self._security.certificates.authority_hashes()[0]
-                prefix = f"novacron:{authority[:PREFIX_DIGITS]}:"
+                # The cluster's name, which stays when its authority's key is replaced: nodes that
+                # have heard of it and nodes that have not must go on meeting.
+                cluster = self._security.certificates.cluster_hashes()[0]
+                prefix = f"novacron:{cluster[:PREFIX_DIGITS]}:"
             if settings.tls == "off" and settings.password is not None:
                 _log.warning(
                     "The password for Redis and all values go over the network in the clear "

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from novacron.cli import audit_anchors
 from novacron.cli.manual import Formatter, manual
 from novacron.cli.parser import version as release
 from novacron.cli.stored import ArgumentError, StoredNode, Subparsers, add_action, duration
@@ -28,6 +29,7 @@ def register(subparsers: Subparsers) -> None:
         epilog=manual(
             examples=[
                 ("novacron audit verify", "was anything changed since it was written?"),
+                ("novacron audit verify --anchors", "... not even by root of this machine?"),
                 ("novacron audit show --last 50 --action token", "what was done with tokens"),
                 ("novacron audit export --output audit.jsonl", "everything, for another system"),
             ],
@@ -44,9 +46,16 @@ def register(subparsers: Subparsers) -> None:
         "verify",
         "look for changed, removed and reordered records",
         "Check every record against the one before it, and the last against the head. Can run\n"
-        "beside the node. Prints the hash of the last record: keep it elsewhere, and compare.",
+        "beside the node. Prints the hash of the last record: keep it elsewhere, and compare. Or have\n"
+        "that done where nodes share a PostgreSQL: --anchors finds a chain that was made anew as a\n"
+        "whole, and an end that was cut off together with the head.",
         [
             ("novacron audit verify", "this node's log"),
+            ("novacron audit verify --anchors", "against what the shared database has of it"),
+            (
+                "novacron audit verify --path /evidence/audit --anchors anchors.json",
+                "a copy, on a machine that is not the suspect",
+            ),
             ("novacron audit verify --after 5120", "past damage that was looked into"),
             ("novacron audit verify --path audit.jsonl", "an exported file, which has no head"),
         ],
@@ -64,7 +73,9 @@ def register(subparsers: Subparsers) -> None:
         action="store_true",
         help="with --path: records were left out of the export, which is no damage",
     )
+    audit_anchors.add_verify_options(verify)
     verify.set_defaults(run=verify_log)
+    audit_anchors.register(actions)
 
     show = add_action(
         actions,
@@ -140,6 +151,7 @@ def verify_log(args: argparse.Namespace) -> int:
     from novacron.security.audit_head import AuditHead
     from novacron.security.audit_verification import verify
 
+    node: StoredNode | None = None
     if args.path:
         directory, head = Path(args.path), None
         if not directory.is_file() and not audit_files(directory):
@@ -152,17 +164,15 @@ def verify_log(args: argparse.Namespace) -> int:
         node = StoredNode(args, change=False)
         directory = node.directory.audit
         head = AuditHead(node.directory.secrets / "audit.head")
-    found = verify(directory, head, after=args.after, filtered=args.filtered)
+    # Before the log is read: then each is of a record that must be there.
+    anchors = audit_anchors.chosen_anchors(args, node)
+    found = verify(directory, head, after=args.after, filtered=args.filtered, anchors=anchors)
     if args.json:
         print(as_json(found.document()))
     else:
         for problem in found.problems:
             print(problem)
-        verdict = (
-            "Nothing was changed."
-            if found.ok
-            else "The log was changed; see docs/runbook/audit-broken.md."
-        )
+        verdict = "Nothing was changed." if found.ok else audit_anchors.complaint(found)
         span = f" {found.first_seq} to {found.last_seq}" if found.records else ""
         print(f"{found.records} records{span} in {found.files} files. {verdict}")
         if found.pruned_through:
@@ -170,6 +180,8 @@ def verify_log(args: argparse.Namespace) -> int:
                 f"Records 1 to {found.pruned_through} were removed because they were old, as the "
                 f"log notes; verified from {found.first_seq} on."
             )
+        if anchored := audit_anchors.verdict(found):
+            print(anchored)
         if found.last_hash:
             print(f"Hash of record {found.last_seq}: {found.last_hash}")
     return 0 if found.ok else 1
@@ -206,8 +218,19 @@ def export_log(args: argparse.Namespace) -> int:
                 why=exc.strerror or type(exc).__name__,
                 remedy="name a file that does not exist, in a directory you may write to",
             ) from exc
-        with os.fdopen(descriptor, "wb") as file:
-            count, damaged = _copy(node.directory.audit, args, file.write)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                count, damaged = _copy(node.directory.audit, args, file.write)
+        except BaseException as exc:
+            # Half of it would pass for all of it: what is there verifies.
+            os.unlink(args.output)
+            if isinstance(exc, OSError):
+                raise ArgumentError(
+                    f"cannot write {args.output}",
+                    why=exc.strerror or type(exc).__name__,
+                    remedy="free space there, or name a file on another file system",
+                ) from exc
+            raise
         document = {"records": count, "damaged": damaged, "file": args.output}
         print(as_json(document) if args.json else f"{count} records are in {args.output}.")
     else:
@@ -240,7 +263,7 @@ def _copy(
             else:
                 damaged += 1
         elif selection.takes(record):
-            write(render(record, line, args.format, version).encode())
+            write(render(record, line, args.format, version).encode("utf-8", "backslashreplace"))
             count += 1
     return count, damaged
 
@@ -251,7 +274,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(record, dict) or record.keys() < set(COLUMNS):
+    if not isinstance(record, dict) or not record.keys() >= set(COLUMNS):
         return None
     return record if isinstance(record["seq"], int) else None
 

@@ -15,6 +15,8 @@ from novacron.cli.tables import as_json, pairs
 if TYPE_CHECKING:
     from cryptography import x509
 
+    from novacron.security.own_material import OwnMaterial
+
 _DAY = 86400.0
 
 
@@ -166,8 +168,6 @@ def show_certificate(args: argparse.Namespace) -> int:
 
 def renew_certificate(args: argparse.Namespace) -> int:
     from novacron.security import documents
-    from novacron.security.names import certificate_names
-    from novacron.security.own_material import OwnMaterial
 
     node = StoredNode(args, change=True)
     settings = node.settings
@@ -180,14 +180,7 @@ def renew_certificate(args: argparse.Namespace) -> int:
         )
     if (node.directory.pki / "joined.json").exists():
         return _renew_by_peers(args)
-    names = certificate_names(
-        settings.network.listen_address,
-        settings.network.advertise_address,
-        settings.api.listen_address,
-    )
-    source = OwnMaterial(
-        node.directory, settings.security, _node_id(node), node.keyring(), names, time.time
-    )
+    source = own_material(node)
     node.record("certificate.renew", "certificate")
     material = source.material(force=True)
     found = {"serial": material.serial, "not_after": documents.to_text(material.not_after)}
@@ -196,6 +189,22 @@ def renew_certificate(args: argparse.Namespace) -> int:
     else:
         print(f"New certificate {found['serial']}, valid until {found['not_after']}.")
     return 0
+
+
+def own_material(node: StoredNode) -> OwnMaterial:
+    """What issues the node's certificate, where it holds the authority."""
+    from novacron.security.names import certificate_names
+    from novacron.security.own_material import OwnMaterial
+
+    settings = node.settings
+    names = certificate_names(
+        settings.network.listen_address,
+        settings.network.advertise_address,
+        settings.api.listen_address,
+    )
+    return OwnMaterial(
+        node.directory, settings.security, _node_id(node), node.keyring(), names, time.time
+    )
 
 
 def _renew_by_peers(args: argparse.Namespace) -> int:

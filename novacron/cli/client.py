@@ -31,6 +31,8 @@ CHANGE_DEADLINE = 35.0
 """Seconds for the answer to a change, for which the node may have to reach another one first:
 ``api.request_timeout`` and a little."""
 
+_EXPIRED = 10
+"""X509_V_ERR_CERT_HAS_EXPIRED."""
 MAX_ANSWER = 16 * 1024 * 1024
 """Bytes. The longest honest answer, a boot report of a large node, is far below."""
 
@@ -139,7 +141,7 @@ class NodeClient:
         status, body = self._request(method, f"/api/v1/{path}", content)
         try:
             answer = json.loads(body)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise NodeAnswerError(
                 f"cannot understand the answer of {self.address}",
                 why=f"status {status}, and the body is not JSON",
@@ -194,7 +196,10 @@ class NodeClient:
             raise NodeUnreachableError(
                 f"cannot make a TLS connection to {self.address}",
                 why=getattr(exc, "verify_message", "") or exc.reason or str(exc),
-                remedy="check --ca-file, and that the address is one the certificate names",
+                remedy="look at its certificate on its machine with `novacron certificate show`; see "
+                "the runbook expired-certificate"
+                if getattr(exc, "verify_code", 0) == _EXPIRED
+                else "check --ca-file, and that the address is one the certificate names",
             ) from exc
         except http.client.RemoteDisconnected as exc:
             raise NodeUnreachableError(
@@ -212,10 +217,13 @@ class NodeClient:
                 why=f"nothing came within {connection.timeout:g} s",
                 remedy="look at its log; `--address` asks another node",
             ) from exc
-        except OSError as exc:
+        except (OSError, UnicodeError) as exc:
+            # The latter: a part of the name is empty or too long, and was not even looked up.
             raise NodeUnreachableError(
                 f"cannot reach the node at {self.address}",
-                why=exc.strerror or str(exc),
+                why=(exc.strerror or str(exc))
+                if isinstance(exc, OSError)
+                else "it is no host name",
                 remedy="check that it runs, or name its REST interface with --address",
             ) from exc
         except http.client.HTTPException as exc:
@@ -328,17 +336,37 @@ def running_address(data: DataDirectory) -> str:
             why=f"{path} does not tell its address",
             remedy="wait until the node is READY, or use --address",
         ) from exc
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError as exc:
+    if not _runs(pid, path):
         raise NodeNotRunningError(
             "no node is running",
             why=f"{path} was left behind by process {pid}, which is gone",
             remedy="start one with `novacron boot`; its log says why the last one ended",
-        ) from exc
-    except PermissionError:
-        return str(address)  # It runs, as somebody else.
+        )
     return str(address)
+
+
+def _runs(pid: int, path: Path) -> bool:
+    """Whether process *pid* is there and may be the one that wrote *path*. Its number goes to others
+    once it is gone: somebody who waits for that, and listens where the node did, must not be shown
+    the administrator's token."""
+    writer = _owner(path)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        if writer == os.geteuid():
+            return False  # A process of our own would let us.
+    # None: hidden from this user (hidepid of proc(5)), who cannot read the token either. Root's are
+    # those that the kernel protects; what root wants it has.
+    return _owner(Path(f"/proc/{pid}")) in (writer, 0, None)
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_uid
+    except OSError:
+        return None
 
 
 def read_token(file: str | None, data: DataDirectory) -> str | None:

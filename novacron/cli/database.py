@@ -142,18 +142,26 @@ def operations_of(node: StoredNode, engine: str | None = None) -> Operations:
 
 
 def authorities_of(node: StoredNode) -> tuple[str, ...]:
-    """Hashes of the keys of the authorities that the node trusts, its own first.
+    """What names the cluster that the node is of: the hash of its first authority's key, then of those
+    that it trusts and of those it trusted before.
 
     Raises:
       CertificateError: there is none, or it cannot be read.
+      RootsError: the list of them is damaged.
     """
     from novacron.cli.certificate import read
     from novacron.security import inspection
+    from novacron.security import roots as trust_roots
 
     outside = node.settings.security.ca_certificate
     path = Path(outside) if outside else node.directory.pki / "ca.pem"
-    roots = inspection.load_certificates(read(path), str(path), "security.ca_certificate")
-    return tuple(inspection.key_hash(root.public_key()) for root in roots)
+    data = read(path)
+    roots = inspection.load_certificates(data, str(path), "security.ca_certificate")
+    trusted = [inspection.key_hash(root.public_key()) for root in roots]
+    document = None if outside else trust_roots.read(data, str(path))
+    if document is None:
+        return tuple(trusted)
+    return tuple(dict.fromkeys((document.cluster, *trusted, *document.former)))
 
 
 def show_status(args: argparse.Namespace) -> int:

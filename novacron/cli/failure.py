@@ -13,11 +13,16 @@ def error_block(error: NovaCronError) -> str:
 
     if isinstance(error, ConfigInvalidError):
         return f"novacron: {error}"
-    lines = [f"novacron: {error.what}"]
+    lines = [f"novacron: {_shown(error.what)}"]
     for label, text in (("why", error.why), ("do", error.remedy), ("key", error.key)):
         if text:
-            lines.append(f"  {label + ':':<5}" + text.replace("\n", "\n       "))
+            lines.append(f"  {label + ':':<5}" + _shown(text).replace("\n", "\n       "))
     return "\n".join(lines)
+
+
+def _shown(text: str) -> str:
+    # A part of it may be what another machine has said, which must not steer the terminal.
+    return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)
 
 
 def print_error(error: NovaCronError) -> None:

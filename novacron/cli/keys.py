@@ -125,12 +125,13 @@ def make_master_key(args: argparse.Namespace) -> int:
     from novacron.config import data_directory_for
     from novacron.config.options import load_from
     from novacron.security.module_options import ModuleOptions
-    from novacron.security.providers import provider_for
+    from novacron.security.providers import check_reference, provider_for
 
     settings = load_from(args).settings
     directory = data_directory_for(settings)
     options = ModuleOptions.of(settings.security, directory, insist=True)
     provider = provider_for(args.to, options)
+    check_reference(args.to)
     # On a node that has run it is recorded like any other key; before the first boot there is none.
     if directory.secrets.is_dir():
         StoredNode(args, change=True).record("key.make_master", "keyring", to=args.to)
@@ -147,6 +148,7 @@ def make_master_key(args: argparse.Namespace) -> int:
 
 def rotate_keys(args: argparse.Namespace) -> int:
     from novacron.cli.stored import ArgumentError
+    from novacron.security.providers import check_reference
 
     if args.to and not args.master:
         raise ArgumentError(
@@ -159,6 +161,9 @@ def rotate_keys(args: argparse.Namespace) -> int:
         id = keyring.rotate()
         print(as_json({"active": id}) if args.json else f"Data key {id} is in use now.")
         return 0
+    if args.to:
+        # Before it is recorded: what is no reference may be a secret that was pasted here.
+        check_reference(args.to)
     node.record("key.rotate_master", "keyring", to=args.to or "file:")
     keyring.rotate_master(args.to)
     if args.json:

@@ -1,4 +1,5 @@
-"""``novacron pki``: the authority that the nodes of a cluster trust."""
+"""``novacron pki``: the authority that the nodes of a cluster trust; to replace its key is in
+:mod:`novacron.cli.rotation`."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from novacron.cli.manual import Formatter, manual
+from novacron.cli.rotation import register as register_rotation
 from novacron.cli.stored import ArgumentError, StoredNode, Subparsers, add_action
 from novacron.cli.tables import as_json, pairs
 
@@ -19,8 +21,8 @@ def register(subparsers: Subparsers) -> None:
     """Add ``pki`` and its actions."""
     parser = subparsers.add_parser(
         "pki",
-        help="make and show the cluster's certificate authority",
-        description="Make and show the certificate authority of a cluster. One node holds its key;\n"
+        help="make, show and replace the cluster's certificate authority",
+        description="Make, show and replace the certificate authority of a cluster. One node holds its key;\n"
         "the others join it with tokens made there. Every node makes an authority of its own at its\n"
         "first boot, so that a cluster can begin with any node.",
         formatter_class=Formatter,
@@ -28,6 +30,7 @@ def register(subparsers: Subparsers) -> None:
             examples=[
                 ("novacron pki init --name berlin", "before the first boot of the first node"),
                 ("novacron pki show", "the hash that join tokens end with"),
+                ("novacron pki rotate begin", "replace its key, without a restart"),
             ],
             files={
                 "DATA_DIR/pki/ca.key": "the authority's key, encrypted by the keyring: back it up "
@@ -57,6 +60,7 @@ def register(subparsers: Subparsers) -> None:
         [("novacron pki show --json", "for scripts")],
     )
     show.set_defaults(run=show_authority)
+    register_rotation(actions)
 
 
 def init_authority(args: argparse.Namespace) -> int:
@@ -95,13 +99,16 @@ def _describe(directory: DataDirectory, settings: Settings) -> dict[str, Any]:
 
     from novacron.cli.certificate import read
     from novacron.security import documents, inspection
+    from novacron.security import roots as trust_roots
     from novacron.security.joined_material import read_joined
     from novacron.security.ledger import Ledger
 
     outside = settings.security.ca_certificate
     joined = None if outside else read_joined(directory)
     path = Path(outside) if outside else directory.pki / "ca.pem"
-    roots = inspection.load_certificates(read(path), str(path), "security.ca_certificate")
+    data = read(path)
+    roots = inspection.load_certificates(data, str(path), "security.ca_certificate")
+    document = None if outside else trust_roots.read(data, str(path))
     found: dict[str, Any] = {
         "authority": inspection.key_hash(roots[0].public_key()),
         "name": inspection.authority_name(roots[0]),
@@ -110,6 +117,11 @@ def _describe(directory: DataDirectory, settings: Settings) -> dict[str, Any]:
         "not_after": documents.to_text(roots[0].not_valid_after_utc.timestamp()),
         "revocation_list": _list_number(directory, roots),
     }
+    if document is not None:
+        found["roots"] = document.number
+        found["stage"] = document.stage
+        found["cluster"] = document.cluster
+        found["also_trusted"] = [inspection.key_hash(each.public_key()) for each in roots[1:]]
     if joined:
         found["joined"] = documents.to_text(joined.since)
         found["joined_by_way_of"] = joined.source

@@ -11,6 +11,9 @@ from novacron.cli.manual import Formatter, manual
 from novacron.cli.stored import StoredNode, Subparsers, add_action, duration
 from novacron.cli.tables import as_json, table
 
+_ROOM = 512
+"""Bytes. The longest token, a node's, has 136."""
+
 
 def register(subparsers: Subparsers) -> None:
     """Add ``token`` and its actions."""
@@ -317,8 +320,7 @@ def rotate_token(args: argparse.Namespace) -> int:
             os.unlink(args.output)
         raise
     if output is not None:
-        with output:
-            output.write(secret + "\n")
+        _fill(output, secret)
     if args.json:
         document = {"id": args.id, "grace": args.grace}
         print(as_json(document if args.output else {**document, "token": secret}))
@@ -374,11 +376,18 @@ def revoke_token(args: argparse.Namespace) -> int:
 
 
 def _write_new(path: str, secret: str) -> None:
-    with _open_new(path) as file:
+    _fill(_open_new(path), secret)
+
+
+def _fill(file: TextIO, secret: str) -> None:
+    with file:
         file.write(secret + "\n")
+        file.truncate()
 
 
 def _open_new(path: str) -> TextIO:
+    """A file that was not there, with room for a token: what is put into it afterwards, perhaps when
+    it is the only secret that is valid, finds no full disk. :func:`_fill` cuts it to its length."""
     from novacron.cli.stored import ArgumentError
 
     try:
@@ -388,5 +397,15 @@ def _open_new(path: str) -> TextIO:
             f"cannot create {path}",
             why=exc.strerror or type(exc).__name__,
             remedy="name a file that does not exist, in a directory you may write to",
+        ) from exc
+    try:
+        os.posix_fallocate(descriptor, 0, _ROOM)
+    except OSError as exc:
+        os.close(descriptor)
+        os.unlink(path)
+        raise ArgumentError(
+            f"cannot write to {path}",
+            why=exc.strerror or type(exc).__name__,
+            remedy="free space there, or name a file on another file system; nothing was changed",
         ) from exc
     return os.fdopen(descriptor, "w")

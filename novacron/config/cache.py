@@ -49,7 +49,7 @@ class RedisSettings(Section):
         max_length=128,
         pattern=r"^[\x21-\x7e]+$",
         json_schema_extra={"accepted": "visible ASCII characters, at most 128"},
-        description="What every key and channel of this cluster begins with. Unset: novacron: and 16 digits of the hash of the cluster's authority.",
+        description="What every key and channel of this cluster begins with. Unset: novacron: and 16 digits of the hash of the cluster's first authority.",
     )
     coherency: Literal["tracking", "pubsub"] = Field(
         "tracking",

@@ -14,7 +14,7 @@ class PostgresqlSettings(Section):
         ("127.0.0.1:5432",),
         min_length=1,
         max_length=16,
-        description="host:port of each server, or the absolute directory of a Unix socket. Of several the first that takes changes is used, the others after a fail-over.",
+        description="host:port of each server, or the absolute directory of a Unix socket. Of several the one that takes changes is used; where more than one does, the one that was promoted last.",
     )
     name: str = Field(
         "novacron", min_length=1, max_length=63, description="Name of the database on the server."
@@ -84,7 +84,8 @@ class DatabaseSettings(Section):
         5.0, description="Seconds to wait for a lock another process holds."
     )
     query_timeout: Seconds = Field(
-        30.0, description="Seconds one statement may run before it is interrupted."
+        30.0,
+        description="Seconds a call may take, its wait for a connection included; a statement that runs longer is interrupted.",
     )
     integrity_check: Literal["quick", "full", "off"] = Field(
         "quick", description="Check of the file at boot."

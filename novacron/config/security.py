@@ -86,6 +86,11 @@ class SecuritySettings(Section):
         le=3600.0,
         description="Seconds a node goes by what it has read of a token of the cluster: a revocation reaches it by then at the latest, and while the database is away known tokens work so long.",
     )
+    audit_anchor_seconds: Seconds = Field(
+        300.0,
+        le=86400.0,
+        description="Seconds between two anchors of the audit log in the database that the nodes share (database.engine: postgresql). Whoever has the rights of root on this machine can rewrite what was recorded since the last one, and nothing before it.",
+    )
     audit_keep_files: int = Field(
         0,
         ge=0,

@@ -1,9 +1,9 @@
-"""One ``sqlite3`` connection as a worker thread sees it: deadline, cancellation, clean hand-back.
+"""One ``sqlite3`` connection as its thread sees it: deadline, cancellation, clean hand-back.
 
-Cancellation needs no watcher task. Trio lets a worker thread ask whether its caller was cancelled,
-and SQLite calls the progress handler every few thousand steps of its virtual machine; the handler
-asks. So a statement costs one thread hop and nothing else, and the caller gets control back only
-after the thread has let go of the connection: no two threads ever share it.
+Cancellation needs no watcher task. The loop marks a call whose caller was cancelled, and SQLite calls
+the progress handler every few thousand steps of its virtual machine; the handler looks. So a statement
+costs one hand-over and nothing else, and the caller gets control back only after the thread has let go
+of the connection: no two ever share it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
-
-import trio
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from novacron.database.sqlite_errors import is_busy, is_damage, map_error
 from novacron.database.store import DatabaseLimitError, DatabaseMisuseError
 from novacron.units import MIB
+
+if TYPE_CHECKING:
+    from novacron.database.sqlite_calls import Call
 
 T = TypeVar("T")
 
@@ -86,7 +87,7 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
         timeout=0,
         # None: transactions begin and end where this package says so, never by themselves.
         isolation_level=None,
-        # Trio's worker threads differ from call to call; Connection's owner keeps them apart.
+        # The boot's check opens it in another thread than the one that will use it.
         check_same_thread=False,
         cached_statements=256,
     )
@@ -97,19 +98,30 @@ class StatementInterruptedError(Exception):
 
 
 class Connection:
-    """Owned by one caller at a time; every method except :meth:`interrupt` runs in a worker
-    thread that Trio started."""
+    """Owned by one caller at a time; every method except :meth:`interrupt` runs in the connection's
+    thread.
+
+    Args:
+      opener: called when the connection is first needed.
+      busy_timeout: seconds to wait for a lock another process holds.
+    """
 
     def __init__(
-        self, opener: Callable[[], sqlite3.Connection], path: Path, *, read_only: bool
+        self,
+        opener: Callable[[], sqlite3.Connection],
+        path: Path,
+        *,
+        read_only: bool,
+        busy_timeout: float,
     ) -> None:
         self._opener = opener
         self._path = path
         self._read_only = read_only
+        self._busy_timeout = busy_timeout
         self._raw: sqlite3.Connection | None = None
-        self._deadline = float("inf")
-        self._cut_by = ""
-        self._uninterruptible = False
+        self._call: Call[Any] | None = None
+        self._late = False
+        self._closing = False
         self.damaged = False
         """Set once SQLite reported damaged bytes through this connection."""
 
@@ -124,43 +136,31 @@ class Connection:
     def in_transaction(self) -> bool:
         return self._raw is not None and self._raw.in_transaction
 
-    def run(
-        self,
-        work: Callable[[sqlite3.Connection], T],
-        timeout: float,
-        busy_timeout: float,
-        *,
-        keep_transaction: bool = False,
-    ) -> T:
-        """Call *work* with the connection under a deadline of *timeout* seconds.
-
-        *work* is repeated while another process holds the lock it needs, so it must begin with the
-        statement that takes the lock. Afterwards no transaction is open unless *keep_transaction*.
+    def run(self, call: Call[T]) -> T:
+        """Do the work of *call* under its deadline. Afterwards no transaction is open unless the call
+        keeps it.
 
         Raises:
           DatabaseError: mapped from what SQLite reported, or the deadline.
           StatementInterruptedError: the caller was cancelled.
         """
-        started = time.monotonic()
-        self._deadline = started + timeout
-        self._cut_by = ""
+        began = time.monotonic()
+        self._begin(call)
         try:
             while True:
                 raw = self._raw
                 try:
                     if raw is None:
                         raw = self._prepare(self._opener())
-                    result = work(raw)
+                    result = call.work(raw)
                     break
                 except sqlite3.OperationalError as error:
                     if not is_busy(error) or (raw is not None and raw.in_transaction):
                         raise
-                    if time.monotonic() - started >= min(busy_timeout, timeout):
-                        raise
-                    if self._should_stop():
+                    if time.monotonic() - began >= self._busy_timeout or self._should_stop():
                         raise
                     time.sleep(BUSY_PAUSE)
-            if not keep_transaction and raw.in_transaction:
+            if not call.keep_transaction and raw.in_transaction:
                 raise DatabaseMisuseError(
                     "a statement left a transaction open",
                     why="BEGIN was sent as a plain statement",
@@ -168,33 +168,63 @@ class Connection:
                 )
             return result
         except (sqlite3.Error, OverflowError, UnicodeError, sqlite3.Warning) as error:
-            raise self._explain(error, timeout) from error
+            raise self._explain(error, call) from error
         finally:
-            self._deadline = float("inf")
-            if not keep_transaction:
+            self._call = None
+            if not call.keep_transaction:
                 self._leave_transaction()
+
+    def run_together(self, calls: Sequence[Call[Any]]) -> bool:
+        """Do the work of all *calls*, each a single change, in one transaction, and note in each its
+        value or error. A change that fails takes back itself alone, as it would outside a transaction.
+
+        Returns:
+          False if nothing was kept, so that each has to be run by itself: the lock was not to be had,
+          the commit failed, or SQLite took back everything with one of them (no space, interrupted).
+        """
+        raw = self._raw
+        if raw is None:
+            return False
+        try:
+            raw.execute("BEGIN IMMEDIATE")
+            for call in calls:
+                try:
+                    self._begin(call)
+                    call.value = call.work(raw)
+                except StatementInterruptedError as error:
+                    call.error = error
+                except (sqlite3.Error, OverflowError, UnicodeError, sqlite3.Warning) as error:
+                    call.error = self._explain(error, call)
+                if not raw.in_transaction:
+                    return False
+            self._call = None
+            raw.execute("COMMIT")
+        except sqlite3.Error:
+            return False
+        finally:
+            self._call = None
+            self._leave_transaction()
+        return True
 
     def commit(self) -> None:
         """Make the transaction durable; not interruptible, so that its outcome is always known."""
         if self._raw is None or not self._raw.in_transaction:
             return
-        self._uninterruptible = True
         try:
             self._raw.execute("COMMIT")
         except sqlite3.Error as error:
-            raise self._explain(error, 0.0) from error
+            raise self._explain(error, None) from error
         finally:
-            self._uninterruptible = False
             self._leave_transaction()
 
     def rollback(self) -> None:
         self._leave_transaction()
 
     def interrupt(self) -> None:
-        """From any thread: make the running statement end, if there is one."""
+        """From any thread: make the running statement end, if there is one, and each that follows."""
+        self._closing = True
         raw = self._raw
         if raw is not None:
-            self._cut_by = "closing"
             # Its thread may be closing it at this very moment.
             with contextlib.suppress(sqlite3.ProgrammingError):
                 raw.interrupt()
@@ -205,40 +235,38 @@ class Connection:
             raw.close()
 
     def _prepare(self, raw: sqlite3.Connection) -> sqlite3.Connection:
-        raw.set_progress_handler(self._progress, PROGRESS_STEPS)
+        raw.set_progress_handler(self._should_stop, PROGRESS_STEPS)
         self._raw = raw
         return raw
 
-    def _progress(self) -> int:
-        if self._uninterruptible:
-            return 0
-        return 1 if self._should_stop() else 0
+    def _begin(self, call: Call[Any]) -> None:
+        if self._closing or call.cancelled:
+            raise StatementInterruptedError
+        self._call = call
+        self._late = False
 
     def _should_stop(self) -> bool:
-        if self._cut_by:
+        """Whether SQLite is to interrupt what it does; never outside a call, so that the outcome of a
+        commit or a rollback is known."""
+        call = self._call
+        if call is None:
+            return False
+        if self._closing or call.cancelled:
             return True
-        if time.monotonic() >= self._deadline:
-            self._cut_by = "deadline"
-            return True
-        try:
-            trio.from_thread.check_cancelled()
-        except trio.Cancelled:
-            # Not swallowed: the caller's own task raises it as soon as this thread is done.
-            self._cut_by = "cancelled"
-            return True
-        return False
+        self._late = time.monotonic() >= call.deadline
+        return self._late
 
-    def _explain(self, error: Exception, timeout: float) -> Exception:
-        if isinstance(error, sqlite3.OperationalError):
-            if self._cut_by == "deadline":
+    def _explain(self, error: Exception, call: Call[Any] | None) -> Exception:
+        if isinstance(error, sqlite3.OperationalError) and call is not None:
+            if self._closing or call.cancelled:
+                return StatementInterruptedError()
+            if self._late:
                 return DatabaseLimitError(
                     "a database statement was interrupted",
-                    why=f"it ran longer than {timeout:g} s",
+                    why=f"it ran longer than {call.within:g} s",
                     remedy="ask for less at once, or raise the limit",
                     key="database.query_timeout",
                 )
-            if self._cut_by:
-                return StatementInterruptedError(self._cut_by)
         if is_damage(error):
             self.damaged = True
         return map_error(error, self._path, read_only=self._read_only)
@@ -247,11 +275,8 @@ class Connection:
         raw = self._raw
         if raw is None or not raw.in_transaction:
             return
-        self._uninterruptible = True
         try:
             raw.execute("ROLLBACK")
         except sqlite3.Error:
             # A connection that cannot even roll back is not used again; closing it rolls back.
             self.close()
-        finally:
-            self._uninterruptible = False

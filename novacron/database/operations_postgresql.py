@@ -51,7 +51,7 @@ class PostgresqlOperations:
     ) -> None:
         """
         Args:
-          authorities: hashes of the keys of the authorities this node trusts, its own first.
+          authorities: what names the cluster, then hashes of the keys of the authorities it has or had.
         """
         self._settings = settings
         self._node_id = node_id

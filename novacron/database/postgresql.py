@@ -36,11 +36,10 @@ from novacron.database.postgresql_connection import (
     Answer,
     Connection,
     LostError,
-    Mode,
     OverdueError,
     Step,
 )
-from novacron.database.postgresql_dial import dial
+from novacron.database.postgresql_dial import dial, look_at_lineage
 from novacron.database.postgresql_errors import (
     ConflictingTransactionsError,
     ConnectionLostError,
@@ -50,7 +49,9 @@ from novacron.database.postgresql_errors import (
     outcome_unknown,
     schema_changed,
     timed_out,
+    unreplicated,
 )
+from novacron.database.postgresql_mode import Mode
 from novacron.database.postgresql_parameters import Bound, bind
 from novacron.database.postgresql_pool import Absence, Pool
 from novacron.database.postgresql_stream import RowStream
@@ -328,6 +329,9 @@ class PostgresqlStore:
             if isinstance(mapped, DatabaseReadOnlyError):
                 self.pool.note_read_only(connection)
             raise mapped
+        if commits and answer.unreplicated:
+            self.pool.lookout.hurry()
+            raise unreplicated(connection.where)
         if answer.overflow:
             raise DatabaseLimitError(
                 "a query has too many rows",
@@ -433,6 +437,12 @@ async def open_store(target: Target) -> AsyncIterator[PostgresqlStore]:
       DatabaseError, SecretReferenceError: no server that takes changes could be reached.
     """
     connection = await dial(target)
+    try:
+        await look_at_lineage(connection, target.query_timeout)
+        target.lineages.check(connection.lineage, connection.where)
+    except BaseException:
+        connection.close()
+        raise
     store = PostgresqlStore(target)
     store.pool.adopt(connection)
     # Not in a nursery around the block: what the block raises would come out in a group.

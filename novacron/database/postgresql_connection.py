@@ -21,12 +21,19 @@ from psycopg import Error as DriverError
 from psycopg import pq
 from psycopg.adapt import Transformer
 
-from novacron.database.postgresql_errors import CANCELLED, STALE_STATEMENT, is_fatal, sqlstate
+from novacron.database.postgresql_errors import (
+    CANCELLED,
+    STALE_STATEMENT,
+    is_fatal,
+    says_unreplicated,
+    sqlstate,
+)
+from novacron.database.postgresql_lineage import Lineage
+from novacron.database.postgresql_mode import Mode
 from novacron.database.postgresql_parameters import Bound
 from novacron.database.postgresql_target import Endpoint
 from novacron.database.postgresql_values import CONTEXT
 from novacron.database.store import DatabaseMisuseError, Row
-from novacron.record import Record
 
 CANCEL_GRACE = 2.0
 """Seconds the server gets to let go of a statement; then the connection is closed instead."""
@@ -70,10 +77,16 @@ class OverdueError(Exception):
 class Step:
     """One statement of an exchange."""
 
-    __slots__ = ("bound", "first", "rows", "sync")
+    __slots__ = ("bound", "first", "optional", "rows", "sync")
 
     def __init__(
-        self, bound: Bound, rows: int = 0, *, first: bool = False, sync: bool = True
+        self,
+        bound: Bound,
+        rows: int = 0,
+        *,
+        first: bool = False,
+        sync: bool = True,
+        optional: bool = False,
     ) -> None:
         self.bound = bound
         self.rows = rows
@@ -82,33 +95,14 @@ class Step:
         """Whether more than :attr:`rows` are no failure."""
         self.sync = sync
         """Whether a failure up to here leaves what comes after it untouched."""
-
-
-class Mode(Record):
-    """How a session runs what is no transaction of its own making."""
-
-    writing: bool
-    statement_timeout: int
-    """Milliseconds."""
-
-    def differences(self, present: Mode | None) -> list[bytes]:
-        """What to send to a session that is in the mode *present*."""
-        found = []
-        if present is None or present.writing != self.writing:
-            found.append(_WRITING if self.writing else _READING)
-        if present is None or present.statement_timeout != self.statement_timeout:
-            found.append(b"SET statement_timeout = %d" % self.statement_timeout)
-        return found
-
-
-_READING = b"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY"
-_WRITING = b"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ WRITE"
+        self.optional = optional
+        """Whether the server may refuse it; then there is an empty row."""
 
 
 class Answer:
     """What became of the statements of one exchange."""
 
-    __slots__ = ("changed", "error", "overflow", "rows", "stale", "tag")
+    __slots__ = ("changed", "error", "overflow", "rows", "stale", "tag", "unreplicated")
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
@@ -121,12 +115,14 @@ class Answer:
         """The first failure."""
         self.stale = False
         """Whether it failed for a prepared statement whose tables have changed since."""
+        self.unreplicated = False
+        """Whether it was committed without the standby that commits are to wait for."""
 
 
 class _Expected:
     """An answer that is still to come."""
 
-    __slots__ = ("first", "kept", "key", "name", "rows", "setting", "started")
+    __slots__ = ("first", "kept", "key", "name", "optional", "rows", "setting", "started")
 
     def __init__(
         self, rows: int, first: bool = False, key: _Key | None = None, name: bytes = b""
@@ -140,6 +136,7 @@ class _Expected:
         self.name = name
         self.setting = False
         """Whether it sets the session's mode; a failure is then the mode's and nobody else's."""
+        self.optional = False
         self.started = False
 
 
@@ -159,6 +156,7 @@ class Connection:
         self.busy_since: float | None = None
         """Trio's time of the last sign of life while something is under way."""
         self.idle_since = 0.0
+        self.lineage: Lineage | None = None
         self._raw = raw
         self._descriptor = raw.socket
         self._poll = select.poll()
@@ -173,6 +171,7 @@ class Connection:
         self._expected: deque[_Expected] = deque()
         self._answer = Answer()
         self._closed = False
+        raw.notice_handler = self._note_warning
         raw.nonblocking = 1
         raw.enter_pipeline_mode()
 
@@ -305,6 +304,7 @@ class Connection:
     def _send_one(self, step: Step) -> None:
         raw, bound = self._raw, step.bound
         expected = _Expected(step.rows, step.first)
+        expected.optional = step.optional
         if bound.oids or step.rows:
             key = (bound.sql, bound.oids)
             name = self._prepared.get(key)
@@ -419,6 +419,8 @@ class Connection:
             else:
                 self._prepared[head.key] = head.name
                 self._uses.pop(head.key, None)
+        elif head.optional and status in _FAILURES and not is_fatal(result):
+            answer.rows.append(())
         elif status != _ABORTED and answer.error is None:
             answer.error = result
             if status not in _FAILURES:
@@ -428,6 +430,11 @@ class Connection:
                     why="COPY was sent as a plain statement",
                     remedy="insert rows with execute_many",
                 )
+
+    def _note_warning(self, result: pq.abc.PGresult) -> None:
+        """Called by libpq. A commit that is cancelled while it waits for a standby succeeds, and warns."""
+        if says_unreplicated(result):
+            self._answer.unreplicated = True
 
     def _note_tag(self, result: pq.abc.PGresult, answer: Answer) -> None:
         answer.tag = tag = result.command_status or b""
@@ -463,8 +470,7 @@ class Connection:
         with trio.move_on_after(CANCEL_GRACE):
             await self._flush()
             await self._ask_to_cancel()
-            overflowed = answer.overflow
-            answer.overflow = False
+            overflowed, answer.overflow = answer.overflow, False
             while self._expected:
                 # It may have been done already: then its answer is taken like any other, whole. Of
                 # more than the limit nothing is kept.

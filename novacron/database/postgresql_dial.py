@@ -9,12 +9,18 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
+from collections.abc import Sequence
 
 import trio
 from psycopg import Error as DriverError
 from psycopg import pq
 
-from novacron.database.postgresql_connection import Connection, Mode
+from novacron.database.postgresql_connection import (
+    Connection,
+    LostError,
+    OverdueError,
+    Step,
+)
 from novacron.database.postgresql_errors import (
     NO_NAME,
     away,
@@ -23,6 +29,8 @@ from novacron.database.postgresql_errors import (
     read_only,
     wrong_encoding,
 )
+from novacron.database.postgresql_lineage import LINEAGE, read_lineage
+from novacron.database.postgresql_mode import Mode
 from novacron.database.postgresql_target import (
     WITNESS,
     Endpoint,
@@ -33,15 +41,21 @@ from novacron.database.postgresql_target import (
 from novacron.database.store import (
     DatabaseAwayError,
     DatabaseReadOnlyError,
+    DatabaseStaleError,
     DatabaseTlsError,
     DatabaseUnavailableError,
 )
-from novacron.errors import DatabaseError
+from novacron.errors import DatabaseError, NovaCronError
 
 OLDEST_SERVER = 140000
 """From 14 on a server reports by itself whether it is a standby, which saves a round trip."""
 OLDEST_LIBRARY = 170000
 """From 17 on libpq cancels without blocking and over TLS."""
+
+SECOND_GRACE = 0.25
+"""Seconds the other servers get to say that they take changes, too, once one has. A standby says that it
+is none with the last packet of its login, which was begun at the same moment; this much is only
+waited for a server that is silent, or far away."""
 
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 """https://www.postgresql.org/docs/15/protocol-message-formats.html"""
@@ -50,9 +64,15 @@ _UNTRUSTED = frozenset((2, 18, 19, 20, 21))
 
 
 async def dial(target: Target, preferred: Endpoint | None = None) -> Connection:
-    """Connect to the first server that takes changes; the *preferred* one is tried first.
+    """Connect to the server that takes changes: the *preferred* one if it does, else whichever of all
+    of them. Where several do, it is the one whose timeline is the newest.
+
+    A server that this node knows to be replaced is none of them. A node that has not used any server
+    yet has nothing to compare with: of a single one the lineage is not looked at here, which would
+    be a round trip, but with the rest of what a boot reads.
 
     Raises:
+      DatabaseStaleError: a server takes changes, and is not to.
       DatabaseReadOnlyError: servers were reached, and all of them are standbys or read-only.
       DatabaseError: of the first server that had another reason, or of the first, where none was
         reached; see :mod:`novacron.database.store`.
@@ -64,25 +84,112 @@ async def dial(target: Target, preferred: Endpoint | None = None) -> Connection:
             why=f"its libpq is {pq.version() // 10000}, and {OLDEST_LIBRARY // 10000} is needed",
             remedy="install psycopg[binary] as requirements.lock has it",
         )
-    endpoints = sorted(target.endpoints, key=lambda endpoint: endpoint != preferred)
-    failures: list[DatabaseError] = []
-    for endpoint in endpoints:
+    if preferred is None:
+        return await _dial_any(target, target.endpoints)
+    try:
+        return await dial_one(target, preferred)
+    except DatabaseError:
+        others = [endpoint for endpoint in target.endpoints if endpoint != preferred]
+        if not others:
+            raise
+    # With the preferred one: it may be there again, or say best what is wrong.
+    return await _dial_any(target, [preferred, *others])
+
+
+async def _dial_any(target: Target, endpoints: Sequence[Endpoint]) -> Connection:
+    """All at once: one that is silent delays none of the others."""
+    if len(endpoints) == 1:
+        return await dial_one(target, endpoints[0])
+    found: dict[Endpoint, Connection] = {}
+    failures: dict[Endpoint, NovaCronError] = {}
+
+    async def one(endpoint: Endpoint) -> None:
         try:
-            return await _dial_one(target, endpoint)
-        except DatabaseError as error:
-            failures.append(error)
-    # What says most: a server that is there and has its reason, then one that takes no changes, and
-    # last one that is down.
-    for failure in failures:
-        if not isinstance(failure, DatabaseAwayError | DatabaseReadOnlyError):
-            raise failure
-    for failure in failures:
-        if isinstance(failure, DatabaseReadOnlyError):
-            raise failure
-    if len(failures) > 1 and all(isinstance(each, DatabaseAwayError) for each in failures):
+            found[endpoint] = await dial_one(target, endpoint)
+        except NovaCronError as error:
+            failures[endpoint] = error
+        else:
+            nursery.cancel_scope.deadline = trio.current_time() + SECOND_GRACE
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for endpoint in endpoints:
+                nursery.start_soon(one, endpoint)
+        if len(found) > 1:
+            await _keep_newest(found, target.settings.connect_timeout)
+    except BaseException:
+        for connection in found.values():
+            connection.close()
+        raise
+    if found:
+        return next(found[endpoint] for endpoint in endpoints if endpoint in found)
+    raise _choose([failures[endpoint] for endpoint in endpoints], target)
+
+
+async def _keep_newest(found: dict[Endpoint, Connection], seconds: float) -> None:
+    for endpoint, connection in list(found.items()):
+        if connection.lineage is None:
+            try:
+                await look_at_lineage(connection, seconds)
+            except DatabaseError:
+                if len(found) == 1:
+                    raise
+                found.pop(endpoint).close()
+    lineages = [connection.lineage for connection in found.values()]
+    for endpoint, connection in list(found.items()):
+        lineage = connection.lineage
+        if lineage is not None and any(lineage.is_older(other) for other in lineages):
+            found.pop(endpoint).close()
+
+
+def _choose(failures: list[NovaCronError], target: Target) -> NovaCronError:
+    # What says most: a server that is not to take changes and does; one that has its own reason; one
+    # that takes none; and last one that is down.
+    less = (DatabaseAwayError, DatabaseReadOnlyError)
+    for kinds, wanted in ((DatabaseStaleError, True), (less, False), (DatabaseReadOnlyError, True)):
+        for failure in failures:
+            if isinstance(failure, kinds) is wanted:
+                return failure
+    if all(isinstance(each, DatabaseAwayError) for each in failures):
         names = ", ".join(endpoint.address for endpoint in target.endpoints)
-        raise away(names, "; ".join(each.why for each in failures))
-    raise failures[0]
+        return away(names, "; ".join(each.why for each in failures))
+    return failures[0]
+
+
+async def dial_one(target: Target, endpoint: Endpoint) -> Connection:
+    """Connect to this server.
+
+    Raises:
+      DatabaseStaleError: it takes changes, and is not to.
+      DatabaseError, SecretReferenceError: as :func:`dial`.
+    """
+    connection = await _dial_one(target, endpoint)
+    if target.lineages.newest is not None:
+        try:
+            await look_at_lineage(connection, target.settings.connect_timeout)
+            target.lineages.check(connection.lineage, connection.where)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+async def look_at_lineage(connection: Connection, seconds: float) -> None:
+    """Set :attr:`Connection.lineage`, in one round trip.
+
+    Raises:
+      DatabaseAwayError: the connection was lost, or *seconds* passed.
+    """
+    where = connection.where
+    step = Step(LINEAGE, 1, optional=True)
+    try:
+        answer = await connection.exchange([step], trio.current_time() + seconds)
+    except OverdueError:
+        raise away(where, f"it did not answer within {seconds:g} s") from None
+    except LostError as error:
+        raise away(where, error.why) from error
+    if answer.rows:
+        connection.lineage = read_lineage(answer.rows[0])
 
 
 async def _dial_one(target: Target, endpoint: Endpoint) -> Connection:
@@ -92,8 +199,10 @@ async def _dial_one(target: Target, endpoint: Endpoint) -> Connection:
         for address in await _addresses(endpoint):
             try:
                 return await _open(target, endpoint, address)
-            except DatabaseAwayError as error:
-                failure = error
+            except (DatabaseAwayError, DatabaseReadOnlyError) as error:
+                # A name may stand for several servers; that one of them is a standby says more.
+                if not isinstance(failure, DatabaseReadOnlyError):
+                    failure = error
         assert failure is not None
         raise failure
     raise away(endpoint.address, f"it did not answer within {timeout:g} s")

@@ -33,6 +33,7 @@ UNDEFINED_TABLE = "42P01"
 STALE_STATEMENT = frozenset(("0A000", "26000"))
 """Of what was prepared: its tables have changed, or the server knows it no more."""
 TOO_MANY_CONNECTIONS = "53300"
+WARNING = "01000"
 
 _CONFLICTS = frozenset(("23505", "23503", "23P01", "23001"))
 """Unique, foreign key, exclusion, restrict. Of class 23 the others speak of the value itself."""
@@ -66,6 +67,15 @@ def is_fatal(result: pq.abc.PGresult) -> bool:
     return severity in (b"FATAL", b"PANIC") or not sqlstate(result)
 
 
+def says_unreplicated(result: pq.abc.PGresult) -> bool:
+    """Whether this notice may be that of a commit that was not waited for to the end
+    (``SyncRepWaitForLSN``). It has no code of its own, and its text is in the server's language; no
+    other warning without a code comes with what a node runs, and one that did would only make an
+    outcome uncertain."""
+    severity = result.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
+    return severity == b"WARNING" and sqlstate(result) == WARNING
+
+
 def conflict(why: str) -> ConflictingTransactionsError:
     return ConflictingTransactionsError(
         "the transaction conflicts with another one",
@@ -96,6 +106,16 @@ def outcome_unknown(where: str, why: str = "") -> DatabaseOutcomeUnknownError:
         why=(why or "the connection was lost after the commit was sent and before its answer came"),
         remedy="read whether the change is there before repeating it; it is there whole or not at "
         "all",
+    )
+
+
+def unreplicated(where: str) -> DatabaseOutcomeUnknownError:
+    return DatabaseOutcomeUnknownError(
+        f"PostgreSQL at {where} has committed, and its standby has not",
+        why="no standby has confirmed the change in time, and commits are to wait for one "
+        "(synchronous_standby_names)",
+        remedy="see whether the standby runs and follows. The change is there unless the standby is "
+        "promoted: read before repeating it",
     )
 
 
@@ -231,7 +251,9 @@ def _map_condition(code: str, why: str, where: str) -> DatabaseError:
         return DatabaseUnavailableError(
             f"PostgreSQL at {where} does not allow a statement",
             why=why,
-            remedy="make the role the owner of the database: ALTER DATABASE … OWNER TO …",
+            remedy="make the role the owner of the database: ALTER DATABASE … OWNER TO …; or, where the "
+            "owner is to be another role, have it run what changes tables (novacron database migrate), "
+            "see docs/guide/security.md",
             key="database.postgresql.user",
         )
     if code == "3F000":

@@ -22,6 +22,7 @@ from novacron.database.life import Surroundings
 from novacron.database.postgresql import PostgresqlStore
 from novacron.database.postgresql_connection import Connection
 from novacron.database.postgresql_dial import dial
+from novacron.database.postgresql_lineage import Lineages
 from novacron.database.postgresql_schema import ClusterState, check_owner, read_state
 from novacron.database.postgresql_target import Endpoint, Target
 from novacron.database.schema import revisions
@@ -45,12 +46,17 @@ class PostgresqlLife:
         self._settings = around.settings
         self._store: PostgresqlStore | None = None
         self._authorities: tuple[str, ...] = ()
+        self._lineages = Lineages()
 
     # --- Boot ------------------------------------------------------------------------------------
 
     async def open(self, nursery: trio.Nursery) -> PostgresqlStore:
-        target = Target(self._settings.postgresql, query_timeout=self._settings.query_timeout)
-        self._authorities = self._around.security.certificates.authority_hashes()
+        target = Target(
+            self._settings.postgresql,
+            query_timeout=self._settings.query_timeout,
+            lineages=self._lineages,
+        )
+        self._authorities = self._around.security.certificates.cluster_hashes()
         try:
             connection = await self._open_connection(target)
         except BaseException:
@@ -83,6 +89,8 @@ class PostgresqlLife:
     async def _look_at(self, connection: Connection) -> ClusterState:
         state = await read_state(connection, self._settings.query_timeout)
         check_owner(state.authority, self._authorities, connection.where)
+        connection.lineage = state.lineage
+        self._lineages.check(state.lineage, connection.where)
         return state
 
     async def _migrate(self, target: Target, endpoint: Endpoint, state: ClusterState) -> None:
@@ -143,6 +151,8 @@ class PostgresqlLife:
             return Health(
                 HealthState.DEGRADED, f"reads and writes, and gets no more connections: {refusal}"
             )
+        if store.pool.lookout.rival is not None:
+            return Health(HealthState.DEGRADED, str(store.pool.lookout.rival))
         elapsed = round(time.perf_counter() - started, 6)
         return Health(
             HealthState.HEALTHY,

@@ -5,6 +5,8 @@ then on every call fails at once, until the keeper, which goes on trying in the 
 the server again. A server that is there but silent (stopped, or behind a dead path) is noticed by
 the keeper too: what has been under way for a while without a sign of life has it connect once more,
 and if that fails, everything under way is given up.
+
+Where several servers are named, one more task is the :class:`Lookout` for the others.
 """
 
 from __future__ import annotations
@@ -19,15 +21,18 @@ from contextlib import asynccontextmanager
 import trio
 
 from novacron.database.metrics import WAITING
-from novacron.database.postgresql_connection import Connection, Mode
+from novacron.database.postgresql_connection import Connection
 from novacron.database.postgresql_dial import dial
 from novacron.database.postgresql_errors import away
+from novacron.database.postgresql_lookout import Lookout
+from novacron.database.postgresql_mode import Mode
 from novacron.database.postgresql_target import Endpoint, Target
 from novacron.database.store import (
     MAX_WAITING,
     DatabaseAwayError,
     DatabaseCredentialsError,
     DatabaseLimitError,
+    DatabaseStaleError,
     DatabaseUnavailableError,
 )
 from novacron.errors import DatabaseError, NovaCronError
@@ -92,6 +97,7 @@ class Pool:
         """Trio's time before which that is not asked again."""
         self.waiting = 0
         """Calls that wait for a connection, or for their turn to write."""
+        self.lookout = Lookout(target, self._in_use, self.adopt)
         AWAY.set(0.0)
 
     @property
@@ -112,6 +118,9 @@ class Pool:
         """``host:port`` of the server in use, as far as it is known."""
         return (self._preferred or self.target.endpoints[0]).address
 
+    def _in_use(self) -> Endpoint | None:
+        return None if self._closed or self._absence is not None else self._preferred
+
     def check(self) -> None:
         """Raise what a call would fail with now."""
         if self._closed:
@@ -124,7 +133,7 @@ class Pool:
         if self._closed:
             connection.close()
             return
-        self._preferred = connection.endpoint
+        self._settle_on(connection)
         self._put(connection)
 
     # --- One connection --------------------------------------------------------------------------
@@ -221,7 +230,7 @@ class Pool:
         """Whether what is open serves although nothing more can be opened. Where all servers say that
         they take no changes, what is open is told so too, by its next change."""
         return bool(self.connections) and not isinstance(
-            error, DatabaseAwayError | DatabaseLimitError
+            error, DatabaseAwayError | DatabaseStaleError | DatabaseLimitError
         )
 
     async def _open(self, deadline: float) -> Connection:
@@ -237,7 +246,7 @@ class Pool:
                 raise DatabaseCredentialsError(
                     error.what, why=error.why, remedy=error.remedy, key=error.key
                 ) from error
-            self._preferred = connection.endpoint
+            self._settle_on(connection)
             self._refusal = None
             if self._closed:
                 connection.close()
@@ -278,6 +287,16 @@ class Pool:
         for other in [each for each in self._idle if each.endpoint == connection.endpoint]:
             self._idle.remove(other)
             other.close()
+
+    def _settle_on(self, connection: Connection) -> None:
+        """What is under way on a server that this one has replaced is not to be acknowledged, should
+        that one find its voice again."""
+        self._preferred = connection.endpoint
+        if connection.lineage is None:
+            return
+        for other in (*self._idle, *self._used):
+            if other.lineage is not None and other.lineage.is_older(connection.lineage):
+                other.close()
 
     def _note_failure(self, error: NovaCronError) -> None:
         if self._goes_on(error):
@@ -320,14 +339,22 @@ class Pool:
     async def keep(self) -> None:
         """Look after the pool until it is closed. One task runs it."""
         with self._scope:
-            while not self._closed:
-                if self._absence is not None:
-                    await self._find_again()
-                else:
-                    with trio.move_on_after(TICK):
-                        await self._lost.wait()
-                    if self._absence is None:
-                        await self._look_after()
+            async with trio.open_nursery() as nursery:
+                if len(self.target.endpoints) > 1:
+                    # Beside the other: a server that is silent must not keep it waiting.
+                    nursery.start_soon(self.lookout.keep)
+                await self._keep_server()
+                nursery.cancel_scope.cancel()
+
+    async def _keep_server(self) -> None:
+        while not self._closed:
+            if self._absence is not None:
+                await self._find_again()
+            else:
+                with trio.move_on_after(TICK):
+                    await self._lost.wait()
+                if self._absence is None:
+                    await self._look_after()
 
     async def _find_again(self) -> None:
         delay = FIRST_DELAY
@@ -335,7 +362,7 @@ class Pool:
             await trio.sleep(delay * random.uniform(0.75, 1.25))
             delay = min(2 * delay, LONGEST_DELAY)
             try:
-                connection = await dial(self.target, self._preferred)
+                connection = await dial(self.target)
             except NovaCronError as error:
                 self._absence.error = error
                 continue

@@ -1,8 +1,9 @@
 """What a PostgreSQL database says about itself: schema, owner, and whether it takes changes.
 
-One round trip reads it all: three statements go out together, and the later ones may fail where
-there is no table yet. A database belongs to a *cluster*, named by the authority its nodes trust: the
-SHA-256 of that authority's public key, so that the authority may renew its certificate.
+One round trip reads it all: the statements go out together, and the later ones may fail where there
+is no table yet. A database belongs to a *cluster*, named by the first authority its nodes have
+trusted: the SHA-256 of that authority's public key. Its certificate may be renewed and its key replaced;
+the name stays, so that in the middle of that no node takes the database for another cluster's (ADR 131).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from novacron.database.postgresql_errors import (
     sqlstate,
     timed_out,
 )
+from novacron.database.postgresql_lineage import LINEAGE, Lineage, read_lineage
 from novacron.database.postgresql_parameters import Bound
 from novacron.database.schema import PROBES, revisions, seal
 from novacron.database.store import DatabaseCorruptError, DatabaseSchemaError
@@ -55,6 +57,7 @@ class ClusterState(Record):
     """None: no table of ours is there."""
     authority: str | None
     """None: not claimed yet."""
+    lineage: Lineage | None = None
 
 
 async def read_state(connection: Connection, within: float) -> ClusterState:
@@ -67,38 +70,40 @@ async def read_state(connection: Connection, within: float) -> ClusterState:
       DatabaseError: the connection was lost, or *within* seconds passed.
     """
     where = connection.where
-    steps = [Step(bound, 1, first=True) for bound in (_FACTS, _STATE, _PROBES)]
+    steps = [Step(LINEAGE, 1, optional=True)]
+    steps += [Step(bound, 1, first=True) for bound in (_FACTS, _STATE, _PROBES)]
     try:
         answer = await connection.exchange(steps, trio.current_time() + within)
     except OverdueError:
         raise timed_out(within) from None
     except LostError as error:
         raise lost(where, error.why) from error
-    if not answer.rows:
+    if len(answer.rows) < 2:
         assert answer.error is not None
         raise map_result(answer.error, where, reading=True, within=within)
-    has_version, has_owner, some_table, refuses = answer.rows[0]
+    lineage = read_lineage(answer.rows[0])
+    has_version, has_owner, some_table, refuses = answer.rows[1]
     if refuses:
         raise read_only(where, "the database is in recovery, or its transactions are read-only")
     if not has_version:
         if some_table is not None:
             raise _foreign(where, f"it holds other tables, {some_table} among them")
-        return ClusterState(None, None)
-    if len(answer.rows) < 2:
+        return ClusterState(None, None, lineage)
+    if len(answer.rows) < 3:
         assert answer.error is not None
         if not has_owner and sqlstate(answer.error) == UNDEFINED_TABLE:
             if some_table is None:
                 # Made by Alembic before it ran a migration, and then interrupted.
-                return ClusterState(None, None)
+                return ClusterState(None, None, lineage)
             raise _foreign(where, "its alembic_version is another program's")
         raise map_result(answer.error, where, reading=True, within=within)
-    revision, authority, created, sealed = answer.rows[1]
+    revision, authority, created, sealed = answer.rows[2]
     _check_revision(revision, where)
     if authority is not None and sealed != seal(authority, created):
         raise _damaged(where, "the record of its owner does not match its seal")
     if revision == revisions()[-1] and answer.error is not None:
         raise _damaged(where, "a table of it is gone or has other columns")
-    return ClusterState(revision, authority)
+    return ClusterState(revision, authority, lineage)
 
 
 def _check_revision(revision: object, where: str) -> None:
@@ -119,7 +124,7 @@ def check_owner(authority: str | None, ours: tuple[str, ...], where: str) -> Non
 
     Args:
       authority: what the database says; None: nobody's yet.
-      ours: the authorities this node trusts, the primary one first.
+      ours: this cluster's name, then the authorities it has now or had once.
 
     Raises:
       DatabaseSchemaError: it belongs to another authority.

@@ -32,6 +32,7 @@ from novacron.database.postgresql_errors import (
     read_only,
     wrong_encoding,
 )
+from novacron.database.postgresql_lineage import LINEAGE, Lineage, read_lineage
 from novacron.database.postgresql_target import Endpoint, Target, conninfo, milliseconds
 from novacron.database.store import (
     DatabaseAwayError,
@@ -230,7 +231,9 @@ class Watch:
 
 
 def open_session(target: Target, silence: float, *, changing: bool) -> Session:
-    """Connect to the first server that takes changes; without *changing* to the first that answers.
+    """Connect to the first server that takes changes; without *changing* to the first that answers. In
+    either case not to one that takes changes though another was promoted in its place: so all of them
+    are asked.
 
     Args:
       silence: see :class:`Session`.
@@ -240,6 +243,7 @@ def open_session(target: Target, silence: float, *, changing: bool) -> Session:
       DatabaseError: no server could be reached; says why.
     """
     failures: list[DatabaseError] = []
+    found: list[Session] = []
     for endpoint in target.endpoints:
         try:
             raw = _connect(target, endpoint)
@@ -257,7 +261,13 @@ def open_session(target: Target, silence: float, *, changing: bool) -> Session:
             session.close()
             failures.append(unfit)
             continue
-        return session
+        found.append(session)
+    chosen = _first_that_was_not_replaced(found)
+    for session in found:
+        if session is not chosen:
+            session.close()
+    if chosen is not None:
+        return chosen
     for failure in failures:
         # Says more than a second server that is down.
         if isinstance(failure, DatabaseReadOnlyError):
@@ -265,6 +275,22 @@ def open_session(target: Target, silence: float, *, changing: bool) -> Session:
     if isinstance(failures[0], DatabaseTlsError):
         _say_what_is_wrong(target)
     raise failures[0]
+
+
+def _first_that_was_not_replaced(sessions: list[Session]) -> Session | None:
+    if len(sessions) < 2:
+        return sessions[0] if sessions else None
+    lineages: dict[Session, Lineage | None] = {}
+    for session in sessions:
+        try:
+            lineages[session] = read_lineage(session.fetch(LINEAGE.sql.decode())[0])
+        except DatabaseError:
+            # It does not say, or has just gone, which its first use will tell.
+            lineages[session] = None
+    for session, lineage in lineages.items():
+        if lineage is None or not any(lineage.is_older(other) for other in lineages.values()):
+            return session
+    raise AssertionError("the newest is not older than any")
 
 
 def ask(target: Target, endpoint: Endpoint) -> None:

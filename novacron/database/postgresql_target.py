@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from novacron.config.schema import PostgresqlSettings
+from novacron.database.postgresql_lineage import Lineages
 from novacron.database.store import DatabaseInvalidError, DatabaseUnavailableError
 from novacron.record import Record
 from novacron.security.references import read_secret, secret_path
@@ -89,13 +90,21 @@ class Target:
       settings: ``database.postgresql``.
       query_timeout: seconds the server lets one statement run; a statement's own deadline may be
         shorter, and is then this node's to keep.
+      lineages: what is known of the servers from before.
 
     Raises:
       DatabaseInvalidError: the settings contradict each other; the message names the key.
     """
 
-    def __init__(self, settings: PostgresqlSettings, *, query_timeout: float) -> None:
+    def __init__(
+        self,
+        settings: PostgresqlSettings,
+        *,
+        query_timeout: float,
+        lineages: Lineages | None = None,
+    ) -> None:
         self.settings = settings
+        self.lineages = lineages or Lineages()
         self.query_timeout = query_timeout
         self.endpoints = tuple(parse_endpoint(text) for text in settings.hosts)
         self._key_descriptor: int | None = None
@@ -190,13 +199,14 @@ class Target:
                 "idle_in_transaction_session_timeout": milliseconds(idle),
                 # A statement whose caller died goes on to no purpose otherwise.
                 "client_connection_check_interval": 2000,
+                # So much that a commit which no standby has says so.
+                "client_min_messages": "warning",
                 # Nor must one whose machine lost its power hold them, or the lock of who migrates,
                 # for the two hours that are the kernel's default. No effect on a Unix socket.
                 "tcp_keepalives_idle": KEEPALIVE_SECONDS,
                 "tcp_keepalives_interval": 3,
                 "tcp_keepalives_count": 3,
                 "tcp_user_timeout": UNACKNOWLEDGED_MILLISECONDS,
-                "client_min_messages": "error",
                 "TimeZone": "UTC",
                 **WITNESS,
             }.items()

@@ -31,6 +31,7 @@ PROBES = (
     "SELECT id, name, role, hash, resources, created, created_by, expires, revoked"
     " FROM api_token LIMIT 1",
     "SELECT slot, authority, created, seal FROM cluster_identity LIMIT 1",
+    "SELECT node_id, seq, hash, recorded FROM audit_anchor LIMIT 1",
 )
 """What must run on a database of the newest schema. Where one fails, the stored schema text is
 damaged in a way that SQLite's own check does not see."""

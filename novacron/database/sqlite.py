@@ -1,9 +1,8 @@
-"""SQLite behind the seam: one writer connection, a few readers, each statement one thread hop."""
+"""SQLite behind the seam: one writer connection, a few readers, each with a thread of its own."""
 
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,6 +19,8 @@ from novacron.database.connection import (
     open_writer,
 )
 from novacron.database.metrics import ERRORS, SECONDS, STATEMENTS, WAITING
+from novacron.database.sqlite_calls import Call, Hold, Item
+from novacron.database.sqlite_pool import ConnectionPool, ConnectionThread
 from novacron.database.sqlite_reads import SqliteReads
 from novacron.database.sqlite_stream import RowStream
 from novacron.database.sqlite_transaction import SqliteTransaction
@@ -48,7 +49,7 @@ class SqliteStore(SqliteReads):
     Args:
       readers: connections that may read at once; each is opened when first needed.
       busy_timeout: seconds to wait for a lock another process holds.
-      query_timeout: seconds a statement may run, and seconds a call may wait for a connection.
+      query_timeout: seconds a call may take, the wait for a connection included.
     """
 
     engine = "sqlite"
@@ -57,19 +58,18 @@ class SqliteStore(SqliteReads):
         self, path: Path, *, readers: int, busy_timeout: float, query_timeout: float
     ) -> None:
         self.path = path
-        self._busy_timeout = busy_timeout
         self._query_timeout = query_timeout
-        self._limiter = trio.CapacityLimiter(readers + 1)
-        self._writer = Connection(partial(open_writer, path), path, read_only=False)
+        self._writer = Connection(
+            partial(open_writer, path), path, read_only=False, busy_timeout=busy_timeout
+        )
         self._readers = [
-            Connection(partial(open_reader, path), path, read_only=True) for _ in range(readers)
+            Connection(partial(open_reader, path), path, read_only=True, busy_timeout=busy_timeout)
+            for _ in range(readers)
         ]
-        self._idle = list(self._readers)
-        self._reader_free = trio.Semaphore(readers, max_value=readers)
-        self._writer_free = trio.Semaphore(1, max_value=1)
+        self._writing = ConnectionPool([self._writer])
+        self._reading = ConnectionPool(self._readers)
         self._writer_task: trio.lowlevel.Task | None = None
         self._closed = False
-        self._waiting = 0
         self._reads = 0
         self._writes = 0
         self._errors = 0
@@ -77,7 +77,7 @@ class SqliteStore(SqliteReads):
     def adopt(self, *, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
         """Take over connections that the boot's check opened, so that none is opened twice."""
         self._writer.adopt(writer)
-        self._idle[-1].adopt(reader)
+        self._readers[-1].adopt(reader)
 
     @property
     def damaged(self) -> bool:
@@ -87,19 +87,20 @@ class SqliteStore(SqliteReads):
     async def execute(
         self, sql: str, parameters: Parameters | None = None, *, within: float | None = None
     ) -> int:
-        seconds = self.seconds(within)
-        await self._take_writer(seconds)
-        try:
-            return await self.hop(
-                self._writer, partial(statements.execute, sql, parameters), seconds
-            )
-        finally:
-            self._release_writer()
+        self._check_no_transaction()
+        call = Call(
+            partial(statements.execute, sql, parameters),
+            self.seconds(within),
+            joins=statements.is_change(sql),
+        )
+        return await self._run(self._writing, call, "database.query_timeout")
 
     @asynccontextmanager
     async def transaction(self, *, within: float | None = None) -> AsyncIterator[Transaction]:
-        await self._take_writer(self.seconds(within))
-        transaction = SqliteTransaction(self, self._writer)
+        self._check_no_transaction()
+        thread = await self._hold(self._writing, self.seconds(within), "database.query_timeout")
+        self._writer_task = trio.lowlevel.current_task()
+        transaction = SqliteTransaction(self, thread)
         try:
             try:
                 yield transaction
@@ -108,7 +109,8 @@ class SqliteStore(SqliteReads):
                 await transaction.roll_back()
                 raise
         finally:
-            self._release_writer()
+            self._writer_task = None
+            self._writing.release(thread)
 
     async def run(
         self, work: Callable[[Transaction], Awaitable[T]], *, within: float | None = None
@@ -126,12 +128,12 @@ class SqliteStore(SqliteReads):
         within: float | None = None,
     ) -> AsyncIterator[AsyncIterator[Row]]:
         seconds = self.seconds(within)
-        reader = await self._take_reader(seconds)
+        thread = await self._hold(self._reading, seconds, "database.readers")
         try:
-            async with RowStream(self, reader, sql, parameters, batch_rows, seconds) as rows:
+            async with RowStream(self, thread, sql, parameters, batch_rows, seconds) as rows:
                 yield rows
         finally:
-            self._release_reader(reader)
+            self._reading.release(thread)
 
     async def check(self, *, within: float | None = None) -> list[str]:
         rows = await self._read(
@@ -151,6 +153,8 @@ class SqliteStore(SqliteReads):
 
     async def close(self) -> None:
         self._closed = True
+        self._reading.refuse(_closed_error())
+        self._writing.refuse(_closed_error())
         with trio.CancelScope(shield=True):
             if await self._close_when_idle():
                 return
@@ -161,77 +165,89 @@ class SqliteStore(SqliteReads):
             await self._close_when_idle()
 
     async def _close_when_idle(self) -> bool:
-        taken: list[trio.Semaphore] = []
-        try:
-            with trio.move_on_after(CLOSE_GRACE):
-                for free in (self._writer_free, *[self._reader_free] * len(self._readers)):
-                    await free.acquire()
-                    taken.append(free)
-                await trio.to_thread.run_sync(self._close_connections, limiter=self._limiter)
-                return True
-        finally:
-            for free in taken:
-                free.release()
-        return False
-
-    def _close_connections(self) -> None:
+        with trio.move_on_after(CLOSE_GRACE) as scope:
+            await self._reading.idle()
+            await self._writing.idle()
+        if scope.cancelled_caught:
+            return False
         # The writer last: whoever closes last folds the log into the file, and readers cannot.
-        for connection in (*self._readers, self._writer):
-            connection.close()
+        await self._reading.close()
+        await self._writing.close()
+        return True
 
-    # --- One statement ---------------------------------------------------------------------------
+    # --- One call --------------------------------------------------------------------------------
 
-    async def hop(
-        self,
-        connection: Connection,
-        work: Callable[[sqlite3.Connection], T],
-        within: float,
-        *,
-        keep_transaction: bool = False,
-    ) -> T:
-        """Run *work* in a worker thread with *connection*, which the caller holds."""
-        kind = "write" if connection is self._writer else "read"
-        started = time.perf_counter()
-        try:
-            result = await trio.to_thread.run_sync(
-                partial(
-                    connection.run,
-                    work,
-                    within,
-                    self._busy_timeout,
-                    keep_transaction=keep_transaction,
-                ),
-                limiter=self._limiter,
-            )
-        except StatementInterruptedError as error:
+    async def use(self, thread: ConnectionThread, call: Call[T]) -> T:
+        """Run *call* on *thread*, which the caller holds.
+
+        Raises what the statement does.
+        """
+        pool = self._writing if thread.connection is self._writer else self._reading
+        await pool.use(thread, call)
+        return await self._value(pool, call)
+
+    async def finish(self, thread: ConnectionThread, item: Item) -> None:
+        """Like :meth:`use` for what has no value and is not counted: a commit, a rollback.
+
+        Raises:
+          DatabaseError: it failed.
+        """
+        pool = self._writing if thread.connection is self._writer else self._reading
+        await pool.use(thread, item)
+        if item.error is not None:
+            raise item.error
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T], within: float | None) -> T:
+        return await self._run(self._reading, Call(work, self.seconds(within)), "database.readers")
+
+    async def _run(self, pool: ConnectionPool, call: Call[T], key: str) -> T:
+        if not pool.busy:
+            await pool.run(call)
+            return await self._value(pool, call)
+        self._join_line(key)
+        with trio.move_on_after(call.within):
+            await pool.run(call)
+            WAITING.set(self._waiting)
+            return await self._value(pool, call)
+        raise self._busy(call.within, key)
+
+    async def _hold(self, pool: ConnectionPool, seconds: float, key: str) -> ConnectionThread:
+        hold = Hold()
+        if not pool.busy:
+            await pool.run(hold)
+        else:
+            self._join_line(key)
+            with trio.move_on_after(seconds):
+                await pool.run(hold)
+                WAITING.set(self._waiting)
+        if hold.error is not None:
+            raise hold.error
+        if hold.thread is None:
+            raise self._busy(seconds, key)
+        return hold.thread
+
+    async def _value(self, pool: ConnectionPool, call: Call[T]) -> T:
+        error = call.error
+        if isinstance(error, StatementInterruptedError):
             await self._interrupted(error)
-        except DatabaseError as error:
+        if error is not None:
             self._errors += 1
-            ERRORS.inc(error.code)
-            raise
-        if connection is self._writer:
+            if isinstance(error, DatabaseError):
+                ERRORS.inc(error.code)
+            raise error
+        kind = "read"
+        if pool is self._writing:
+            kind = "write"
             self._writes += 1
         else:
             self._reads += 1
         STATEMENTS.inc(kind)
-        SECONDS.observe(time.perf_counter() - started, kind)
-        return result
-
-    async def finish(self, action: Callable[[], T]) -> T:
-        """Run a commit or a rollback in a worker thread."""
-        return await trio.to_thread.run_sync(action, limiter=self._limiter)
+        SECONDS.observe(call.seconds, kind)
+        return call.value
 
     async def _interrupted(self, error: StatementInterruptedError) -> NoReturn:
         await trio.lowlevel.checkpoint_if_cancelled()
         raise _closed_error() from error
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T], within: float | None) -> T:
-        seconds = self.seconds(within)
-        reader = await self._take_reader(seconds)
-        try:
-            return await self.hop(reader, work, seconds)
-        finally:
-            self._release_reader(reader)
 
     def seconds(self, within: float | None) -> float:
         if self._closed:
@@ -240,40 +256,21 @@ class SqliteStore(SqliteReads):
 
     # --- Whose turn it is ------------------------------------------------------------------------
 
-    async def _take_reader(self, seconds: float) -> Connection:
-        await self._take(self._reader_free, seconds, "database.readers")
-        return self._idle.pop()
+    @property
+    def _waiting(self) -> int:
+        return self._reading.waiting + self._writing.waiting
 
-    def _release_reader(self, reader: Connection) -> None:
-        self._idle.append(reader)
-        self._reader_free.release()
-
-    async def _take_writer(self, seconds: float) -> None:
-        task = trio.lowlevel.current_task()
-        if self._writer_task is task:
+    def _check_no_transaction(self) -> None:
+        if self._writer_task is trio.lowlevel.current_task():
             raise DatabaseMisuseError(
                 "a task that is inside a transaction asked for the writer again",
                 why="it would wait for itself",
                 remedy="use the transaction object",
             )
-        await self._take(self._writer_free, seconds, "database.query_timeout")
-        self._writer_task = task
 
-    def _release_writer(self) -> None:
-        self._writer_task = None
-        self._writer_free.release()
-
-    async def _take(self, free: trio.Semaphore, seconds: float, key: str) -> None:
-        try:
-            free.acquire_nowait()
-        except trio.WouldBlock:
-            await self._wait(free, seconds, key)
-        if self._closed:
-            free.release()
-            raise _closed_error()
-
-    async def _wait(self, free: trio.Semaphore, seconds: float, key: str) -> None:
-        if self._waiting >= MAX_WAITING:
+    def _join_line(self, key: str) -> None:
+        waiting = self._waiting
+        if waiting >= MAX_WAITING:
             ERRORS.inc(DatabaseLimitError.code)
             raise DatabaseLimitError(
                 "the database is busy",
@@ -281,22 +278,17 @@ class SqliteStore(SqliteReads):
                 remedy="slow down and try again",
                 key=key,
             )
-        self._waiting += 1
+        WAITING.set(waiting + 1)
+
+    def _busy(self, seconds: float, key: str) -> DatabaseLimitError:
         WAITING.set(self._waiting)
-        try:
-            with trio.move_on_after(seconds) as scope:
-                await free.acquire()
-        finally:
-            self._waiting -= 1
-            WAITING.set(self._waiting)
-        if scope.cancelled_caught:
-            ERRORS.inc(DatabaseLimitError.code)
-            raise DatabaseLimitError(
-                "the database is busy",
-                why=f"no connection became free within {seconds:g} s",
-                remedy="slow down and try again, or raise the limit",
-                key=key,
-            )
+        ERRORS.inc(DatabaseLimitError.code)
+        return DatabaseLimitError(
+            "the database is busy",
+            why=f"no connection became free within {seconds:g} s",
+            remedy="slow down and try again, or raise the limit",
+            key=key,
+        )
 
 
 def _closed_error() -> DatabaseUnavailableError:

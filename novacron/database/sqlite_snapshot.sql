@@ -5,7 +5,7 @@ CREATE TABLE alembic_version (
     version_num VARCHAR(32) NOT NULL,
     CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0003');
+INSERT INTO "alembic_version" VALUES('0004');
 CREATE TABLE api_token (
     id TEXT NOT NULL,
     name TEXT NOT NULL,
@@ -18,6 +18,13 @@ CREATE TABLE api_token (
     revoked DOUBLE,
     former TEXT NOT NULL,
     PRIMARY KEY (id)
+);
+CREATE TABLE audit_anchor (
+    node_id TEXT NOT NULL,
+    seq BIGINT NOT NULL,
+    hash TEXT NOT NULL,
+    recorded DOUBLE NOT NULL,
+    PRIMARY KEY (node_id, seq, hash)
 );
 CREATE TABLE cluster_identity (
     slot INTEGER NOT NULL CHECK (slot = 1),
@@ -47,4 +54,4 @@ CREATE TABLE node_registration (
     stopped DOUBLE,
     PRIMARY KEY (node_id)
 );
-PRAGMA user_version=3;
+PRAGMA user_version=4;

@@ -1,4 +1,4 @@
-"""Rows of any number, a batch for each thread hop."""
+"""Rows of any number, a batch for each hand-over to the thread."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from novacron.database.connection import Connection
+from novacron.database.sqlite_calls import Action, Call
 from novacron.database.store import Parameters, Row
 
 if TYPE_CHECKING:
     from novacron.database.sqlite import SqliteStore
+    from novacron.database.sqlite_pool import ConnectionThread
 
 
 class RowStream:
-    """Iterates over a cursor, one thread hop for each batch."""
+    """Iterates over a cursor, one hand-over for each batch."""
 
     def __init__(
         self,
         store: SqliteStore,
-        connection: Connection,
+        thread: ConnectionThread,
         sql: str,
         parameters: Parameters | None,
         batch_rows: int,
         within: float,
     ) -> None:
         self._store = store
-        self._connection = connection
+        self._thread = thread
         self._sql = sql
         self._parameters = parameters
         self._batch_rows = batch_rows
@@ -51,7 +52,7 @@ class RowStream:
         cursor, self._cursor = self._cursor, None
         if cursor is not None:
             with trio.CancelScope(shield=True):
-                await self._store.finish(cursor.close)
+                await self._store.finish(self._thread, Action(cursor.close))
 
     def __aiter__(self) -> RowStream:
         return self
@@ -59,7 +60,7 @@ class RowStream:
     async def __anext__(self) -> Row:
         if not self._batch:
             if not self._exhausted:
-                self._batch = await self._store.hop(self._connection, self._fetch, self._timeout)
+                self._batch = await self._store.use(self._thread, Call(self._fetch, self._timeout))
                 self._batch.reverse()
             if not self._batch:
                 raise StopAsyncIteration

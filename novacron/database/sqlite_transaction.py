@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from novacron.database import statements
-from novacron.database.connection import Connection
+from novacron.database.sqlite_calls import Action, Call
 from novacron.database.sqlite_reads import SqliteReads
 from novacron.database.store import (
     DatabaseConflictError,
@@ -20,6 +20,7 @@ from novacron.database.store import (
 
 if TYPE_CHECKING:
     from novacron.database.sqlite import SqliteStore
+    from novacron.database.sqlite_pool import ConnectionThread
 
 T = TypeVar("T")
 
@@ -27,9 +28,10 @@ T = TypeVar("T")
 class SqliteTransaction(SqliteReads):
     """BEGIN travels with the first statement, so that it costs no hop of its own."""
 
-    def __init__(self, store: SqliteStore, connection: Connection) -> None:
+    def __init__(self, store: SqliteStore, thread: ConnectionThread) -> None:
         self._store = store
-        self._connection = connection
+        self._thread = thread
+        self._connection = thread.connection
         self._turn = trio.Semaphore(1, max_value=1)
         self._begun = False
         self._over = ""
@@ -49,14 +51,14 @@ class SqliteTransaction(SqliteReads):
             self._check_open()
             self._over = "it was committed"
             if self._begun:
-                await self._store.finish(self._connection.commit)
+                await self._store.finish(self._thread, Action(self._connection.commit))
 
     async def roll_back(self) -> None:
         self._over = self._over or "it was rolled back"
         if self._begun:
             with trio.CancelScope(shield=True):
                 async with self._turn:
-                    await self._store.finish(self._connection.rollback)
+                    await self._store.finish(self._thread, Action(self._connection.rollback))
 
     def _check_open(self) -> None:
         if self._over:
@@ -68,12 +70,12 @@ class SqliteTransaction(SqliteReads):
         async with self._turn:
             self._check_open()
             try:
-                result = await self._store.hop(
-                    self._connection,
+                call = Call(
                     work if self._begun else partial(statements.begin, work),
                     self._store.seconds(within),
                     keep_transaction=True,
                 )
+                result = await self._store.use(self._thread, call)
             except BaseException:
                 self._begun = True
                 self._over = self._over or "a statement in it failed or was cancelled"

@@ -1,4 +1,4 @@
-"""The work of one thread hop: a statement and its rows, on a connection that the thread holds."""
+"""The work of one call: a statement and its rows, on a connection that the thread holds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from typing import TypeVar
 from novacron.database.store import DatabaseLimitError, Parameters, Row
 
 T = TypeVar("T")
+
+
+def is_change(sql: str) -> bool:
+    """Whether *sql* changes rows and does nothing else, so that others may share its transaction: no
+    PRAGMA or VACUUM, which work outside of one only, and nothing that ends it."""
+    return sql.lstrip()[:6].upper() in {"INSERT", "UPDATE", "DELETE"}
 
 
 def begin(work: Callable[[sqlite3.Connection], T], raw: sqlite3.Connection) -> T:

@@ -111,6 +111,14 @@ class DatabaseReadOnlyError(DatabaseUnavailableError):
     retryable = True
 
 
+class DatabaseStaleError(DatabaseUnavailableError):
+    """The server takes changes, and another one has been promoted in its place: what is written to it
+    would be lost. Nothing was changed; the other one is looked for in the background."""
+
+    code = "database.stale"
+    retryable = True
+
+
 class DatabaseCredentialsError(DatabaseUnavailableError):
     """The server does not let this node in."""
 

@@ -15,8 +15,8 @@ MASK = "[redacted]"
 MIN_LENGTH = 6
 """Characters; masking a shorter value would tear holes into every line and hide nothing."""
 
-TOKEN_PREFIXES = ("nct_", "ncc_")
-"""Of a node's own API tokens, and of a cluster's."""
+TOKEN_PREFIXES = ("nct_", "ncc_", "ncj_")
+"""Of a node's own API tokens, of a cluster's, and of those that nodes join with."""
 
 _forms: dict[str, int] = {}
 """Text to look for, and how many registered values have it."""

@@ -22,9 +22,11 @@ from novacron.component import (
 from novacron.config.schema import NetworkSettings
 from novacron.environment import Identity
 from novacron.errors import NetworkError, NovaCronError, SecurityError
+from novacron.network import distrust
 from novacron.network.contacts import Contacts
+from novacron.network.description import describe
 from novacron.network.errors import NetworkStoppingError, TlsError
-from novacron.network.guard import guarded, record_rejection
+from novacron.network.guard import guarded, is_rejection, record_rejection
 from novacron.network.listener import AcceptLoop
 from novacron.network.metrics import HANDSHAKE_FAILURES, SESSIONS_ENDED
 from novacron.network.peers import Seed, SeedState, SelfDialledError
@@ -79,7 +81,10 @@ class Network(ObservableComponent, Component):
         self._node = node
         self._handlers: dict[str, RequestHandler] = {}
         self._watchers: list[ExpulsionWatcher] = []
-        self._serials: dict[str, str] = {}
+        self._came_with: dict[str, tuple[str, str]] = {}
+        self.replaced = ""
+        """That this node's authority was replaced while it was away, as a sentence; until a session
+        comes about."""
         self._port = 0
         self._reset()
 
@@ -157,20 +162,29 @@ class Network(ObservableComponent, Component):
             self._watchers.remove(watcher)
 
     def expel_revoked(self) -> list[tuple[str, NovaCronError]]:
-        """End at once the sessions of certificates that are revoked, and whatever else the nodes
-        have that last came with one of those; returns these nodes, and why."""
+        """End at once the sessions of certificates that are revoked, or of an authority that the
+        cluster has replaced, and whatever else the nodes have that last came with one of those;
+        returns these nodes, and why."""
         expelled: list[tuple[str, NovaCronError]] = []
         for session in self._registry.all():
-            if self._revoked(session.serial):
-                session.expel(_revoked_error(session.node_id, session.serial))
-        for node_id, serial in list(self._serials.items()):
-            if self._revoked(serial):
-                del self._serials[node_id]
-                error = _revoked_error(node_id, serial)
+            error = self._distrusted(session.node_id, session.serial, session.issuer)
+            if error is not None:
+                session.expel(error)
+        for node_id, (serial, issuer) in list(self._came_with.items()):
+            error = self._distrusted(node_id, serial, issuer)
+            if error is not None:
+                del self._came_with[node_id]
                 expelled.append((node_id, error))
                 for watcher in list(self._watchers):
                     watcher(node_id, error)
         return expelled
+
+    async def renew_session(self, session: PeerSession) -> None:
+        """Make another session with the node at the other end, which this node has dialled: both ends
+        show their present certificates, and the other session ends when what is in flight there is
+        answered. Raises as :meth:`reach`."""
+        if self._contacts is not None:
+            await self._contacts.again(session)
 
     # The component contract ------------------------------------------------------------------
 
@@ -271,7 +285,7 @@ class Network(ObservableComponent, Component):
             "address": self.address,
             "listener": loop.statistics() if loop is not None else None,
             "sessions": len(self._registry),
-            "peers": [_describe(session) for session in self._registry],
+            "peers": [describe(session) for session in self._registry],
             "seeds": [seed.statistics() for seed in self._seeds],
         }
 
@@ -315,11 +329,12 @@ class Network(ObservableComponent, Component):
             if stream is None:
                 _count_failure(Role.ACCEPTOR, "handshake_timeout", incoming.peer_address, None)
                 return
-            session = await self._authenticate(stream, Role.ACCEPTOR, started_at)
+            own_issuer = self._security.certificates.issuer()
+            session = await self._authenticate(stream, Role.ACCEPTOR, started_at, own_issuer)
             await session.handshake()
         except NovaCronError as exc:
             _count_failure(Role.ACCEPTOR, _reason(exc, session), incoming.peer_address, exc)
-            if isinstance(exc, SecurityError):
+            if is_rejection(exc):
                 await record_rejection(self._security.audit, incoming.peer_address, exc)
         finally:
             if session is None:
@@ -336,8 +351,11 @@ class Network(ObservableComponent, Component):
         session = None
         try:
             with trio.move_on_after(settings.connect_timeout + settings.handshake_timeout):
+                # Before the handshake: if another is shown by then, the session is made once more.
+                own_issuer = self._security.certificates.issuer()
                 stream = await dialer.dial(host, port)
-                session = await self._authenticate(stream, Role.INITIATOR, trio.current_time())
+                now = trio.current_time()
+                session = await self._authenticate(stream, Role.INITIATOR, now, own_issuer)
                 await session.handshake()
                 return session
             raise SessionTimeoutError(
@@ -349,17 +367,28 @@ class Network(ObservableComponent, Component):
             _count_failure(Role.INITIATOR, _reason(exc, session), f"{host}:{port}", None)
             if isinstance(exc, ViolationError) and exc.error_code is ErrorCode.SELF:
                 raise SelfDialledError from exc
+            if (
+                session is not None
+                and isinstance(exc, TlsError)
+                and exc.reason == "refused"
+                and self._security.certificates.succeeded_by(session.issuer)
+            ):
+                error = distrust.replaced(self._identity.node_id, f"{host}:{port}")
+                self.replaced = f"{error.why}; {error.remedy}"
+                raise error from exc
             raise
         finally:
             if session is not None and session.peer is None:
                 await session.close()
 
-    async def _authenticate(self, stream: Stream, role: Role, started_at: float) -> PeerSession:
+    async def _authenticate(
+        self, stream: Stream, role: Role, started_at: float, own_issuer: str
+    ) -> PeerSession:
         assert self._local is not None
         try:
             # In a thread: it verifies a signature, and the first call imports the X.509 library.
             peer = await trio.to_thread.run_sync(
-                self._security.certificates.identify, stream.peer_certificate
+                self._security.certificates.identify, stream.peer_certificate, stream.peer_chain
             )
             if peer.node_id == self._identity.node_id:
                 raise ViolationError(
@@ -378,6 +407,8 @@ class Network(ObservableComponent, Component):
             self._handlers,
             started_at=started_at,
             serial=peer.serial,
+            issuer=peer.authority,
+            own_issuer=own_issuer,
         )
 
     async def _serve_dialled(self, session: PeerSession) -> None:
@@ -392,18 +423,24 @@ class Network(ObservableComponent, Component):
         assert self._contacts is not None
         self._contacts.learn(session, dialled)
         self._registry.add(session)
-        self._serials.pop(session.node_id, None)
-        self._serials[session.node_id] = session.serial
-        while len(self._serials) > MAX_SERIALS:
-            del self._serials[next(iter(self._serials))]
-        if self._revoked(session.serial):
+        self.replaced = ""
+        self._came_with.pop(session.node_id, None)
+        self._came_with[session.node_id] = (session.serial, session.issuer)
+        while len(self._came_with) > MAX_SERIALS:
+            del self._came_with[next(iter(self._came_with))]
+        if self._distrusted(session.node_id, session.serial, session.issuer) is not None:
             # Revoked while the two shook hands.
             self.expel_revoked()
         elif self._stopping:
             session.leave(GoodbyeReason.STOPPING, "the node stops")
 
-    def _revoked(self, serial: str) -> bool:
-        return self._security.certificates.revocations.find(serial) is not None
+    def _distrusted(self, node_id: str, serial: str, issuer: str) -> PeerRejectedError | None:
+        certificates = self._security.certificates
+        if certificates.revocations.find(serial) is not None:
+            return distrust.revoked(node_id, serial)
+        if certificates.replaced(issuer):
+            return distrust.of_a_former_authority(node_id, serial)
+        return None
 
     async def _serve(self, session: PeerSession) -> None:
         fields = {"peer": session.node_id, "role": str(session.role)}
@@ -418,14 +455,6 @@ class Network(ObservableComponent, Component):
         else:
             SESSIONS_ENDED.inc(outcome.reason)
             logger.warning("session lost: %s", outcome.error, extra=fields)
-
-
-def _revoked_error(node_id: str, serial: str) -> PeerRejectedError:
-    return PeerRejectedError(
-        f"node {node_id} is not served any more",
-        why=f"its certificate {serial} was revoked",
-        remedy="see the runbook certificate-revoked",
-    )
 
 
 def _dialable(bound: str) -> str:
@@ -452,25 +481,6 @@ def _count_failure(role: Role, reason: str, address: str, exc: NovaCronError | N
     if exc is not None:
         # At info: whoever can reach the port can make these, and the metric counts them all.
         logger.info("no session with %s: %s", address, exc, extra={"reason": reason})
-
-
-def _describe(session: PeerSession) -> dict[str, Any]:
-    link = session.statistics()
-    peer = session.peer
-    return {
-        "node_id": session.node_id,
-        "address": session.stream.peer_address,
-        "advertised": peer.address if peer is not None else None,
-        "role": str(session.role),
-        "state": str(session.machine.state),
-        "seconds": trio.current_time() - session.opened_at,
-        "round_trip_seconds": link.round_trip,
-        "round_trip_minimum_seconds": link.round_trip_minimum,
-        "jitter_seconds": link.jitter,
-        "loss": link.loss,
-        "clock_offset_seconds": link.clock_offset,
-        "pings": link.samples,
-    }
 
 
 __all__ = ["Network", "NetworkError", "SeedState"]

@@ -110,6 +110,21 @@ class Contacts:
             attempt.done.set()
         return attempt.session
 
+    async def again(self, session: PeerSession) -> PeerSession:
+        """Another session with the node of *session*, in whose place it comes. Raises as
+        :meth:`reach`."""
+        failure: NovaCronError | None = None
+        for address in list(self._addresses.get(session.node_id, ())):
+            try:
+                return await self.connect(*split_address(address, ""))
+            except SelfDialledError:
+                continue
+            except NovaCronError as exc:
+                failure = exc
+        raise failure or PeerUnknownError(
+            f"cannot reach node {session.node_id}", why="it is not known where it listens"
+        )
+
     async def reach(self, node: str) -> PeerSession:
         """See :meth:`novacron.network.component.Network.reach`."""
         if node.startswith("[") and node.endswith("]"):

@@ -36,6 +36,7 @@ class MemoryStream:
         self._receive = receive
         self.peer_address = peer_address
         self.peer_certificate = peer_certificate
+        self.peer_chain: tuple[bytes, ...] = ()
 
     def tcp_info(self) -> TcpInfo | None:
         return None

@@ -90,7 +90,7 @@ class PeerSession:
     stream, :meth:`close` does where it never came to that.
 
     Args:
-      certified_id: the node the peer's certificate was issued for; *serial* is that one's.
+      certified_id: the node the peer's certificate was issued for; *serial* and *issuer* are that one's.
       handlers: what peers may ask for, by method; may change while the session runs.
       started_at: on Trio's clock, when the connection was made; the time for the handshake
         counts from there.
@@ -106,12 +106,18 @@ class PeerSession:
         *,
         started_at: float,
         serial: str = "",
+        issuer: str = "",
+        own_issuer: str = "",
     ) -> None:
         self.role = role
         self.stream = stream
         self.certified_id = certified_id
         self.serial = serial
         """Of the peer's certificate, hexadecimal."""
+        self.issuer = issuer
+        """Hash of the key that has issued it."""
+        self.own_issuer = own_issuer
+        """The same of the certificate that this node has shown."""
         self.machine = SessionMachine(role, local, certified_id=certified_id, now=started_at)
         self.opened_at = started_at
         self.seed_name: str | None = None
@@ -223,7 +229,7 @@ class PeerSession:
         self._end(Failed("closed", ConnectionLostError("the session was closed here")))
 
     def expel(self, error: NovaCronError) -> None:
-        """End the session at once: the peer is not trusted any more."""
+        """End the session at once: the peer is not trusted any more, or not by that certificate."""
         lost = ConnectionLostError("the session was ended here", why=str(error))
         self._end(Failed("revoked", lost))
 

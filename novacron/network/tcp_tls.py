@@ -38,6 +38,9 @@ _LINGER: Final = 1.0
 _LINGER_BYTES: Final = 262144
 """What is read and thrown away meanwhile."""
 
+_DER: Final = 2
+"""What Python calls ``_ssl.ENCODING_DER``: X509_FILETYPE_ASN1 of OpenSSL."""
+
 Contexts = Callable[[], ssl.SSLContext]
 """Asked for each connection, so that a renewed certificate is used at once."""
 
@@ -55,15 +58,28 @@ class _Tap:
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
         self._outgoing: ssl.MemoryBIO | None = None
+        self._tls: ssl.SSLObject | None = None
 
     def wrap_bio(
         self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **options: Any
     ) -> ssl.SSLObject:
         self._outgoing = outgoing
-        return self._context.wrap_bio(incoming, outgoing, **options)
+        self._tls = self._context.wrap_bio(incoming, outgoing, **options)
+        return self._tls
 
     def leftover(self) -> bytes:
         return self._outgoing.read() if self._outgoing is not None else b""
+
+    def presented(self) -> tuple[bytes, ...]:
+        """What the peer has sent behind its own certificate; DER."""
+        # Python 3.13 has this under a public name.
+        inner: Any = self._tls if hasattr(self._tls, "get_unverified_chain") else None
+        inner = inner or getattr(self._tls, "_sslobj", None)
+        chain = inner.get_unverified_chain() if inner is not None else None
+        return tuple(
+            each if isinstance(each, bytes) else bytes(each.public_bytes(_DER))
+            for each in (chain or ())[1:]
+        )
 
 
 class TlsStream:
@@ -74,11 +90,13 @@ class TlsStream:
         stream: trio.SSLStream[trio.SocketStream],
         peer_address: str,
         certificate: bytes,
+        presented: tuple[bytes, ...] = (),
     ) -> None:
         self._stream = stream
         self._closed = False
         self.peer_address = peer_address
         self.peer_certificate = certificate
+        self.peer_chain = presented
         self.same_host = _on_one_host(stream.transport_stream.socket)
 
     def tcp_info(self) -> tcp.TcpInfo | None:
@@ -182,7 +200,7 @@ async def _handshake(
         if certificate is None:
             # Only with a context that does not ask for one; never let that be the way in.
             raise TlsError("no_certificate", "the peer showed no certificate")
-        return TlsStream(stream, peer_address, certificate)
+        return TlsStream(stream, peer_address, certificate, tap.presented())
     except BaseException:
         transport.socket.close()
         raise

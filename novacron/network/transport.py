@@ -8,6 +8,7 @@ here. Nothing here has a deadline of its own: the caller has one around every wa
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from typing import Protocol
 
 from novacron._native.tcp import TcpInfo
@@ -25,6 +26,11 @@ class Stream(Protocol):
     @property
     def peer_certificate(self) -> bytes:
         """The certificate the peer proved to hold the key of; DER."""
+        ...
+
+    @property
+    def peer_chain(self) -> tuple[bytes, ...]:
+        """What the peer has sent behind it, as it has sent it; DER."""
         ...
 
     @property
@@ -126,8 +132,8 @@ class Certificates(Protocol):
 
     def server_context(self) -> ssl.SSLContext: ...
     def client_context(self) -> ssl.SSLContext: ...
-    def identify(self, der: bytes, /) -> PeerIdentity:
-        """Who a certificate was issued to.
+    def identify(self, der: bytes, presented: Sequence[bytes] = (), /) -> PeerIdentity:
+        """Who a certificate was issued to; *presented* is what came behind it.
 
         Raises:
           SecurityError: it does not name a node of this cluster, or not now.

@@ -5,7 +5,8 @@ head in ``secrets/audit.head``. An append returns when its record is on the disk
 what it is about to do, then does it. What arrives while a write is under way shares the next one.
 
 The chain finds changes by anybody who cannot write all of it anew. Whoever can (root) is found only
-by comparing with a hash kept elsewhere: ``novacron audit verify`` prints it.
+by comparing with a hash kept elsewhere: ``novacron.anchoring`` keeps it in the database that nodes
+share, and ``novacron audit verify`` prints it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ from novacron.security.audit_record import GENESIS, Entry, seal
 from novacron.security.audit_recovery import AuditPosition, recover
 from novacron.security.audit_retention import ACTION as PRUNED
 from novacron.security.audit_retention import find_old
-from novacron.security.errors import AuditUnavailableError, StorageFailedError, storage_failure
+from novacron.security.errors import (
+    AuditUnavailableError,
+    LockedError,
+    StorageFailedError,
+    storage_failure,
+)
 from novacron.security.filelock import held
 
 if TYPE_CHECKING:
@@ -100,7 +106,7 @@ class AuditLog:
         try:
             with held(self._lock_path):
                 return self._recover()
-        except (OSError, StorageFailedError) as exc:
+        except (OSError, StorageFailedError, LockedError) as exc:
             failure = self._failed(exc, 0)
             if self._on_failure == "stop":
                 raise failure from exc
@@ -152,7 +158,13 @@ class AuditLog:
             async with self._turn:
                 if not pending.written and pending.error is None:
                     batch, self._waiting = self._waiting, []
-                    await trio.to_thread.run_sync(self._write, batch)
+                    try:
+                        await trio.to_thread.run_sync(self._write, batch)
+                    except trio.Cancelled:
+                        # While it waited for a thread: nothing was written, and the others, who
+                        # have not given up, must not be told that it was.
+                        self._waiting = batch + self._waiting
+                        raise
         except trio.Cancelled:
             # The caller gives up, and will not do what was to be recorded. If the record was taken
             # by then it stays: too much in the log is better than too little.
@@ -260,10 +272,12 @@ class AuditLog:
 
         return Entry(
             documents.to_text(self._now()),
-            mask(action),
+            # This and the outcome are words of the product. A weak password that is one of them
+            # must not make every record of that kind unfindable.
+            action,
             mask(actor),
             mask(target),
-            mask(outcome),
+            outcome,
             mask(source),
             _masked(dict(details or {}), mask),
         )
@@ -294,7 +308,7 @@ class AuditLog:
                 self._lost = 0
                 if before is not None and self._position and self._position.path != before:
                     self._prune_after_rotation()
-        except (OSError, StorageFailedError) as exc:
+        except (OSError, StorageFailedError, LockedError) as exc:
             failure = self._failed(exc, len(batch))
             for pending in batch:
                 pending.error = failure
@@ -409,14 +423,16 @@ class AuditLog:
             )
         self._kept_though_old = stays
 
-    def _failed(self, exc: Exception, records: int) -> StorageFailedError:
+    def _failed(
+        self, exc: OSError | StorageFailedError | LockedError, records: int
+    ) -> StorageFailedError:
         self.close_blocking()
         failure = (
             exc
             if isinstance(exc, StorageFailedError)
             else storage_failure("write to", self.directory, exc)
             if isinstance(exc, OSError)
-            else StorageFailedError("cannot write the audit log", why=str(exc))
+            else StorageFailedError("cannot write the audit log", why=f"{exc.what}: {exc.why}")
         )
         if not self.failure and self._on_failure == "continue":
             # With `stop` the callers raise; here nobody else would say it. Once, not per record.

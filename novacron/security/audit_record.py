@@ -22,7 +22,7 @@ LONGEST_LINE = 128 * 1024
 _LONGEST_FIELD = 1024
 _LONGEST_DETAILS = LONGEST_LINE - 1024 - 5 * 12 * _LONGEST_FIELD
 """Bytes. What is left when each character of the five text fields takes the twelve bytes that an
-escaped surrogate pair takes."""
+escaped surrogate pair takes; a lone one takes seven."""
 
 _FIELDS = frozenset(
     (
@@ -74,13 +74,18 @@ class Entry:
             kept = json.loads(encoded)
         self.fields: dict[str, Any] = {
             "time": time,
-            "action": action[:_LONGEST_FIELD],
-            "actor": actor[:_LONGEST_FIELD],
-            "target": target[:_LONGEST_FIELD],
-            "outcome": outcome[:_LONGEST_FIELD],
-            "source": source[:_LONGEST_FIELD],
+            "action": _text(action),
+            "actor": _text(actor),
+            "target": _text(target),
+            "outcome": _text(outcome),
+            "source": _text(source),
             "details": kept,
         }
+
+
+def _text(value: str) -> str:
+    # A lone surrogate, as Python makes of a file name that is not UTF-8, has no place in an export.
+    return value[:_LONGEST_FIELD].encode("utf-8", "backslashreplace").decode()
 
 
 def seal(entry: Entry, seq: int, prev: str) -> tuple[bytes, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from novacron.security.audit_anchors import AuditAnchor, Comparison
 from novacron.security.audit_export import is_csv, line_of_row
 from novacron.security.audit_files import audit_files, first_seq
 from novacron.security.audit_head import AuditHead
@@ -52,6 +53,8 @@ class Verification:
         self.last_hash = ""
         self.pruned_through = 0
         """Number of the last record that was removed because it was old; 0: none was."""
+        self.anchors: dict[str, Any] | None = None
+        """What :meth:`Comparison.judge` says; None: it was held against none."""
         self.problems: list[Problem] = []
 
     @property
@@ -71,41 +74,56 @@ class Verification:
             "last_seq": self.last_seq,
             "last_hash": self.last_hash,
             "pruned_through": self.pruned_through,
+            "anchors": self.anchors,
             "problems": [problem.document() for problem in self.problems],
         }
 
 
 def verify(
-    directory: Path, head: AuditHead | None, *, after: int = 0, filtered: bool = False
+    directory: Path,
+    head: AuditHead | None,
+    *,
+    after: int = 0,
+    filtered: bool = False,
+    anchors: Sequence[AuditAnchor] | None = None,
 ) -> Verification:
-    """Check every record in *directory* (or one exported file), and its end against *head*. Blocks, for a second per
-    50,000 records; appends go on meanwhile.
+    """Check every record in *directory* (or one exported file), its end against *head*, and all of it
+    against *anchors*. Blocks, for a second per 50,000 records; appends go on meanwhile.
 
     Args:
       head: None for an exported log, which has none: then a missing end is not found.
       after: Start after the record with this number, the last one of an older log whose damage is
         known.
       filtered: Records were left out of the export; those that follow each other are checked.
+      anchors: Of this log's node, and had before this is called; None: hold it against none. That
+        there are none, or none that falls into the log, is a finding: nothing is proven then.
 
     Raises:
       StorageFailedError: a file cannot be read.
     """
     for _ in range(_ATTEMPTS - 1):
         try:
-            return _verify(directory, head, after, filtered)
+            return _verify(directory, head, after, filtered, anchors)
         except FileNotFoundError:
             # The oldest file went meanwhile, because it was old.
             continue
         except OSError as exc:
             raise storage_failure("read", directory, exc) from exc
     try:
-        return _verify(directory, head, after, filtered)
+        return _verify(directory, head, after, filtered, anchors)
     except OSError as exc:
         raise storage_failure("read", directory, exc) from exc
 
 
-def _verify(directory: Path, head: AuditHead | None, after: int, filtered: bool) -> Verification:
+def _verify(
+    directory: Path,
+    head: AuditHead | None,
+    after: int,
+    filtered: bool,
+    anchors: Sequence[AuditAnchor] | None,
+) -> Verification:
     result = Verification()
+    compared = None if anchors is None else Comparison(anchors, after)
     lock = directory / "lock"
     if head is not None and lock.exists():
         # Where everything ends now: what is appended meanwhile is not looked at.
@@ -158,6 +176,8 @@ def _verify(directory: Path, head: AuditHead | None, after: int, filtered: bool)
                 result.add(path.name, 1, seq, f"the file is named after another record than {seq}")
             if anchor is not None and seq == anchor[0] and record["hash"] != anchor[1]:
                 result.add(path.name, number, seq, "it is not the record the head was written for")
+            if compared is not None:
+                compared.see(seq, record["hash"])
             noted.update(boundaries(record))
             result.records += 1
             result.first_seq = seq if result.first_seq is None else result.first_seq
@@ -170,6 +190,11 @@ def _verify(directory: Path, head: AuditHead | None, after: int, filtered: bool)
         result.add(
             "head", 0, anchor[0], f"the records {last + 1} to {anchor[0]} are missing at the end"
         )
+    if compared is not None:
+        result.anchors, misfits = compared.judge(result.first_seq, last, filtered=filtered)
+        for anchored, text in misfits:
+            place = f"anchor of record {anchored.seq}" if anchored.seq else "anchors"
+            result.add(place, 0, anchored.seq or None, text)
     return result
 
 

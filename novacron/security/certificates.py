@@ -38,17 +38,23 @@ _RENEWALS = Counter(
 )
 
 
+_MOST_PRESENTED = 4
+"""Certificates of a peer's chain that are looked at; a handover is the second."""
+
+
 class PeerIdentity:
     """Whom a certificate names."""
 
-    __slots__ = ("node_id", "not_after", "serial")
+    __slots__ = ("authority", "node_id", "not_after", "serial")
 
-    def __init__(self, node_id: str, serial: str, not_after: float) -> None:
+    def __init__(self, node_id: str, serial: str, not_after: float, authority: str = "") -> None:
         self.node_id = node_id
         self.serial = serial
         """Hexadecimal."""
         self.not_after = not_after
         """Seconds since the epoch."""
+        self.authority = authority
+        """Hash of the key that has issued the certificate."""
 
     def __repr__(self) -> str:
         return f"PeerIdentity({self.node_id}, serial {self.serial})"
@@ -174,10 +180,17 @@ class Certificates:
         Takes about a millisecond. Not in a thread: a handshake that began between the certificate
         and its key would fail.
         """
+        before = self.material
+        if not set(before.authorities) <= set(material.authorities):
+            # A context cannot be made to forget a root. These two are asked for anew with each
+            # connection; of the REST listener's clients identify decides.
+            self._contexts.pop("server", None)
+            self._contexts.pop("client", None)
         for context in self._contexts.values():
             _load(context, material)
         self._material = material
         self._roots = None
+        self.revocations.rely_on(material.authorities)
         _EXPIRY.set(material.not_after)
         _RENEWALS.inc()
 
@@ -208,9 +221,43 @@ class Certificates:
         return cast("JoinedMaterial", source)
 
     def authority_hashes(self) -> tuple[str, ...]:
-        """SHA-256 (hexadecimal) of the public key of each trusted root, the primary one first: what
-        names the cluster, for as long as its authority keeps its key. Imports nothing."""
+        """SHA-256 (hexadecimal) of the public key of each trusted root, the one that issues first.
+        Imports nothing."""
         return self.material.authorities
+
+    def issuer(self) -> str:
+        """The same of what has issued this node's certificate."""
+        return self.material.issuer
+
+    def cluster_hashes(self) -> tuple[str, ...]:
+        """What names the cluster: the hash of its first authority's key, whatever has become of that
+        authority; then of all others it has now or had once. Imports nothing."""
+        document = self.material.document
+        if document is None:
+            return self.material.authorities
+        return tuple(
+            dict.fromkeys((document.cluster, *self.material.authorities, *document.former))
+        )
+
+    def replaced(self, authority: str) -> bool:
+        """Whether the authority with that key's hash is one the cluster had once, and trusts no
+        more. Imports nothing."""
+        document = self.material.document
+        return (
+            document is not None
+            and authority in document.former
+            and authority not in self.material.authorities
+        )
+
+    def succeeded_by(self, authority: str) -> bool:
+        """Whether the authority with that key's hash, of a peer's certificate, issues in the place of
+        the one that this node's certificate is of. Imports nothing."""
+        material = self.material
+        return (
+            self.joined is not None
+            and authority != material.issuer
+            and (authority == material.authorities[0] or authority not in material.authorities)
+        )
 
     def server_context(self) -> ssl.SSLContext:
         """For the peer listener. The peer's certificate is required; see :meth:`identify`."""
@@ -230,12 +277,13 @@ class Certificates:
         material = self.material
         return ApiFiles(material.certificate, material.private_key, material.authority)
 
-    def identify(self, der: bytes) -> PeerIdentity:
+    def identify(self, der: bytes, presented: Sequence[bytes] = ()) -> PeerIdentity:
         """Whom the certificate *der* names, after checking it once more.
 
         TLS has checked chain and dates when the session began; a session outlives both. The first
         call imports the X.509 library (30 ms): make it in a worker thread. Intermediate
-        certificates must be among those this node has itself.
+        certificates must be among those this node has itself; of those the peer has *presented*
+        (DER) only a handover counts, by which an authority of this cluster certifies its successor.
 
         Raises:
           PeerRejectedError: not signed by the authority we trust, outside its dates, revoked, or
@@ -247,9 +295,10 @@ class Certificates:
 
         try:
             certificate = x509.load_der_x509_certificate(der)
+            inspection.look_through(certificate)
             not_before = certificate.not_valid_before_utc.timestamp()
             not_after = certificate.not_valid_after_utc.timestamp()
-        except ValueError as exc:
+        except inspection.faults() as exc:
             raise _rejected("it is no certificate") from exc
         now = self._now()
         if now < not_before:
@@ -260,8 +309,19 @@ class Certificates:
         if now >= not_after:
             raise _rejected(f"it expired at {documents.to_text(not_after)}")
         roots, intermediates = self._trusted()
-        if not inspection.issued_by(certificate, roots, intermediates, now):
-            raise _rejected("it was not signed by the certificate authority this node trusts")
+        issuer = inspection.issuer_of(certificate, roots, intermediates, now)
+        if issuer is None and presented and self._opened_source().kind != "outside":
+            handovers = [
+                found
+                for found in map(_loaded, presented[:_MOST_PRESENTED])
+                if found is not None and inspection.is_handover(found)
+            ]
+            issuer = inspection.issuer_of(certificate, roots, handovers, now)
+        if issuer is None:
+            raise _rejected(
+                "it was not signed by the certificate authority this node trusts"
+                + self._former(certificate, roots)
+            )
         node_id = inspection.node_name(certificate)
         if node_id is None:
             raise _rejected(f"it has not exactly one name {inspection.NODE_URI}<id>")
@@ -274,13 +334,24 @@ class Certificates:
                 + (f" ({revoked.reason})" if revoked.reason else ""),
                 "see the runbook certificate-revoked",
             )
-        return PeerIdentity(node_id, serial, not_after)
+        return PeerIdentity(node_id, serial, not_after, inspection.key_hash(issuer.public_key()))
+
+    def _former(self, certificate: x509.Certificate, roots: list[x509.Certificate]) -> str:
+        document = self.material.document
+        if document is None or not document.former or certificate.issuer != roots[0].subject:
+            return ""
+        return (
+            ", but perhaps by one that this cluster had before: a node that was away while the "
+            "authority's key was replaced has to join again"
+        )
 
     def status(self) -> dict[str, Any]:
         material = self.material
         return {
             "own_authority": self._opened_source().own,
             "authorities": list(material.authorities),
+            "issued_by": material.issuer,
+            "roots": material.roots_number,
             "revocation_list": self.revocations.current.number,
             "certificate": str(material.certificate),
             "authority": str(material.authority),
@@ -340,6 +411,19 @@ def _load(context: ssl.SSLContext, material: Material) -> None:
             remedy="see `novacron certificate show`",
             key="security.certificate",
         ) from exc
+
+
+def _loaded(der: bytes) -> x509.Certificate | None:
+    from cryptography import x509
+
+    from novacron.security import inspection
+
+    try:
+        found = x509.load_der_x509_certificate(der)
+        inspection.look_through(found)
+    except inspection.faults():
+        return None
+    return found
 
 
 def _no_password() -> str:

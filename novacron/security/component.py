@@ -52,6 +52,7 @@ from novacron.security.names import certificate_names
 from novacron.security.tokens import Tokens
 
 if TYPE_CHECKING:
+    from novacron.security.holdings import Holdings
     from novacron.security.issuer import Issuer
     from novacron.security.join_tokens import JoinTokens
 
@@ -182,6 +183,12 @@ class Security(ObservableComponent, ReloadableComponent):
             str(self._identity.node_id),
             now=self._now,
         )
+
+    def holdings(self) -> Holdings:
+        """What other nodes have reported while the authority's key is replaced."""
+        from novacron.security.holdings import Holdings
+
+        return Holdings(self._directory)
 
     def _open(self, node_id: str) -> tuple[bool, list[str]]:
         """All disk work of a boot in one hop to a thread."""

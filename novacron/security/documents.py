@@ -54,11 +54,14 @@ def decode(data: bytes) -> dict[str, Any]:
 
 
 def stamp(path: Path) -> Stamp | None:
-    """What changes when *path* is replaced; None when it is not there."""
+    """What changes when *path* is replaced; None when it is not there. Where it cannot be looked at,
+    that is a change as well: whoever reads it then is told why."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
         return None
+    except OSError as exc:
+        return (0, 0, -(exc.errno or 1))
     return (found.st_ino, found.st_mtime_ns, found.st_size)
 
 

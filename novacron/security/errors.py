@@ -126,6 +126,24 @@ class RevocationListError(SecurityError, InvalidError):
     code: ClassVar[str] = "security.revocation_list"
 
 
+class RootsError(SecurityError, InvalidError):
+    """A list of the cluster's authorities that is not to be believed."""
+
+    code: ClassVar[str] = "security.roots"
+
+
+class RotationError(SecurityError, ConflictError):
+    """The authority's key cannot be replaced in this way now."""
+
+    code: ClassVar[str] = "security.rotation"
+
+
+class ReplacedAuthorityError(SecurityError, DeniedError):
+    """The cluster has gone over to another authority while this node was away."""
+
+    code: ClassVar[str] = "security.authority_replaced"
+
+
 _STORAGE_REMEDIES = {
     errno.ENOSPC: ("the disk is full", "free space on that file system"),
     errno.EDQUOT: ("the disk quota is used up", "free space or raise the quota"),

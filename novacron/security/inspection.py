@@ -29,6 +29,29 @@ AUTHORITY_URI = "urn:novacron:authority"
 _LONGEST_CHAIN = 8
 
 
+def faults() -> tuple[type[Exception], ...]:
+    """What the library raises for bytes that are no certificate, request or list, or one it cannot
+    read. It parses a field when that is asked for, so any look at a stranger's may raise one."""
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    return (
+        ValueError,
+        TypeError,
+        UnsupportedAlgorithm,
+        x509.InvalidVersion,
+        x509.ExtensionNotFound,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    )
+
+
+def look_through(certificate: x509.Certificate) -> None:
+    """Raise one of :func:`faults` now, if a field that everybody goes by cannot be read."""
+    _ = certificate.issuer, certificate.subject
+    _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+
+
 def load_certificates(data: bytes, where: str, key: str) -> list[x509.Certificate]:
     """Every certificate in the PEM text *data*, in order.
 
@@ -39,7 +62,9 @@ def load_certificates(data: bytes, where: str, key: str) -> list[x509.Certificat
 
     try:
         found = x509.load_pem_x509_certificates(data)
-    except ValueError as exc:
+        for each in found:
+            look_through(each)
+    except faults() as exc:
         raise CertificateError(
             f"cannot read the certificate {where}",
             why="it is not valid PEM" if data.strip() else "the file is empty",
@@ -54,6 +79,13 @@ def load_certificates(data: bytes, where: str, key: str) -> list[x509.Certificat
             key=key,
         )
     return found
+
+
+def as_pem(certificate: x509.Certificate) -> bytes:
+    """*certificate*, and nothing else that stood beside it where it was read."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return certificate.public_bytes(Encoding.PEM)
 
 
 def load_private_key(data: bytes, where: str, key: str) -> PrivateKeyTypes:
@@ -92,7 +124,7 @@ def _uris(certificate: x509.Certificate) -> list[str]:
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         return names.get_values_for_type(x509.UniformResourceIdentifier)
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+    except faults():
         return []
 
 
@@ -115,7 +147,7 @@ def host_names(certificate: x509.Certificate) -> list[str]:
 
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
+    except faults():
         return []
     return [
         *names.get_values_for_type(x509.DNSName),
@@ -203,7 +235,7 @@ def is_authority(certificate: x509.Certificate) -> bool:
 
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+    except faults():
         return False
     return constraints.ca
 
@@ -215,9 +247,20 @@ def issued_by(
     now: float,
 ) -> bool:
     """Whether a chain of valid signatures leads from *certificate* to one of *roots*."""
+    return issuer_of(certificate, roots, intermediates, now) is not None
+
+
+def issuer_of(
+    certificate: x509.Certificate,
+    roots: Sequence[x509.Certificate],
+    intermediates: Sequence[x509.Certificate],
+    now: float,
+) -> x509.Certificate | None:
+    """What has issued *certificate*, where a chain of valid signatures leads from there to one of
+    *roots*; None where none does."""
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
-    current = certificate
+    current, issuer = certificate, None
     for _ in range(_LONGEST_CHAIN):
         for candidate in (*roots, *intermediates):
             if candidate.subject != current.issuer or not is_authority(candidate):
@@ -232,13 +275,20 @@ def issued_by(
                 current.verify_directly_issued_by(candidate)
             except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
                 continue
+            issuer = issuer or candidate
             if candidate in roots:
-                return True
+                return issuer
             current = candidate
             break
         else:
-            return False
-    return False
+            return None
+    return None
+
+
+def is_handover(certificate: x509.Certificate) -> bool:
+    """Whether it has the form of one authority's key certified by the one before it: both have the
+    same name (RFC 5280 calls it self-issued, RFC 4210 "new with old")."""
+    return certificate.subject == certificate.issuer and is_authority(certificate)
 
 
 def check_chain(

@@ -6,8 +6,9 @@ at once: what is decided together is decided under the ledger's lock.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from novacron.config.schema import SecuritySettings
@@ -23,12 +24,24 @@ from novacron.security.errors import (
     TokenLimitError,
     TokenNotFoundError,
 )
-from novacron.security.inspection import host_names, load_certificates, node_name
+from novacron.security.inspection import (
+    host_names,
+    issuer_of,
+    key_hash,
+    load_certificates,
+    node_name,
+)
 from novacron.security.join_tokens import JoinTokens
 from novacron.security.keyring import Keyring
 from novacron.security.ledger import Issued, Ledger
 from novacron.security.requests import LOOPBACK, Request, check_request
-from novacron.security.revocations import MOST_ENTRIES, Revocations, Revoked
+from novacron.security.revocations import (
+    RevocationList,
+    Revocations,
+    Revoked,
+    check_list,
+    list_builder,
+)
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -41,6 +54,10 @@ MOST_ISSUED = 20_000
 _ATTEMPTS = 3
 _LONGEST_VALIDITY = 825 * 86400.0
 """Seconds; the most that security.certificate_days allows."""
+_SERIAL = re.compile(r"[0-9a-f]{24,39}|[1-7][0-9a-f]{39}")
+"""Long enough to be meant as one, and of no more than the 159 bits that a list can hold (RFC 5280
+allows 20 bytes with a sign)."""
+_NONE: Mapping[str, Revoked] = {}
 _REASONS = {
     "unspecified": "unspecified",
     "key-compromise": "keyCompromise",
@@ -58,9 +75,10 @@ class Grant(Record):
     node_id: str
     serial: str
     certificate: str
-    """PEM."""
+    """PEM; behind it the handover, where the authority's key was replaced lately."""
     authority: str
-    """PEM."""
+    """PEM of every authority that is trusted; behind it the document that lists them, if there is
+    one."""
     not_after: float
     """Seconds since the epoch."""
     left_out: tuple[str, ...]
@@ -162,10 +180,23 @@ class Issuer:
                 )
             self._check_key(asked, entries)
             for entry in reversed(entries):
-                if entry.key == asked.key_hash and entry.live(now):
+                if entry.key == asked.key_hash and entry.live(now) and self._is_of_today(entry):
                     return self._grant(entry, asked)
             self._check_room(asked, entries)
             return self._issue(asked, entries, None)
+
+    def _issuer_of(self, certificate: x509.Certificate) -> str:
+        """Found out from the certificate: the authority may be replaced between two looks at it."""
+        issuer = issuer_of(certificate, self.authority.certificates(), (), self._now())
+        return key_hash(issuer.public_key()) if issuer is not None else ""
+
+    def _is_of_today(self, entry: Issued) -> bool:
+        """Whether the authority that issues now has issued it."""
+        document = self.authority.document()
+        if document is None:
+            return True
+        present = key_hash(self.authority.certificate().public_key())
+        return (entry.authority or document.cluster) == present
 
     def _check_present(self) -> None:
         if not self.present:
@@ -257,6 +288,7 @@ class Issuer:
             certificate.not_valid_after_utc.timestamp(),
             certificate.public_bytes(Encoding.PEM).decode(),
             token,
+            authority=self._issuer_of(certificate),
         )
         # On record before anybody has it: what was given out can be revoked.
         self.ledger.write([*entries, entry])
@@ -290,10 +322,12 @@ class Issuer:
 
     def _grant(self, entry: Issued, asked: Request) -> Grant:
         left_out = tuple(name for name in asked.names if name not in entry.names)
+        document = self.authority.document()
+        chain = document.chain(self._now()) if document is not None else ""
         return Grant(
             entry.node_id,
             entry.serial,
-            entry.certificate,
+            entry.certificate + (chain if self._is_of_today(entry) else ""),
             self.authority.path.read_text("ascii"),
             entry.not_after,
             left_out,
@@ -329,16 +363,55 @@ class Issuer:
             self._publish(chosen, marked, _REASONS[reason])
             return sorted(chosen)
 
+    def take_back(self, found: RevocationList) -> bool:
+        """Make a new list where *found*, another one of this authority, or the ledger has certificates
+        revoked that the present list has not: one of them is from a backup. Returns whether it did.
+
+        Raises as :meth:`revoke`.
+        """
+        self._check_present()
+        with self.ledger.changing() as entries:
+            listed = self._kept(entries)
+            lost = self._valid(found.entries, entries)
+            if lost.keys() | listed.keys() <= self._revocations.current.entries.keys():
+                return False
+            marked = [
+                entry._replace(revoked=lost[entry.serial].at, reason=lost[entry.serial].reason)
+                if entry.serial in lost and entry.revoked is None
+                else entry
+                for entry in entries
+            ]
+            self.ledger.write(marked)
+            self._publish((), marked, "", lost)
+            return True
+
+    def sign_list_anew(self) -> bool:
+        """Have the present list signed by the authority that issues, unless it is; returns whether it
+        was signed. Raises as :meth:`revoke`."""
+        with self.ledger.changing() as entries:
+            self._revocations.refresh_blocking()
+            current = self._revocations.current
+            if current.number == 0:
+                return False
+            try:
+                check_list(current.pem, self.authority.certificates()[:1])
+            except RevocationListError:
+                self._publish(set(), entries, "")
+                return True
+            return False
+
     def _chosen(self, target: str, entries: Sequence[Issued]) -> set[str]:
         own = self.own_certificate()
-        if target in (f"{own.serial_number:x}", node_name(own)):
+        # Other tools print whole bytes, where a serial here begins with its first digit.
+        serial = target.lstrip("0")
+        if serial == f"{own.serial_number:x}" or target == node_name(own):
             raise JoinConflictError(
                 "refusing to revoke this node's own certificate",
                 why="it holds the authority: nobody could tell the others",
                 remedy="replace it with `novacron certificate renew`, then revoke the old one by its "
                 "serial",
             )
-        serials = {entry.serial for entry in entries if entry.serial == target}
+        serials = {entry.serial for entry in entries if entry.serial == serial}
         if serials:
             return serials
         nodes = {entry.node_id for entry in entries if entry.node_id == target}
@@ -357,9 +430,9 @@ class Issuer:
                 for entry in entries
                 if entry.node_id in nodes and (now < entry.not_after)
             }
-        if len(target) >= 24 and not set(target) - set("0123456789abcdef"):
+        if _SERIAL.fullmatch(serial) is not None:
             # Issued, and not on record: one of this node's own, or before a backup was restored.
-            return {target}
+            return {serial}
         raise TokenNotFoundError(
             f"cannot revoke {target[:64]!r}",
             why="nothing was issued to a node of that id, nor with that serial",
@@ -370,25 +443,36 @@ class Issuer:
         """What is on the list and has to stay there: a certificate that has expired needs no entry.
         The list itself is where to start from: it may come from a time that this node's ledger, once
         restored from a backup, does not know of."""
-        horizon = self._now() - 86400.0
-        ends = {entry.serial: entry.not_after for entry in entries}
         self._revocations.refresh_blocking()
         known = dict(self._revocations.current.entries)
         for entry in entries:
             if entry.revoked is not None:
                 known.setdefault(entry.serial, Revoked(entry.revoked, entry.reason))
+        return self._valid(known, entries)
+
+    def _valid(self, known: Mapping[str, Revoked], entries: Sequence[Issued]) -> dict[str, Revoked]:
+        horizon = self._now() - 86400.0
+        ends = {entry.serial: entry.not_after for entry in entries}
         return {
             serial: each
             for serial, each in known.items()
             if ends.get(serial, each.at + _LONGEST_VALIDITY) > horizon
         }
 
-    def _publish(self, chosen: set[str], marked: Sequence[Issued], reason: str) -> None:
+    def _publish(
+        self,
+        chosen: Collection[str],
+        marked: Sequence[Issued],
+        reason: str,
+        known: Mapping[str, Revoked] = _NONE,
+    ) -> None:
         for _ in range(_ATTEMPTS):
-            listed = self._kept(marked)
+            listed = {**known, **self._kept(marked)}
             for serial in chosen:
                 listed.setdefault(serial, Revoked(self._now(), reason))
-            if self._revocations.offer_blocking(self._signed_list(listed)):
+            number = self._revocations.current.number + 1
+            builder = list_builder(listed, number, self.authority.certificate(), self._now())
+            if self._revocations.offer_blocking(self.authority.sign_list(builder)):
                 return
             # A peer has told this node of a newer list meanwhile: this one goes on from that.
         raise RevocationListError(
@@ -396,41 +480,3 @@ class Issuer:
             why="the list is replaced by others all the time",
             remedy="run the same command again",
         )
-
-    def _signed_list(self, listed: dict[str, Revoked]) -> bytes:
-        from datetime import UTC, datetime
-
-        from cryptography import x509
-
-        if len(listed) > MOST_ENTRIES:
-            raise RevocationListError(
-                "cannot revoke more certificates",
-                why=f"the list has {MOST_ENTRIES} that have not expired yet",
-                remedy="issue for a shorter time, so that fewer have to be listed",
-                key="security.certificate_days",
-            )
-        authority = self.authority.certificate()
-        builder = (
-            x509.CertificateRevocationListBuilder()
-            .last_update(datetime.fromtimestamp(int(self._now()), UTC))
-            # RFC 5280 demands a time by which the next one is there. Here the number decides, which
-            # two nodes compare whenever they meet; a list is never too old to be believed.
-            .next_update(authority.not_valid_after_utc)
-            .add_extension(x509.CRLNumber(self._revocations.current.number + 1), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()),  # type: ignore[arg-type]
-                critical=False,
-            )
-        )
-        for serial, each in sorted(listed.items()):
-            entry = (
-                x509.RevokedCertificateBuilder()
-                .serial_number(int(serial, 16))
-                .revocation_date(datetime.fromtimestamp(int(each.at), UTC))
-            )
-            if each.reason and each.reason != "unspecified":
-                entry = entry.add_extension(
-                    x509.CRLReason(x509.ReasonFlags(each.reason)), critical=False
-                )
-            builder = builder.add_revoked_certificate(entry.build())
-        return self.authority.sign_list(builder)

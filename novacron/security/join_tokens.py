@@ -33,7 +33,7 @@ from novacron.security.join_token import (
     id_of,
     new_secret,
 )
-from novacron.security.references import register
+from novacron.security.references import register_token
 from novacron.security.roles import Principal, Role
 from novacron.security.token_record import check_name
 
@@ -94,7 +94,7 @@ class JoinTokens:
             )
         self._check_alive(token)
         _CHECKS.inc("accepted")
-        register(secret)
+        register_token(secret)
         return Principal("join", token.id, Role.JOIN)
 
     def claim_blocking(self, id: str, node_id: str, key: str) -> JoinToken:
@@ -189,7 +189,7 @@ class JoinTokens:
                 )
             id = secrets.token_hex(8)
             secret = new_secret(id)
-            register(secret)
+            register_token(secret)
             token = JoinToken(id, name, hash_secret(secret), now, now + ttl, node_id)
             self._replace({**tokens, id: token})
         return id, secret
@@ -212,6 +212,23 @@ class JoinTokens:
                 )
             if token.revoked is None:
                 self._replace({**tokens, id: token._replace(revoked=self._now())})
+
+    def void_before_blocking(self, moment: float) -> int:
+        """Revoke those that can still be used and were made before *moment*; returns how many.
+
+        Raises:
+          StorageFailedError: that could not be kept; they are still valid.
+        """
+        with held(self._lock_path):
+            tokens, now = self._read(), self._now()
+            voided = {
+                id: token._replace(revoked=now)
+                for id, token in tokens.items()
+                if token.created < moment and token.state(now) == "active"
+            }
+            if voided:
+                self._replace({**tokens, **voided})
+            return len(voided)
 
     def list(self) -> list[dict[str, Any]]:
         """Every join token, oldest first, those that died lately included."""

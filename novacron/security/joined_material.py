@@ -18,8 +18,10 @@ from novacron.data_directory import DataDirectory
 from novacron.durable import write_durably
 from novacron.record import Record
 from novacron.security import documents
+from novacron.security import roots as trust_roots
 from novacron.security.errors import CertificateError, NotAuthorityError, storage_failure
 from novacron.security.material import Material, MaterialSource, without_key
+from novacron.security.names import MOST_NAMES, canonical_name
 from novacron.security.references import read_secret_file, register
 
 JOIN_AGAIN = (
@@ -97,7 +99,9 @@ class JoinedMaterial(MaterialSource):
         super().__init__(directory, settings, node_id, now)
         self.path = directory.pki / "node.pem"
         self.authority_path = directory.pki / "ca.pem"
-        self.wanted = tuple(dict.fromkeys((*names, *joined.names)))
+        more = map(canonical_name, joined.names)
+        # No more than a request can ask for: what is missing is asked for again at once.
+        self.wanted = tuple(dict.fromkeys((*names, *more)))[:MOST_NAMES]
         self.joined = joined
 
     def material(self, *, force: bool = False) -> Material:
@@ -128,10 +132,12 @@ class JoinedMaterial(MaterialSource):
 
     def due(self, material: Material) -> float:
         """When a new certificate is to be asked for, in seconds since the epoch; at once where
-        names are missing. The window is counted from the certificate's own validity, which is the
-        authority's to choose."""
+        names are missing, or another authority issues by now. The window is counted from the
+        certificate's own validity, which is the authority's to choose."""
         missing = set(self.wanted) - set(material.names) - set(self.joined.left_out)
-        return 0.0 if missing else material.not_after - self._window(material)
+        if missing or material.issuer != material.authorities[0]:
+            return 0.0
+        return material.not_after - self._window(material)
 
     def _window(self, material: Material) -> float:
         return min(self.renew_before, (material.not_after - material.not_before) / 3)
@@ -163,10 +169,25 @@ class JoinedMaterial(MaterialSource):
             certificate = check_granted(data, data, roots, self.node_id, str(self.path), self.now())
         except CertificateError as exc:
             raise CertificateError(
-                exc.what, why=exc.why, remedy=JOIN_AGAIN.format(node_id=self.node_id)
+                exc.what,
+                why=exc.why + self._replaced(trusted[0], data, roots),
+                remedy=JOIN_AGAIN.format(node_id=self.node_id),
             ) from exc
         register(data.partition(b"-----BEGIN CERTIFICATE")[0])
         return self._record(files, digest, trusted, certificate, roots)
+
+    def _replaced(self, ca_data: bytes, data: bytes, roots: Sequence[Any]) -> str:
+        """What to add where the certificate is of an authority whose key was replaced since."""
+        from novacron.security import inspection
+
+        document = trust_roots.read(ca_data, str(self.authority_path))
+        certificate = inspection.load_certificates(data, str(self.path), "")[0]
+        if document is None or not document.former or certificate.issuer != roots[0].subject:
+            return ""
+        return (
+            f": the cluster's authority was replaced, by {documents.to_text(document.made)}, before "
+            "this node had a certificate of the new one"
+        )
 
     def install(self, key: bytes, certificate: bytes) -> None:
         """Replace the node's key and certificate (PEM), which were just granted, durably.
@@ -175,13 +196,23 @@ class JoinedMaterial(MaterialSource):
           CertificateError, ClockSetBackError: they do not fit; what was there stays.
           StorageFailedError: the disk refuses; what was there stays.
         """
-        from novacron.security.inspection import load_certificates
+        from novacron.security.inspection import as_pem, is_handover, key_hash, load_certificates
 
         roots = load_certificates(self._read(self.authority_path), str(self.authority_path), "")
-        check_granted(certificate, key, roots, self.node_id, "the new certificate", self.now())
+        where = "the new certificate"
+        granted = check_granted(certificate, key, roots, self.node_id, where, self.now())
+        trusted = {key_hash(root.public_key()) for root in roots}
+        shown = [
+            each
+            for each in load_certificates(certificate, where, "")
+            if is_handover(each) and key_hash(each.public_key()) in trusted
+        ]
         register(key)
         try:
-            write_durably(self.path, key + certificate, mode=0o600)
+            # What was understood, written anew, and not what a peer has sent: a text may hold more,
+            # that the checks pass over and TLS does not.
+            data = b"".join(map(as_pem, (granted, *shown)))
+            write_durably(self.path, key + data, mode=0o600)
         except OSError as exc:
             raise storage_failure("write", self.path, exc) from exc
 
@@ -199,9 +230,31 @@ class JoinedMaterial(MaterialSource):
             raise storage_failure("write", path, exc) from exc
         self.joined = joined
 
+    def install_roots(self, data: bytes) -> bool:
+        """Take over which authorities are trusted from the signed document in *data*, durably, if it
+        is newer than the present one; returns whether it was.
+
+        Raises:
+          RootsError: it is not to be believed; what was there stays.
+          CertificateError, StorageFailedError: as :meth:`install`.
+        """
+        from novacron.security.inspection import load_certificates
+
+        where = str(self.authority_path)
+        before = self._read(self.authority_path)
+        present = trust_roots.read(before, where)
+        offered = trust_roots.check(data, load_certificates(before, where, ""), self.now())
+        if present is not None and offered.number <= present.number:
+            return False
+        try:
+            write_durably(self.authority_path, offered.bundle(), mode=0o644)
+        except OSError as exc:
+            raise storage_failure("write", self.authority_path, exc) from exc
+        return True
+
     def install_authority(self, data: bytes) -> bool:
         """Take over a renewed certificate of the authority (PEM): the same key, a later end. Returns
-        whether it is one.
+        whether it is one. Once there is a document that lists the authorities, that alone counts.
 
         Raises:
           CertificateError, StorageFailedError: as :meth:`install`.
@@ -213,6 +266,8 @@ class JoinedMaterial(MaterialSource):
             self._read(self.authority_path), str(self.authority_path), ""
         )
         offered = inspection.load_certificates(data, where, "")
+        if trust_roots.read(self._read(self.authority_path)) is not None:
+            return False
         if len(offered) != 1 or len(present) != 1 or offered[0] == present[0]:
             return False
         new, old = offered[0], present[0]
@@ -227,7 +282,7 @@ class JoinedMaterial(MaterialSource):
         if new.not_valid_after_utc <= old.not_valid_after_utc:
             return False
         try:
-            write_durably(self.authority_path, data, mode=0o644)
+            write_durably(self.authority_path, inspection.as_pem(new), mode=0o644)
         except OSError as exc:
             raise storage_failure("write", self.authority_path, exc) from exc
         return True

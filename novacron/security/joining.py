@@ -124,7 +124,13 @@ def finish(directory: DataDirectory) -> bool:
         pki / "joined.json": (joined.encode(), 0o600),
     }
     try:
-        for path in (pki / "ca.key", pki / "issued.json", directory.secrets / "join-tokens.json"):
+        for path in (
+            pki / "ca.key",
+            *pki.glob("ca-*.key"),
+            pki / "issued.json",
+            pki / "rotation.json",
+            directory.secrets / "join-tokens.json",
+        ):
             if path.exists():
                 directory.quarantine(path)
         for path, (data, mode) in new.items():

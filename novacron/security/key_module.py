@@ -36,7 +36,7 @@ from novacron.security.errors import (
 from novacron.security.module_failures import failure, worth_repeating
 from novacron.security.module_options import ModuleOptions
 from novacron.security.module_uri import KeyUri
-from novacron.security.references import read_secret
+from novacron.security.references import environment_of_children, read_secret
 
 _PROGRAM = Path(__file__).with_name("module_process.py")
 _GRACE = 1.0
@@ -48,6 +48,10 @@ SoftHSM shows no token for a moment while another process logs in to it."""
 _SCRYPT = {"n": 2**14, "r": 8, "p": 1}
 """50 ms and 16 MiB, the parameters of RFC 7914's third test vector: paid only where a PIN was
 refused."""
+
+_MOST_NOTED = 4
+"""Tokens whose refusal is remembered: each costs a boot the digest above, and a node has one token, or
+two while the master key is replaced."""
 
 _abandoned: list[subprocess.Popen[bytes]] = []
 """Processes that could not be ended. Kept, since dropping one that runs is a warning."""
@@ -140,7 +144,7 @@ class KeyModule:
             time.sleep(pause)
             answer = self._run(request)
         if "results" in answer:
-            self._forget_refusal()
+            self._forget_refusal(str(answer["serial"]))
             results: list[Any] = answer["results"]
             return results
         if answer["failed"] == "pin-wrong" and pin is not None:
@@ -156,7 +160,7 @@ class KeyModule:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=None if self._environ is None else dict(self._environ),
+                env=environment_of_children(self._environ),
                 start_new_session=True,
             )
         except OSError as exc:
@@ -216,35 +220,62 @@ class KeyModule:
 
     def _refused(self, pin: str | None) -> list[str]:
         """Serial numbers of tokens that are known to refuse *pin*."""
+        if pin is None or self._options.insist:
+            return []
+        return [
+            serial
+            for serial, (salt, digest) in self._noted().items()
+            if hmac.compare_digest(_stretched(pin, salt), digest)
+        ]
+
+    def _noted(self) -> dict[str, tuple[bytes, bytes]]:
+        """Salt and digest of the PIN that each token has refused, by its serial number. A token has
+        its own: while the master key goes from one to another, both are asked, and what one takes
+        says nothing of what the other counts."""
         path = self._options.refusals
-        if path is None or pin is None or self._options.insist:
-            return []
         try:
-            noted = documents.decode(path.read_bytes())
-            salt, digest = bytes.fromhex(noted["salt"]), bytes.fromhex(noted["digest"])
-            serial = str(noted["serial"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return []
-        return [serial] if hmac.compare_digest(_stretched(pin, salt), digest) else []
+            refused = documents.decode(path.read_bytes())["refused"] if path is not None else {}
+            return {
+                str(serial): (bytes.fromhex(noted["salt"]), bytes.fromhex(noted["digest"]))
+                for serial, noted in refused.items()
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
 
     def _note_refusal(self, serial: str, pin: str) -> None:
         path = self._options.refusals
         if path is None or not path.parent.is_dir():
             return
         salt = secrets.token_bytes(16)
-        noted = {"serial": serial, "salt": salt.hex(), "digest": _stretched(pin, salt).hex()}
+        others = {one: noted for one, noted in self._noted().items() if one != serial}
+        kept = dict(list(others.items())[-(_MOST_NOTED - 1) :])
+        self._write_noted(path, {**kept, serial: (salt, _stretched(pin, salt))})
+
+    def _forget_refusal(self, serial: str) -> None:
+        path = self._options.refusals
+        if path is None or not path.exists():
+            return
+        noted = self._noted()
+        if noted and serial not in noted:
+            return
+        noted.pop(serial, None)
+        if noted:
+            self._write_noted(path, noted)
+            return
         try:
-            write_durably(path, documents.encode(noted), mode=0o600)
+            remove_durably(path)
+        except OSError as exc:
+            raise storage_failure("remove", path, exc) from exc
+
+    def _write_noted(self, path: Path, noted: Mapping[str, tuple[bytes, bytes]]) -> None:
+        body = {
+            serial: {"salt": salt.hex(), "digest": digest.hex()}
+            for serial, (salt, digest) in noted.items()
+        }
+        try:
+            write_durably(path, documents.encode({"refused": body}), mode=0o600)
         except OSError as exc:
             raise storage_failure("write", path, exc) from exc
-
-    def _forget_refusal(self) -> None:
-        path = self._options.refusals
-        if path is not None and path.exists():
-            try:
-                remove_durably(path)
-            except OSError as exc:
-                raise storage_failure("remove", path, exc) from exc
 
 
 def _stretched(pin: str, salt: bytes) -> bytes:

@@ -38,6 +38,9 @@ class Issued(Record):
     """Id of the join token it was issued for; None for a renewal."""
     revoked: float | None = None
     reason: str = ""
+    authority: str = ""
+    """Hash of the key that has issued it; empty where that was the cluster's first, before it could be
+    replaced."""
 
     def live(self, now: float) -> bool:
         return self.revoked is None and now < self.not_after
@@ -53,6 +56,7 @@ class Issued(Record):
             "serial": self.serial,
             "node_id": self.node_id,
             "state": self.state(now),
+            "authority": self.authority or None,
             "issued": documents.to_text(self.issued),
             "not_after": documents.to_text(self.not_after),
             "names": list(self.names),
@@ -79,6 +83,7 @@ class Issued(Record):
                 None if entry["token"] is None else str(entry["token"]),
                 None if entry["revoked"] is None else float(entry["revoked"]),
                 str(entry["reason"]),
+                str(entry.get("authority", "")),
             )
         except (KeyError, TypeError) as exc:
             raise ValueError("a field is missing or wrong") from exc

@@ -21,6 +21,8 @@ from novacron.data_directory import DataDirectory
 from novacron.durable import write_atomically
 from novacron.security import documents
 from novacron.security.errors import storage_failure
+from novacron.security.roots import Roots
+from novacron.security.roots import read as read_roots
 
 _DAY = 86400.0
 
@@ -34,6 +36,8 @@ class Material:
         "ca_not_after",
         "certificate",
         "digest",
+        "document",
+        "issuer",
         "names",
         "node_id",
         "not_after",
@@ -53,6 +57,7 @@ class Material:
         names: Sequence[str],
         trusted: tuple[bytes, bytes],
         authorities: Sequence[str],
+        issuer: str,
     ) -> None:
         self.certificate, self.private_key, self.authority = files
         self.digest = digest
@@ -67,6 +72,15 @@ class Material:
         self.authorities = tuple(authorities)
         """SHA-256 of the public key of each trusted root, the one that issued first; see
         :func:`novacron.security.inspection.key_hash`."""
+        self.issuer = issuer
+        """The same of what has issued the certificate."""
+        self.document: Roots | None = read_roots(trusted[0], str(self.authority))
+        """What says which roots are trusted; None in a cluster whose authority was never replaced."""
+
+    @property
+    def roots_number(self) -> int:
+        """Of :attr:`document`; 0 for none."""
+        return self.document.number if self.document is not None else 0
 
     def __repr__(self) -> str:
         return f"Material({self.certificate}, serial {self.serial})"
@@ -141,6 +155,7 @@ class MaterialSource(ABC):
                 trusted,
                 # A record from before there was this is as good as none.
                 [str(hash) for hash in body["authorities"]],
+                str(body["issuer"]),
             )
         except (OSError, ValueError, KeyError, TypeError):
             # Lost or damaged: checked and written anew, nothing depends on it.
@@ -154,8 +169,15 @@ class MaterialSource(ABC):
         certificate: Any,
         roots: Sequence[Any],
     ) -> Material:
-        from novacron.security.inspection import host_names, key_hash
+        from novacron.security.inspection import (
+            host_names,
+            issuer_of,
+            key_hash,
+            load_certificates,
+        )
 
+        chain = load_certificates(trusted[1], str(files[0]), "")
+        issuer = issuer_of(certificate, roots, chain[1:], self.now())
         material = Material(
             files,
             digest,
@@ -169,6 +191,7 @@ class MaterialSource(ABC):
             host_names(certificate),
             trusted,
             tuple(dict.fromkeys(key_hash(root.public_key()) for root in roots)),
+            key_hash(issuer.public_key()) if issuer is not None else "",
         )
         body = {
             "version": 1,
@@ -179,6 +202,7 @@ class MaterialSource(ABC):
             "ca_not_after": documents.to_text(material.ca_not_after),
             "names": list(material.names),
             "authorities": list(material.authorities),
+            "issuer": material.issuer,
         }
         try:
             # Worth no wait for the disk: lost in a power cut, it is found out once more.

@@ -35,7 +35,7 @@ def main() -> int:
     signal.setitimer(signal.ITIMER_REAL, request["deadline"])
     sys.path[:] = request["path"]
     try:
-        answer = {"results": _serve(request)}
+        answer = _serve(request)
     except Refusal as refusal:
         answer = refusal.answer
     data = json.dumps(answer).encode()
@@ -46,7 +46,7 @@ def main() -> int:
     os._exit(0)
 
 
-def _serve(request: dict[str, Any]) -> list[Any]:
+def _serve(request: dict[str, Any]) -> dict[str, Any]:
     try:
         import pkcs11
     except ImportError as exc:
@@ -58,7 +58,9 @@ def _serve(request: dict[str, Any]) -> list[Any]:
         raise Refusal(kind, detail=str(exc) or type(exc).__name__) from None
     try:
         session = _session(library, request)
-        return [_perform(session, request, wanted) for wanted in request["operations"]]
+        results = [_perform(session, request, wanted) for wanted in request["operations"]]
+        # Which token has taken the PIN: others may have refused the same one.
+        return {"results": results, "serial": session.token.serial.decode("utf-8", "replace")}
     except pkcs11.PKCS11Error as exc:
         raise Refusal("error", error=type(exc).__name__, detail=str(exc)) from None
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import ipaddress
 import socket
 
+MOST_NAMES = 16
+"""Of one certificate that another node's authority issues."""
+
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_EVERYWHERE = ("0.0.0.0", "::")
 
 
 def certificate_names(*addresses: str | None) -> tuple[str, ...]:
@@ -18,17 +22,23 @@ def certificate_names(*addresses: str | None) -> tuple[str, ...]:
     for address in addresses:
         if not address:
             continue
-        host = _host(address)
-        try:
-            parsed = ipaddress.ip_address(host)
-        except ValueError:
-            names.append(host.rstrip(".").lower())
-            continue
-        if parsed.is_unspecified:
-            names.append(socket.gethostname().lower())
-        else:
-            names.append(str(parsed))
-    return tuple(dict.fromkeys(name for name in names if _usable(name)))
+        name = canonical_name(_host(address))
+        names.append(socket.gethostname().lower() if name in _EVERYWHERE else name)
+    return tuple(dict.fromkeys(name for name in names if is_usable(name)))
+
+
+def canonical_name(text: str) -> str:
+    """The host name or address *text* as it stands in a certificate: a name that is compared with
+    that in another spelling would be missing for ever."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return text.rstrip(".").lower()
+    if isinstance(address, ipaddress.IPv6Address):
+        # Without a zone, which a certificate has no place for.
+        mapped = address.ipv4_mapped
+        return str(mapped if mapped is not None else ipaddress.IPv6Address(int(address)))
+    return str(address)
 
 
 def _host(address: str) -> str:
@@ -39,6 +49,7 @@ def _host(address: str) -> str:
     return address
 
 
-def _usable(name: str) -> bool:
+def is_usable(name: str) -> bool:
+    """Whether a certificate can hold it."""
     # A name that is not ASCII would have to be IDNA; X.509 libraries refuse it as it is.
     return bool(name) and name.isascii() and len(name) <= 253 and " " not in name

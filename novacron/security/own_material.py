@@ -58,9 +58,15 @@ class OwnMaterial(MaterialSource):
                 and now < found.not_after - self.renew_before
                 and now < found.ca_not_after - self.renew_before
                 and set(self.wanted) <= set(found.names)
+                and found.issuer == found.authorities[0]
+                and data.endswith(self._chain(found, now))
             ):
                 return found
         return self._examine(files, now, force)
+
+    def _chain(self, found: Material, now: float) -> bytes:
+        # Without a document there is no chain; only with one is the file read once more.
+        return self.authority.chain(now).encode() if found.document is not None else b""
 
     def _present(self) -> tuple[bytes, bytes]:
         try:
@@ -117,11 +123,14 @@ class OwnMaterial(MaterialSource):
                 "one was issued."
             )
             return False
+        chosen = self.authority.chain(now).encode()
         try:
             if now < chain[0].not_valid_before_utc.timestamp():
                 inspection.check_dates(chain[0], where, "", now)
             inspection.check_key(chain[0], private_key, where, "")
             inspection.check_name(chain[0], self.node_id, where, "")
+            if self._of_a_former_authority(chain[0], roots, now):
+                return False
             inspection.check_chain(chain, roots, where, "", now)
         except ClockSetBackError:
             raise
@@ -137,8 +146,23 @@ class OwnMaterial(MaterialSource):
         return (
             now < not_after - self.renew_before
             and set(self.wanted) <= names
+            and inspection.issued_by(chain[0], roots[:1], (), now)
+            and data.endswith(chosen)
+            and len(chain) == 1 + chosen.count(b"-----BEGIN CERTIFICATE")
             # One from before nodes could join does not say that this node holds the authority.
             and inspection.holds_authority(chain[0])
+        )
+
+    def _of_a_former_authority(self, certificate: Any, roots: Any, now: float) -> bool:
+        """Whether it was issued before the authority's key was replaced, which left the name."""
+        from novacron.security import inspection
+
+        document = self.authority.document()
+        return (
+            document is not None
+            and bool(document.former)
+            and certificate.issuer == roots[0].subject
+            and not inspection.issued_by(certificate, roots, (), now)
         )
 
     def close(self) -> None:

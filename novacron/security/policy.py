@@ -60,6 +60,8 @@ RULES: dict[str, Rule] = {
     "token.create": Rule(Role.ADMIN, changes=True),
     "token.revoke": Rule(Role.ADMIN, changes=True),
     "token.rotate": Rule(Role.ADMIN, changes=True),
+    # Numbers, times and hashes: whoever is to look whether a log was rewritten needs no more rights.
+    "anchors.read": Rule(Role.VIEWER),
     # For join tokens alone, and all that they are for.
     "node.join": Rule(Role.JOIN, changes=True),
     "certificate.renew": Rule(Role.ADMIN, changes=True),
@@ -69,6 +71,9 @@ RULES: dict[str, Rule] = {
     "trust.crl": Rule(None, node=True),
     "trust.authority": Rule(None, node=True),
     "trust.sign": Rule(None, node=True, changes=True),
+    # Which authorities are trusted, signed by them; and, signed by each node, that it trusts them.
+    "trust.roots": Rule(None, node=True),
+    "trust.report": Rule(None, node=True),
     # What peers ask for. A transfer or a link is a change once, when it begins or is ended by the
     # peer; what is said in between belongs to it.
     "amst.link": Rule(None, node=True, changes=True),

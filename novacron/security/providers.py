@@ -178,6 +178,20 @@ class ModuleProvider(SecretProvider):
         return KeyModule(parse(reference, key=_KEY), self._options, self._environ)
 
 
+def check_reference(reference: str) -> None:
+    """Return if *reference*, to a master key, is written as one has to be: it holds no secret then,
+    and may be put on record.
+
+    Raises:
+      SecretReferenceError: it is not; repeats nothing of it.
+    """
+    provider = provider_for(reference)
+    if isinstance(provider, ModuleProvider):
+        from novacron.security.module_uri import parse
+
+        parse(reference, key=_KEY)
+
+
 PROVIDERS: Mapping[str, type[SecretProvider]] = {
     provider.scheme: provider
     for provider in (FileProvider, EnvironmentProvider, CredentialProvider, ModuleProvider)

@@ -10,6 +10,8 @@ import base64
 import binascii
 import os
 import stat
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,11 +22,46 @@ _LARGEST_SECRET = 64 * 1024
 """Bytes. A private key with its chain fits ten times; /dev/zero does not."""
 
 
+_variables: set[str] = set()
+"""Names of environment variables that a secret was read from."""
+
+
+def environment_of_children(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What another program is started with: *environ*, by default this process's, without the
+    variables that secrets were read from. They are nobody else's, and would be in that program's
+    crash reports as well."""
+    whole = os.environ if environ is None else environ
+    return {name: value for name, value in whole.items() if name not in _variables}
+
+
 def register(value: str | bytes) -> None:
     """Have every log record mask *value*."""
     from novacron.log.redaction import register_secret
 
     register_secret(value)
+
+
+MOST_TOKENS = 100
+"""Tokens whose every form is masked, the latest ones: each has four, that every line of the log is looked
+through for. As they are written they are masked by how they begin, all of them and for ever."""
+
+_tokens: OrderedDict[str, None] = OrderedDict()
+_tokens_lock = threading.Lock()
+
+
+def register_token(secret: str) -> None:
+    """Have every log record mask the token *secret*, of any kind; of those that were registered, and may
+    have been rotated or revoked since, the oldest is left to what masks all of them."""
+    from novacron.log.redaction import forget_secret, register_secret
+
+    with _tokens_lock:
+        if secret in _tokens:
+            _tokens.move_to_end(secret)
+            return
+        _tokens[secret] = None
+        register_secret(secret)
+        if len(_tokens) > MOST_TOKENS:
+            forget_secret(_tokens.popitem(last=False)[0])
 
 
 class SecretSource:
@@ -85,6 +122,7 @@ def read_secret(
                 remedy="set it for the node's process, or refer to a file or a systemd credential",
                 key=key,
             )
+        _variables.add(name)
         secret = value.encode("utf-8", "surrogateescape")
     elif scheme in ("file", "credential"):
         path = secret_path(reference, key=key, environ=environ)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from novacron.environment.identity import UUID
 from novacron.record import Record
 from novacron.security.errors import RequestRefusedError
-from novacron.security.inspection import NODE_URI, key_hash
+from novacron.security.inspection import NODE_URI, faults, key_hash
+from novacron.security.names import MOST_NAMES
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 16 * 1024
 """A request with sixteen names has 1 KiB."""
-MOST_NAMES = 16
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 """Names that every node may have: each means itself by them."""
 _HOST = re.compile(
@@ -77,16 +77,17 @@ def check_request(data: bytes) -> Request:
         one node's name and up to sixteen hosts'.
     """
     from cryptography import x509
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric import ec
 
+    unreadable: tuple[type[Exception], ...] = (InvalidSignature, *faults())
     if len(data) > MOST_BYTES:
         raise _refused(f"it is larger than {MOST_BYTES} bytes")
     try:
         request = x509.load_pem_x509_csr(data)
         key = request.public_key()
         signed = request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as exc:
+    except unreadable as exc:
         raise _refused("it is no PEM certificate request") from exc
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in (
         "secp256r1",
@@ -97,7 +98,7 @@ def check_request(data: bytes) -> Request:
         raise _refused("it is not signed by the key it is for")
     try:
         alternatives = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as exc:
+    except unreadable as exc:
         raise _refused("it names nobody") from exc
     uris: list[str] = []
     names: list[str] = []
@@ -107,9 +108,16 @@ def check_request(data: bytes) -> Request:
         elif isinstance(name, x509.IPAddress) and isinstance(
             name.value, ipaddress.IPv4Address | ipaddress.IPv6Address
         ):
-            names.append(str(name.value))
+            # As IPv4 also where it is written as IPv6: one address has one name here.
+            mapped = getattr(name.value, "ipv4_mapped", None)
+            names.append(str(mapped or name.value))
         elif isinstance(name, x509.DNSName):
-            names.append(name.value.lower())
+            host = name.value.lower()
+            if _is_address(host):
+                # It would become an address in the certificate, and one in another spelling is not
+                # recognised as another node's.
+                raise _refused(f"{host[:80]!r} is an address, and asked for as a host's name")
+            names.append(host)
         else:
             raise _refused("it asks for a name that is neither a host's nor a node's")
     node_id = uris[0].removeprefix(NODE_URI) if len(uris) == 1 else ""

@@ -61,36 +61,40 @@ def check_list(data: bytes, roots: Sequence[x509.Certificate]) -> RevocationList
       RevocationListError: it is damaged, none of *roots* has signed it, or it is too large.
     """
     from cryptography import x509
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.serialization import Encoding
 
+    from novacron.security.inspection import faults
+
+    unreadable: tuple[type[Exception], ...] = (InvalidSignature, *faults())
     if len(data) > 2 * MOST_BYTES:
         raise _refused("it is too large")
     try:
         found = x509.load_pem_x509_crl(data)
         der = found.public_bytes(Encoding.DER)
         number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        issuer = found.issuer
     except x509.ExtensionNotFound as exc:
         raise _refused("it has no number") from exc
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as exc:
+    except unreadable as exc:
         raise _refused("it is no PEM revocation list") from exc
     if len(der) > MOST_BYTES or len(found) > MOST_ENTRIES:
         raise _refused(f"it has more than {MOST_ENTRIES} entries")
     if not 0 < number < 2**63:
         raise _refused("its number is not positive")
     for root in roots:
-        if root.subject != found.issuer:
+        if root.subject != issuer:
             continue
         try:
             if found.is_signature_valid(root.public_key()):  # type: ignore[arg-type]
                 break
-        except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError):
+        except unreadable:
             continue
     else:
         raise _refused("it was not signed by the certificate authority this node trusts")
     try:
         entries = {f"{each.serial_number:x}": _entry(each) for each in found}
-    except (ValueError, x509.DuplicateExtension) as exc:
+    except unreadable as exc:
         raise _refused("an entry is damaged") from exc
     return RevocationList(number, entries, data)
 
@@ -103,6 +107,51 @@ def _entry(found: x509.RevokedCertificate) -> Revoked:
     except x509.ExtensionNotFound:
         reason = ""
     return Revoked(found.revocation_date_utc.timestamp(), reason)
+
+
+def list_builder(
+    listed: Mapping[str, Revoked], number: int, authority: x509.Certificate, now: float
+) -> x509.CertificateRevocationListBuilder:
+    """The list with that *number*, to be signed by *authority*.
+
+    Raises:
+      RevocationListError: it would be too long.
+    """
+    from datetime import UTC, datetime
+
+    from cryptography import x509
+
+    if len(listed) > MOST_ENTRIES:
+        raise RevocationListError(
+            "cannot revoke more certificates",
+            why=f"the list has {MOST_ENTRIES} that have not expired yet",
+            remedy="issue for a shorter time, so that fewer have to be listed",
+            key="security.certificate_days",
+        )
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .last_update(datetime.fromtimestamp(int(now), UTC))
+        # RFC 5280 demands a time by which the next one is there. Here the number decides, which
+        # two nodes compare whenever they meet; a list is never too old to be believed.
+        .next_update(authority.not_valid_after_utc)
+        .add_extension(x509.CRLNumber(number), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()),  # type: ignore[arg-type]
+            critical=False,
+        )
+    )
+    for serial, each in sorted(listed.items()):
+        entry = (
+            x509.RevokedCertificateBuilder()
+            .serial_number(int(serial, 16))
+            .revocation_date(datetime.fromtimestamp(int(each.at), UTC))
+        )
+        if each.reason and each.reason != "unspecified":
+            entry = entry.add_extension(
+                x509.CRLReason(x509.ReasonFlags(each.reason)), critical=False
+            )
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder
 
 
 class Revocations:
@@ -155,6 +204,23 @@ class Revocations:
                 f"{where} now. Until a peer has sent the present one, revoked certificates pass."
             ]
         return []
+
+    def rely_on(self, authorities: Sequence[str]) -> None:
+        """Other roots are trusted from now on, which the *roots* of :meth:`open_blocking` loads. What
+        is in use stays so; the list on disk is checked once more by whoever opens it next, unless
+        :meth:`remember_blocking` is called."""
+        self._authorities = tuple(authorities)
+
+    def remember_blocking(self) -> None:
+        """Keep what was found in the present list, for the next boot.
+
+        Raises:
+          RevocationListError: none of the present roots has signed it.
+          StorageFailedError: the disk refuses.
+        """
+        with self._mutex:
+            if self.current is not NONE:
+                self._record(check_list(self.current.pem, self._roots()))
 
     def refresh_blocking(self) -> bool:
         """Take over what somebody else wrote; returns whether it is a newer list.

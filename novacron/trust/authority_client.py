@@ -7,14 +7,16 @@ on that same connection: the certificate request and the token.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from novacron.errors import SecurityError
+from novacron.errors import NovaCronError, SecurityError
 from novacron.security import inspection
 from novacron.security.errors import CertificateError, ClockSetBackError
 from novacron.security.join_token import JoinTokenText
@@ -33,20 +35,34 @@ CONNECT_TIMEOUT: Final = 10.0
 """Seconds for the connection and for TLS, each."""
 ANSWER_TIMEOUT: Final = 35.0
 """Seconds for the answer: ``api.request_timeout`` of the other side, and a little."""
+WHOLE_TIMEOUT: Final = 60.0
+"""Seconds for all that comes after the connection. The others count from byte to byte, and whoever sends
+one now and then would hold this command, and the data directory with it, for ever."""
 MAX_ANSWER: Final = 2 * 1024 * 1024
 """Bytes: certificates are 2 KiB; the list of revoked ones may be 650 KiB as PEM."""
 _ALPN: Final = "http/1.1"
 _LOOK: Final = (
-    "compare the token's end with what `novacron pki show` prints there; if that is the right node, "
-    "somebody between the two answers in its place"
+    "compare the token's end with what `novacron pki show` prints there. If its authority's key was "
+    "replaced since the token was made, make another; if that is the right node and the two are the "
+    "same, somebody between the two answers in its place"
 )
 
 
 def ask(
-    host: str, port: int, token: JoinTokenText, request: bytes, *, now: Callable[[], float]
+    host: str,
+    port: int,
+    token: JoinTokenText,
+    request: bytes,
+    *,
+    now: Callable[[], float],
+    agree: Callable[[Sequence[x509.Certificate]], None] = lambda presented: None,
 ) -> tuple[dict[str, Any], x509.Certificate]:
     """Show *token* and *request* (PEM) to the authority at *host*:*port*; its answer, and the
     certificate by which it was known. Blocks.
+
+    Args:
+      agree: Called with what the other side has shown, once it is known to be the authority and
+        before it is told anything; what it raises ends the attempt.
 
     Raises:
       AuthorityUnreachableError: nobody answers; the same call may succeed later.
@@ -57,10 +73,11 @@ def ask(
       JoinAnswerError: it answers something else.
     """
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    with _connect(host, port, where) as connection:
+    with _connect(host, port, where) as connection, _ended_in_time(connection, where):
         tls = _secure(connection, where)
         with tls:
-            authority = check_presented(_presented(tls), token.authority, where, now())
+            presented = _presented(tls)
+            authority = check_presented(presented, token.authority, where, now())
             if tls.selected_alpn_protocol() != _ALPN:
                 raise NotTheInterfaceError(
                     f"cannot join by way of {where}",
@@ -69,6 +86,7 @@ def ask(
                     remedy="name the REST interface, by default port 7400 (api.port there)",
                     key="api.port",
                 )
+            agree(_loaded(presented))
             return _exchange(tls, where, token, request), authority
 
 
@@ -81,14 +99,46 @@ def _connect(host: str, port: int, where: str) -> socket.socket:
             why=f"no connection came about within {CONNECT_TIMEOUT:g} s",
             remedy="look for a firewall between the two machines, and at the address",
         ) from exc
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:
+        # The latter: a part of the name is empty or too long, and was not even looked up.
         raise AuthorityUnreachableError(
             f"cannot reach {where}",
-            why=exc.strerror or str(exc),
+            why=(exc.strerror or str(exc)) if isinstance(exc, OSError) else "it is no host name",
             remedy="check the address, that the node runs there, and that its api.listen_address "
             "can be reached from here (the default is loopback)",
             key="api.listen_address",
         ) from exc
+
+
+@contextlib.contextmanager
+def _ended_in_time(connection: socket.socket, where: str) -> Iterator[None]:
+    late = threading.Event()
+    # Of its own: TLS takes the other one over.
+    ending = connection.dup()
+
+    def end() -> None:
+        late.set()
+        with contextlib.suppress(OSError):
+            ending.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(WHOLE_TIMEOUT, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except NovaCronError as exc:
+        if not late.is_set():
+            raise
+        raise AuthorityUnreachableError(
+            f"{where} takes too long",
+            why=f"it was not done within {WHOLE_TIMEOUT:g} s, though it says something now and then",
+            remedy="see that nobody between the two machines answers in its place, and run the same "
+            "command again",
+        ) from exc
+    finally:
+        timer.cancel()
+        timer.join()
+        ending.close()
 
 
 def _secure(connection: socket.socket, where: str) -> ssl.SSLSocket:
@@ -146,6 +196,12 @@ _DER: Final = 2
 """What Python calls ``_ssl.ENCODING_DER``: X509_FILETYPE_ASN1 of OpenSSL."""
 
 
+def _loaded(presented: Sequence[bytes]) -> list[x509.Certificate]:
+    from cryptography import x509
+
+    return [x509.load_der_x509_certificate(der) for der in presented]
+
+
 def check_presented(
     presented: Sequence[bytes], pin: str, where: str, now: float
 ) -> x509.Certificate:
@@ -156,13 +212,13 @@ def check_presented(
     Raises:
       WrongAuthorityError, ClockSetBackError, CertificateError: see :func:`ask`.
     """
-    from cryptography import x509
-
     try:
-        chain = [x509.load_der_x509_certificate(der) for der in presented]
+        chain = _loaded(presented)
         hashes = [inspection.key_hash(each.public_key()) for each in chain]
-    except ValueError as exc:
-        raise _wrong(where, "what it showed is no certificate", _LOOK) from exc
+        for each in chain:
+            inspection.look_through(each)
+    except inspection.faults() as exc:
+        raise _wrong(where, "what it showed is no certificate of ours", _LOOK) from exc
     matching = [
         each for each, hash in zip(chain, hashes, strict=True) if hmac.compare_digest(hash, pin)
     ]
@@ -173,7 +229,11 @@ def check_presented(
             f"{pin[:16]}…, and there answers {hashes[-1][:16] + '…' if hashes else 'none'}",
             _LOOK,
         )
-    authority, leaf = matching[0], chain[0]
+    # Several have that key where it was handed over: the one that signed itself counts.
+    authority = next(
+        (each for each in matching if inspection.issued_by(each, [each], (), now)), None
+    )
+    authority, leaf = authority or matching[0], chain[0]
     try:
         for certificate, whose in ((authority, "the authority's certificate"), (leaf, where)):
             inspection.check_dates(certificate, whose, "", now)
@@ -184,8 +244,10 @@ def check_presented(
             remedy="compare the clocks of both machines (timedatectl); where they are right, the "
             "authority's node has to renew its certificate: `novacron certificate renew` there",
         ) from exc
+    # Between the two may be the handover to an authority that has followed this one.
+    handovers = [each for each in chain[1:] if inspection.is_handover(each)]
     if not inspection.is_authority(authority) or not inspection.issued_by(
-        leaf, [authority], (), now
+        leaf, [authority], handovers, now
     ):
         raise _wrong(
             where, "it shows the authority's certificate, and has none issued by it", _LOOK
@@ -230,7 +292,7 @@ def _exchange(
         ) from exc
     try:
         found = json.loads(body) if len(body) <= MAX_ANSWER else None
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise JoinAnswerError(

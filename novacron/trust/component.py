@@ -31,22 +31,26 @@ from novacron.observe import Counter
 from novacron.security import Security
 from novacron.trust.messages import (
     AUTHORITY,
+    REPORT,
     REVOKED,
+    ROOTS,
     SIGN,
     STATE,
     State,
     pack,
     unpack_state,
 )
+from novacron.trust.roots import RootsKeeper
 
 if TYPE_CHECKING:
     from novacron.trust.renewal import Renewal
+    from novacron.trust.reports import Reports
 
 logger = logging.getLogger("novacron.trust")
 
 WATCH_EVERY: Final = 1.0
-"""Seconds between looks at whether ``novacron certificate revoke`` has written a new list: one
-``stat``."""
+"""Seconds between looks at whether ``novacron certificate revoke`` has written a new list, or
+``novacron pki rotate`` another: two ``stat``."""
 ASK_TIMEOUT: Final = 15.0
 
 _LISTS = Counter(
@@ -72,13 +76,19 @@ class Trust(ObservableComponent):
         self._node = node
         self._issuers: set[str] = set()
         self._renewal: Renewal | None = None
+        self._reports: Reports | None = None
+        self._roots = RootsKeeper(security, network, self._roots_changed)
         self._pulling = trio.Lock()
         self._latest: dict[PeerSession, State] = {}
+        self._compared: dict[PeerSession, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
         self._failure = ""
+        self._unread = ""
+        """Why the list of authorities on disk is not used."""
 
     async def initialize(self, nursery: trio.Nursery) -> None:
         self._issuers.clear()
+        self._roots.open()
         await nursery.start(self._live)
         for method, handler in self._handlers().items():
             self._network.register_handler(method, handler)
@@ -90,6 +100,7 @@ class Trust(ObservableComponent):
             self._nursery.start_soon(self._watch)
             if self._security.certificates.joined is not None:
                 self._nursery.start_soon(self._renew_in_time)
+                self._nursery.start_soon(self._report)
             task_status.started()
 
     async def shutdown(self) -> None:
@@ -105,6 +116,8 @@ class Trust(ObservableComponent):
             REVOKED: self._give_list,
             AUTHORITY: self._give_authority,
             SIGN: self._sign,
+            ROOTS: self._roots.give,
+            REPORT: self._hear_report,
         }
 
     def _renewing(self) -> Renewal:
@@ -121,6 +134,23 @@ class Trust(ObservableComponent):
 
     async def _sign(self, session: PeerSession, body: bytes) -> bytes:
         return await self._renewing().answer(session, body)
+
+    def _reporting(self) -> Reports:
+        """As :meth:`_renewing`."""
+        if self._reports is None:
+            from novacron.trust.reports import Reports
+
+            self._reports = Reports(
+                self._security, self._network, self._issuers, self._roots.unsettled
+            )
+        return self._reports
+
+    async def _report(self) -> None:
+        await trio.to_thread.run_sync(self._reporting)
+        await self._reporting().run()
+
+    async def _hear_report(self, session: PeerSession, body: bytes) -> bytes:
+        return await self._reporting().answer(session, body)
 
     async def renew(self) -> None:
         """Take a new certificate of this node into use now.
@@ -144,8 +174,9 @@ class Trust(ObservableComponent):
     async def health_check(self, depth: HealthDepth) -> Health:
         if self._nursery is None:
             return Health(HealthState.UNKNOWN, "not started")
-        if self._failure:
-            return Health(HealthState.DEGRADED, self._failure)
+        failure = self._failure or self._unread or self._network.replaced
+        if failure:
+            return Health(HealthState.DEGRADED, failure)
         renewal = self._renewal
         return (renewal.health() if renewal is not None else None) or HEALTHY
 
@@ -157,6 +188,8 @@ class Trust(ObservableComponent):
         renewal = self._renewal
         return {
             "authorities": list(certificates.authority_hashes()),
+            "roots": certificates.material.roots_number,
+            "issued_by": certificates.material.issuer,
             "issues": certificates.holds_authority,
             "issuers": sorted(self._issuers),
             "revocation_list": current.number,
@@ -173,6 +206,8 @@ class Trust(ObservableComponent):
             certificates.revocations.current.number,
             certificates.holds_authority,
             int(certificates.material.ca_not_after),
+            certificates.material.roots_number,
+            certificates.material.issuer,
         )
 
     async def _meet(self) -> None:
@@ -183,6 +218,7 @@ class Trust(ObservableComponent):
             for session in present - greeted:
                 self._tell(session)
             greeted = present
+            self._compared = {s: e for s, e in self._compared.items() if s in present}
             await self._network.wait_sessions_changed()
 
     def _tell(self, session: PeerSession) -> None:
@@ -230,14 +266,19 @@ class Trust(ObservableComponent):
             self._issuers.add(session.node_id)
         else:
             self._issuers.discard(session.node_id)
-        if self._renewal is not None:
-            self._renewal.met()
-        mine = self._state()
+        self._wake()
         try:
+            # First: by these authorities the rest is signed.
+            await self._pull_roots(session, state.roots)
+            mine = self._state()
+            if self._roots.outdated(session, state) and self._nursery is not None:
+                self._nursery.start_soon(self._roots.make_anew, session)
             if state.number > mine.number:
                 await self._pull_list(session, state.number)
             if state.authority_ends > mine.authority_ends:
                 await self._pull_authority(session)
+            if state.number > 0:
+                await self._compare(session)
         except NovaCronError as exc:
             logger.warning(
                 "what node %s knows of trust cannot be used: %s",
@@ -250,6 +291,22 @@ class Trust(ObservableComponent):
             logger.exception(
                 "what a node knows of trust cannot be read", extra={"peer": session.node_id}
             )
+
+    def _wake(self) -> None:
+        for waiting in (self._renewal, self._reports):
+            if waiting is not None:
+                waiting.met()
+
+    # --- The authorities that are trusted ---------------------------------------------------------
+
+    async def _pull_roots(self, session: PeerSession, number: int) -> None:
+        if number > self._roots.number:
+            async with self._pulling:
+                await self._roots.pull(session, number)
+
+    def _roots_changed(self) -> None:
+        self._wake()
+        self._tell_all()
 
     # --- Revocation ------------------------------------------------------------------------------
 
@@ -269,7 +326,50 @@ class Trust(ObservableComponent):
         if newer:
             await self._applied(session)
 
+    async def _compare(self, session: PeerSession) -> None:
+        """On the authority's node, once a session: its files may be those of a backup, and then what
+        was revoked since is on the lists of others alone, under numbers that it gives again."""
+        if not self._security.certificates.holds_authority:
+            return
+        done = self._compared.get(session)
+        if done is not None:
+            await done.wait()
+            return
+        done = self._compared[session] = trio.Event()
+        try:
+            await self._take_back(session)
+        except NovaCronError as exc:
+            logger.warning(
+                "the list of revoked certificates of node %s cannot be used: %s",
+                session.node_id,
+                exc,
+                extra={"peer": session.node_id},
+            )
+        finally:
+            done.set()
+
+    async def _take_back(self, session: PeerSession) -> None:
+        certificates = self._security.certificates
+        data = await session.request(REVOKED, b"", within=ASK_TIMEOUT)
+        if data == certificates.revocations.current.pem or not data:
+            return
+        if await trio.to_thread.run_sync(self._taken_back, data):
+            logger.warning(
+                "the list of revoked certificates was made anew from that of node %s: this node's "
+                "files are older",
+                session.node_id,
+            )
+            await self._applied(None)
+
+    def _taken_back(self, data: bytes) -> bool:
+        from novacron.security.revocations import check_list
+
+        issuer = self._security.issuer()
+        return issuer.take_back(check_list(data, issuer.authority.certificates()))
+
     async def _give_list(self, session: PeerSession, body: bytes) -> bytes:
+        # First what the other has: it is about to forget it for what it gets.
+        await self._compare(session)
         return self._security.certificates.revocations.current.pem
 
     async def _watch(self) -> None:
@@ -281,6 +381,14 @@ class Trust(ObservableComponent):
             if self._state().authority_ends > told.authority_ends:
                 self._tell_all()
             told = self._state()
+            try:
+                await self._roots.look()
+            except SecurityError as exc:
+                if self._unread != str(exc):
+                    logger.error("the list of trusted authorities on disk is not used: %s", exc)
+                self._unread = str(exc)
+                continue
+            self._unread = ""
             if not revocations.changed_on_disk:
                 continue
             try:

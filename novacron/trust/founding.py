@@ -15,7 +15,9 @@ from novacron.security.inspection import authority_name, key_hash, load_certific
 from novacron.security.issuer import Issuer, holds_authority
 from novacron.security.join_tokens import JoinTokens
 from novacron.security.keyring import Keyring
+from novacron.security.module_options import ModuleOptions
 from novacron.security.revocations import Revocations
+from novacron.security.rotation import Rotation
 from novacron.trust.errors import LivedNodeError
 from novacron.trust.joining import identity, make_directories
 
@@ -58,7 +60,14 @@ def found(
     try:
         make_directories(directory)
         node_id = identity(directory, settings.system.node_id, now())
-        keyring = Keyring(directory, security.master_key, security.key_rotation_days, now=now)
+        keyring = Keyring(
+            directory,
+            security.master_key,
+            security.key_rotation_days,
+            # Somebody is asking: a PIN that was refused before is tried once more.
+            options=ModuleOptions.of(security, directory, insist=True),
+            now=now,
+        )
         keyring.open()
         Authority(directory, keyring, security.ca_days).ensure(
             node_id, now(), 0.0, security.clock_tolerance, name=name
@@ -108,9 +117,19 @@ def open_issuer(
         revocations,
         str(decode_identity(directory.identity.read_bytes())),
     )
-    root = issuer.authority.certificate()
-    revocations.open_blocking((key_hash(root.public_key()),), lambda: (root,))
+    roots = issuer.authority.certificates()
+    hashes = tuple(dict.fromkeys(key_hash(root.public_key()) for root in roots))
+    revocations.open_blocking(hashes, lambda: roots)
     return issuer
+
+
+def open_rotation(
+    directory: DataDirectory, settings: Settings, keyring: Callable[[], Keyring]
+) -> Rotation:
+    """What replaces the authority's key, beside or without the running node. As
+    :func:`open_issuer`."""
+    issuer = open_issuer(directory, settings, keyring)
+    return Rotation(directory, settings.security, issuer, JoinTokens(directory))
 
 
 def in_the_way(settings: Settings) -> list[str]:

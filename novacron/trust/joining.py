@@ -13,13 +13,14 @@ from novacron.durable import fsync_directory, write_durably
 from novacron.environment.identity import decode_identity, encode_identity, new_node_id
 from novacron.record import Record
 from novacron.security import documents, inspection, joining
-from novacron.security.errors import CertificateError, storage_failure
+from novacron.security import roots as trust_roots
+from novacron.security.errors import CertificateError, RequestRefusedError, storage_failure
 from novacron.security.join_token import JoinTokenText
 from novacron.security.joined_material import check_granted, read_joined
 from novacron.security.joining import Asked, Granted
 from novacron.security.ledger import Ledger
-from novacron.security.names import certificate_names
-from novacron.security.requests import MOST_NAMES, make_request
+from novacron.security.names import MOST_NAMES, canonical_name, certificate_names, is_usable
+from novacron.security.requests import make_request
 from novacron.security.revocations import check_list
 from novacron.trust.authority_client import ask
 from novacron.trust.errors import JoinAnswerError, LivedNodeError
@@ -70,6 +71,7 @@ def join(
 
     Raises:
       LivedNodeError: *force* is needed, or the node's certificates come from outside.
+      RequestRefusedError: *names* are too many, or none of a host.
       DataDirectoryBusyError: the node runs.
       CertificateError, StorageFailedError: of what is on this machine.
       See also :func:`novacron.trust.authority_client.ask`.
@@ -91,19 +93,24 @@ def join(
         done = _already(directory, token, now())
         if done is not None:
             return done._replace(set_aside=had_authority)
-        _check_life(directory, token.authority, force, now())
+        _check_life(directory, force, now())
         node_id = identity(directory, settings.system.node_id, now())
         wanted = certificate_names(
             settings.network.listen_address,
             settings.network.advertise_address,
             settings.api.listen_address,
         )
-        every = tuple(dict.fromkeys((*wanted, *(name.lower() for name in names))))[:MOST_NAMES]
+        more = tuple(map(canonical_name, names))
+        every = _askable((*wanted, *more))
         asked = _asked(directory, node_id, token)
         key = inspection.load_private_key(asked.key.encode(), str(joining.journal(directory)), "")
         request = make_request(key, node_id, every)  # type: ignore[arg-type]
-        answer, authority = ask(*address, token, request, now=now)
-        granted = _granted(asked, answer, authority, address, tuple(names), now())
+
+        def agree(presented: Sequence[Any]) -> None:
+            _check_left(directory, token.authority, presented, force, now())
+
+        answer, authority = ask(*address, token, request, now=now, agree=agree)
+        granted = _granted(asked, answer, authority, address, more, now())
         joining.write_granted(directory, granted)
         joining.finish(directory)
         done = _already(directory, token, now())
@@ -155,15 +162,32 @@ def make_directories(directory: DataDirectory) -> None:
     fsync_directory(directory.root)
 
 
-def _check_life(directory: DataDirectory, authority: str, force: bool, now: float) -> None:
+def _check_left(
+    directory: DataDirectory, authority: str, presented: Sequence[Any], force: bool, now: float
+) -> None:
+    """Refuse to leave a cluster for another. That of an authority which this node's own has certified
+    as its successor is the same: it comes back to it."""
     joined = read_joined(directory)
-    if joined is not None and joined.authority != authority and not force:
-        raise LivedNodeError(
-            "this node has joined already",
-            why=f"it is of the authority {joined.authority[:16]}…, and the token is of "
-            f"{authority[:16]}…",
-            remedy="add --force to leave that cluster; its nodes will not know this one any more",
-        )
+    if force or joined is None or joined.authority == authority:
+        return
+    path = directory.pki / "ca.pem"
+    try:
+        roots = inspection.load_certificates(path.read_bytes(), str(path), "")
+    except (OSError, CertificateError):
+        roots = []
+    for each in (*roots, *presented):
+        if inspection.key_hash(each.public_key()) == authority and (
+            each in roots or inspection.issued_by(each, roots, (), now)
+        ):
+            return
+    raise LivedNodeError(
+        "this node has joined already",
+        why=f"it is of the authority {joined.authority[:16]}…, and the token is of {authority[:16]}…",
+        remedy="add --force to leave that cluster; its nodes will not know this one any more",
+    )
+
+
+def _check_life(directory: DataDirectory, force: bool, now: float) -> None:
     if not (directory.pki / "ca.key").exists():
         return
     others = {entry.node_id for entry in Ledger(directory).read() if entry.live(now)}
@@ -214,6 +238,20 @@ def identity(directory: DataDirectory, configured: str | None, now: float) -> st
     return stored
 
 
+def _askable(names: Sequence[str]) -> tuple[str, ...]:
+    every = tuple(dict.fromkeys(names))
+    bad = next((name for name in every if not is_usable(name)), None)
+    if bad is not None or len(every) > MOST_NAMES:
+        raise RequestRefusedError(
+            "this node does not ask for a certificate",
+            why=f"{bad[:80]!r} is no host name, nor an address"
+            if bad is not None
+            else f"it would be for {len(every)} names, and {MOST_NAMES} are the most",
+            remedy="correct --names; the certificate needs names for the REST interface alone",
+        )
+    return every
+
+
 def _asked(directory: DataDirectory, node_id: str, token: JoinTokenText) -> Asked:
     """The key to ask with: that of an attempt that was cut short, or a new one, which is on disk
     before anybody hears of it."""
@@ -256,10 +294,15 @@ def _granted(
             why="a part of it is missing",
             remedy="check that both nodes run the same version",
         ) from exc
+    document = trust_roots.read(offered.encode(), f"the list of authorities of {where}")
+    if document is not None:
+        # As every node takes it: by the word of the authority that is trusted, here for its token.
+        document = trust_roots.check(document.block(), [authority], now)
+        offered = document.bundle().decode()
     roots = [
         root
         for root in inspection.load_certificates(offered.encode(), f"the authority of {where}", "")
-        if inspection.key_hash(root.public_key()) == asked.authority
+        if document is not None or inspection.key_hash(root.public_key()) == asked.authority
     ] or [authority]
     check_granted(
         certificate.encode(),
@@ -274,6 +317,8 @@ def _granted(
     from cryptography.hazmat.primitives.serialization import Encoding
 
     pem = "".join(root.public_bytes(Encoding.PEM).decode() for root in roots)
+    if document is not None:
+        pem = offered
     peer = _peer(str(answer.get("peer") or ""), address[0])
     return Granted(asked, certificate, pem, revocations, where, now, left_out, names, peer)
 

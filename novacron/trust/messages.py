@@ -4,6 +4,8 @@
 ``trust.crl``        the list of revoked certificates, as PEM; empty where there is none
 ``trust.authority``  the authority's certificate, as PEM
 ``trust.sign``       a request for a new certificate, which a peer may pass on to the authority's node
+``trust.roots``      the document that lists which authorities are trusted; empty where there is none
+``trust.report``     that a node has taken that document, which a peer may pass on as well
 """
 
 from __future__ import annotations
@@ -19,11 +21,14 @@ STATE: Final = "trust.state"
 REVOKED: Final = "trust.crl"
 AUTHORITY: Final = "trust.authority"
 SIGN: Final = "trust.sign"
+ROOTS: Final = "trust.roots"
+REPORT: Final = "trust.report"
 
 MOST_REQUEST: Final = 16 * 1024
 MOST_CERTIFICATE: Final = 16 * 1024
 _PROOF: Final = b"novacron: renew my certificate with this request\0"
 """Before what is signed, so that the signature means nothing else anywhere."""
+_REPORTED: Final = b"novacron: I trust the authorities of the list with this number\0"
 
 
 class State(Record):
@@ -33,6 +38,10 @@ class State(Record):
     """Whether this node holds the authority's key."""
     authority_ends: int
     """When the authority's certificate ends, in seconds since the epoch: the later is the newer."""
+    roots: int
+    """Number of the document that lists which authorities are trusted; 0 for none."""
+    issuer: str
+    """Hash of the key that has issued the node's present certificate."""
 
 
 class Sign(Record):
@@ -47,8 +56,17 @@ class Sign(Record):
 
 class Signed(Record):
     certificate: bytes
-    """PEM."""
+    """PEM; behind it the handover, where the authority's key was replaced lately."""
     left_out: tuple[str, ...]
+
+
+class Report(Record):
+    number: int
+    certificate: bytes
+    """DER; the node's present one."""
+    proof: bytes
+    """Its key's signature (ECDSA, SHA-256) of the number."""
+    passed_on: bool
 
 
 def proof_text(request: bytes) -> bytes:
@@ -56,7 +74,12 @@ def proof_text(request: bytes) -> bytes:
     return _PROOF + request
 
 
-def pack(message: State | Sign | Signed) -> bytes:
+def report_text(number: int) -> bytes:
+    """What is signed for :attr:`Report.proof`."""
+    return _REPORTED + number.to_bytes(8, "big")
+
+
+def pack(message: State | Sign | Signed | Report) -> bytes:
     body = message._asdict()
     return encode_payload({key: list(v) if type(v) is tuple else v for key, v in body.items()})
 
@@ -66,11 +89,18 @@ def unpack_state(body: bytes) -> State:
     Raises:
       TrustMessageError: it is none.
     """
-    value = _map(body, {"number", "issues", "authority_ends"})
-    number, issues, ends = value["number"], value["issues"], value["authority_ends"]
-    if not _whole(number) or not _whole(ends) or type(issues) is not bool:
+    value = _map(body, set(State._fields))
+    state = State(**value)
+    if (
+        not _whole(state.number)
+        or not _whole(state.authority_ends)
+        or not _whole(state.roots)
+        or type(state.issues) is not bool
+        or type(state.issuer) is not str
+        or len(state.issuer) > 64
+    ):
         raise _bad("a field of a state is not what it has to be")
-    return State(number, issues, ends)
+    return state
 
 
 def unpack_sign(body: bytes) -> Sign:
@@ -88,6 +118,22 @@ def unpack_sign(body: bytes) -> Sign:
     ):
         raise _bad("a field of a request is not what it has to be")
     return Sign(request, certificate, proof, value["passed_on"])
+
+
+def unpack_report(body: bytes) -> Report:
+    """
+    Raises:
+      TrustMessageError: it is none.
+    """
+    report = Report(**_map(body, set(Report._fields)))
+    if (
+        not _whole(report.number)
+        or not _binary(report.certificate, MOST_CERTIFICATE)
+        or not _binary(report.proof, 512)
+        or type(report.passed_on) is not bool
+    ):
+        raise _bad("a field of a report is not what it has to be")
+    return report
 
 
 def unpack_signed(body: bytes) -> Signed:

@@ -12,6 +12,7 @@ from novacron.api.application import build
 from novacron.api.gate import Gate
 from novacron.api.rate import Buckets
 from novacron.security import Role
+from novacron.security.audit_denials import PER_SOURCE
 from tests.api.calling import calling, records
 from tests.api.conftest import Node
 
@@ -30,12 +31,16 @@ async def test_a_caller_above_the_rate_is_told_when_to_come_back(node: Node) -> 
         assert (await client.get("/api/v1/version", headers=other)).status_code == 200
 
 
-async def test_guessing_tokens_is_slowed_ten_times_and_then_not_even_audited(node: Node) -> None:
+async def test_guessing_tokens_is_slowed_ten_times_and_each_guess_is_counted(node: Node) -> None:
     async with calling(node, rate_limit=0.001, rate_burst=20) as client:
         guess = {"authorization": "Bearer nct_0_0"}
-        codes = [(await client.get("/api/v1/status", headers=guess)).status_code for _ in range(4)]
-    assert codes == [401, 401, 429, 429]
-    assert sum(r["outcome"] == "denied" for r in records(node)) == 2
+        codes = [(await client.get("/api/v1/status", headers=guess)).status_code for _ in range(30)]
+    assert codes == [401, 401, *[429] * 28]
+    assert sum(r["outcome"] == "denied" for r in records(node)) == PER_SOURCE
+    await trio.to_thread.run_sync(node.security.audit.flush_denials_blocking)
+    summary = records(node)[-1]
+    assert summary["action"] == "audit.denials"
+    assert summary["details"]["sources"] == {"192.0.2.7": 30 - PER_SOURCE}
 
 
 async def test_a_body_above_the_limit_is_refused_by_its_announced_length(node: Node) -> None:

@@ -27,7 +27,7 @@ class FakeSecurity:
 
     class certificates:
         @staticmethod
-        def authority_hashes() -> tuple[str, ...]:
+        def cluster_hashes() -> tuple[str, ...]:
             return ("0123456789abcdef" * 4,)
 
 

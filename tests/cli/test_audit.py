@@ -164,6 +164,29 @@ def test_damaged_lines_that_cannot_be_exported_are_counted(node: Booted) -> None
     assert shown.count("CEF:0|NovaCron|") == 4
 
 
+def test_a_line_whose_names_or_time_are_damaged_keeps_no_export_from_ending(node: Booted) -> None:
+    path = log_file(node)
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1].replace(b'"seq"', b'"sep"')
+    lines[2] = lines[2].replace(b'"time":"2', b'"time":"x')
+    path.write_bytes(b"".join(lines))
+    assert "vm-3" in node.run("audit", "show")
+    for format in ("csv", "cef"):
+        shown = node.run("audit", "export", "--format", format, fails=1)
+        assert "vm-0" not in shown
+        assert "vm-3" in shown
+
+
+def test_half_an_export_is_not_left_behind(node: Booted, small_disk: Path) -> None:
+    for _ in range(40):
+        node.security.audit.append_blocking("vm.start", "me", details={"x": "y" * 60_000})
+    output = small_disk / "export"
+    said = node.run("audit", "export", "--output", str(output), fails=1)
+    assert f"cannot write {output}" in said
+    assert "No space left" in said
+    assert not output.exists()
+
+
 def test_verify_says_from_where_when_old_files_went(node: Booted) -> None:
     audit = AuditLog(node.directory, 65536, keep_files=2)
     for number in range(600):

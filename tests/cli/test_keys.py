@@ -51,6 +51,20 @@ def test_the_master_key_can_move_to_a_reference(node: Booted, tmp_path: Path) ->
     node.run("keys", "status", "--set", f"security.master_key=file:{target}")
 
 
+@pytest.mark.parametrize("action", [("rotate", "--master"), ("init",)])
+@pytest.mark.parametrize(
+    "pasted",
+    ["cGFzdGVkLXNlY3JldC1vZi10aGUtdGVzdHM=", "pkcs11:token=t;object=o;pin-value=pasted-1234"],
+)
+def test_a_secret_in_the_place_of_its_reference_is_not_put_on_record(
+    node: Booted, action: tuple[str, ...], pasted: str
+) -> None:
+    before = node.actions()
+    shown = node.run("keys", *action, "--to", pasted, fails=1)
+    assert pasted not in shown
+    assert node.actions() == before
+
+
 def test_to_without_master_is_refused(node: Booted) -> None:
     assert "add --master" in node.run("keys", "rotate", "--to", "env:KEY", fails=1)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from novacron.cli import client
 from novacron.cli.client import is_loopback, split_address
 from novacron.cli.tables import cell, pairs, table
 from novacron.data_directory import DataDirectory
@@ -162,6 +163,19 @@ def test_a_file_left_by_a_dead_node_is_recognised(run: Run, node: DataDirectory)
     assert f"left behind by process {dead.pid}" in fails(run, *at(node))
 
 
+def test_the_token_is_not_shown_to_another_users_process_that_has_the_nodes_number(
+    run: Run, node: DataDirectory, rest: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its number came round again, and it listens where the node did.
+    write_node(node, os.getpid(), rest.address)
+    real = client._owner
+    real = client._owner
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "_owner", lambda path: 4711 if "proc" in str(path) else real(path))
+        assert f"left behind by process {os.getpid()}" in fails(run, *at(node))
+    assert rest.asked == []
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"pid": 1}', '{"pid": "x", "addresses": {"rest": "a"}}']
 )
@@ -210,6 +224,18 @@ def test_something_that_is_no_node_is_recognised(
 ) -> None:
     rest.by_path["/api/v1/status"] = (200, b"<html>")
     assert "the body is not JSON" in fails(run, *at(node))
+
+
+def test_an_address_that_can_be_none_is_said_to_be_that(run: Run, node: DataDirectory) -> None:
+    err = fails(run, "--address", "http://a..example:7400", *at(node))
+    assert "it is no host name" in err
+
+
+def test_what_a_node_says_moves_no_cursor(run: Run, node: DataDirectory, rest: Answers) -> None:
+    rest.by_path["/api/v1/status"] = (403, {"detail": "no\x1b[2J\x1b]0;owned\x07\nline"})
+    err = fails(run, *at(node))
+    assert "\x1b" not in err
+    assert "no\ufffd[2J\ufffd]0;owned\ufffd\n       line" in err
 
 
 def test_an_endless_answer_is_cut_off(

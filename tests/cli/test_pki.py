@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 
 from novacron.cli import main
+from novacron.cli.database import authorities_of
+from novacron.cli.stored import StoredNode
+from novacron.config.options import add_configuration_options
 from novacron.security.join_token import parse
 from tests.cli.booted import Booted
 from tests.security.stand_ins import OTHER_ID
@@ -122,3 +126,54 @@ def test_an_address_that_nobody_can_join_at_is_refused(
     assert says in said
     assert not root.exists()
     assert token[:64] not in said
+
+
+def test_the_authoritys_key_is_replaced_by_one_command_a_step(node: Booted) -> None:
+    made = node.json("token", "create", "--role", "node")
+    node.security.issuer().join(made["id"], request_for(OTHER_ID))
+    old = node.json("pki", "show")["authority"]
+    said = node.run("pki", "rotate", "issue", fails=1)
+    assert "run `novacron pki rotate begin`" in said
+    begun = node.json("pki", "rotate", "begin")
+    new = begun["new_authority"]
+    assert (begun["stage"], begun["old_authority"], begun["roots"]) == ("begun", old, 1)
+    assert "is over" not in node.run("pki", "rotate", "abort")
+    again = node.json("pki", "rotate", "begin")
+    assert again["new_authority"] not in (old, new)
+    new = again["new_authority"]
+    # The other node does not run, and so says nothing.
+    status = node.json("pki", "rotate", "status", fails=1)
+    (other,) = status["nodes"]
+    assert (other["node_id"], other["roots"], other["certificate"]) == (OTHER_ID, None, "old")
+    said = node.run("pki", "rotate", "status", "--wait", "1s", fails=1)
+    assert "waiting for 1 of 1 nodes" in said
+    assert "has not said that it trusts" in said
+    assert "1 of 1 nodes are to have" in node.run("pki", "rotate", "issue")
+    said = node.run("pki", "rotate", "finish", fails=1)
+    assert f"node {OTHER_ID}: it has not said" in said
+    assert "--force" in said
+    shown = node.json("pki", "show")
+    assert (shown["authority"], shown["also_trusted"], shown["stage"]) == (new, [old], "issuing")
+    assert node.json("token", "create", "--role", "node")["token"].endswith(new)
+    finished = node.json("pki", "rotate", "finish", "--force")
+    assert (finished["left_behind"], finished["revoked_tokens"]) == ([OTHER_ID], 0)
+    assert node.json("pki", "show")["authority"] == new
+    assert node.json("certificate", "show")["problems"] == []
+    assert [entry["authority"] for entry in node.json("certificate", "list")["certificates"]] == [
+        old
+    ]
+    actions = [action for action in node.actions() if action.startswith("authority.")]
+    # What was refused is on record like what was done: it is written down before.
+    assert actions == [
+        "authority.issue",
+        "authority.begin",
+        "authority.abort",
+        "authority.begin",
+        "authority.issue",
+        "authority.finish",
+        "authority.finish",
+    ]
+    parser = argparse.ArgumentParser()
+    add_configuration_options(parser)
+    args = parser.parse_args(["--data-dir", str(node.directory.root)])
+    assert authorities_of(StoredNode(args, change=False)) == (old, new)

@@ -148,3 +148,26 @@ def test_a_directory_of_another_user_is_not_written_to(
     shown = node.run("token", "create", "x", "--role", "viewer", fails=1)
     assert f"sudo -u '#{owner}' novacron" in shown
     assert node.run("token", "list")
+
+
+def test_a_secret_that_finds_no_room_replaces_none(node: Booted, small_disk: Path) -> None:
+    made = node.json("token", "create", "ci", "--role", "viewer")
+    room = small_disk / "fill"
+    with open(room, "wb") as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(b"x" * 65536)
+            file.flush()
+    output = str(small_disk / "new.token")
+    for action in (("rotate", made["id"], "--grace", "0"), ("create", "other", "--role", "viewer")):
+        said = node.run("token", *action, "--output", output, fails=1)
+        assert f"cannot write to {output}" in said
+        assert not (small_disk / "new.token").exists()
+    assert node.security.tokens.authenticate(made["token"]) is not None
+    assert "active" not in [
+        entry["state"] for entry in node.json("token", "list")["tokens"] if entry["name"] == "other"
+    ]
+    room.unlink()
+    node.run("token", "rotate", made["id"], "--output", output)
+    text = (small_disk / "new.token").read_bytes()
+    assert text.endswith(b"\n")
+    assert node.security.tokens.authenticate(text.decode("ascii").rstrip("\n")) is not None

@@ -66,7 +66,7 @@ class FakeCertificates:
     def __init__(self, authorities: tuple[str, ...]) -> None:
         self._authorities = authorities
 
-    def authority_hashes(self) -> tuple[str, ...]:
+    def cluster_hashes(self) -> tuple[str, ...]:
         return self._authorities
 
 

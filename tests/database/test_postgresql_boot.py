@@ -145,9 +145,26 @@ async def test_another_clusters_database_is_refused_and_both_are_named(
     assert OURS in str(error)
     assert THEIRS in str(error)
     assert cluster.server.psql("SELECT authority FROM cluster_identity", database=name) == THEIRS
-    # A node that trusts an old authority beside the new one belongs to both.
-    async with node(authorities=(OURS, THEIRS)).booted():
-        pass
+
+
+async def test_a_database_stays_its_clusters_when_the_authoritys_key_was_replaced(
+    node: Node, cluster: Cluster, name: str
+) -> None:
+    new, newer = "c" * 64, "d" * 64
+    async with node().booted() as running:
+        # One that has heard of the new authority, one that trusts it alone, one two authorities on:
+        # the first names the cluster. None of them takes the database from those that have not heard.
+        for hashes in ((OURS, new), (OURS, new, OURS), (OURS, newer, OURS, new)):
+            async with node(node_id=OTHER, authorities=hashes).booted() as other:
+                health = await other.health_check(HealthDepth.DEEP)
+                assert health.state is HealthState.HEALTHY
+        health = await running.health_check(HealthDepth.DEEP)
+        assert health.state is HealthState.HEALTHY
+    assert cluster.server.psql("SELECT authority FROM cluster_identity", database=name) == OURS
+    with pytest.raises(ExceptionGroup) as caught:
+        async with node(authorities=(new,)).booted():
+            raise AssertionError("not reached")
+    assert caught.group_contains(DatabaseSchemaError, match="another cluster")
 
 
 @pytest.mark.parametrize(
@@ -213,6 +230,18 @@ async def test_a_role_that_may_not_make_tables_is_told_so(
         async with node(user="guest").booted():
             raise AssertionError("not reached")
     assert caught.group_contains(DatabaseUnavailableError, match="Make the role the owner")
+
+
+async def test_a_server_that_does_not_say_its_timeline_is_used_all_the_same(
+    node: Node, cluster: Cluster, name: str
+) -> None:
+    cluster.server.psql("DROP ROLE IF EXISTS careful", database=name)
+    cluster.server.psql(f"CREATE ROLE careful LOGIN PASSWORD '{cluster.server.password}'")
+    cluster.server.psql(f'ALTER DATABASE "{name}" OWNER TO careful', database="postgres")
+    cluster.server.psql("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC", database=name)
+    async with node(user="careful").booted() as database:
+        health = await database.health_check(HealthDepth.FULL)
+        assert health.state is HealthState.HEALTHY
 
 
 async def test_a_database_that_takes_no_changes_fails_the_boot_and_may_be_tried_again(

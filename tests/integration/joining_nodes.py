@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,16 @@ class Machine:
 
     def join(self, authority: Machine, *options: str) -> Any:
         return self.json("join", authority.rest, "--token", authority.token(), *options)
+
+    def ask(self, path: str) -> Any:
+        """The answer of its REST interface, for what is asked often."""
+        token = (self.data / "secrets" / "admin.token").read_text().strip()
+        request = urllib.request.Request(
+            f"https://{self.rest}/api/v1/{path}", headers={"Authorization": f"Bearer {token}"}
+        )
+        context = ssl.create_default_context(cafile=self.data / "pki" / "ca.pem")
+        with urllib.request.urlopen(request, timeout=DEADLINE, context=context) as answer:
+            return json.loads(answer.read())
 
     def peers(self) -> dict[str, str]:
         """Node to state of its session."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ class Identity:
     def __init__(self, node: str, serial: str = "") -> None:
         self.node_id = node
         self.serial = serial
+        self.authority = ""
 
 
 class Revocations:
@@ -125,7 +127,16 @@ class Certificates:
         pem = self.paths[0].read_text()
         return ssl.PEM_cert_to_DER_cert(pem)
 
-    def identify(self, der: bytes) -> Identity:
+    def issuer(self) -> str:
+        return ""
+
+    def replaced(self, authority: str) -> bool:
+        return False
+
+    def succeeded_by(self, authority: str) -> bool:
+        return False
+
+    def identify(self, der: bytes, presented: Sequence[bytes] = ()) -> Identity:
         certificate = x509.load_der_x509_certificate(der)
         try:
             names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)

@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,9 @@ def opened(root: Path, reference: str, *, create: bool = True) -> Keyring:
 class Killer:
     """Kills this process before its write number *step*."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, writes: Sequence[str]) -> None:
         self.left = step
-        for name in WRITES:
+        for name in writes:
             setattr(os, name, self._watch(getattr(os, name), name))
 
     def _watch(self, real: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -55,12 +55,12 @@ class Killer:
         return watched
 
 
-def in_a_child(step: int, work: Callable[[], None]) -> bool:
-    """Whether *work* came to its end before it was killed."""
+def in_a_child(step: int, work: Callable[[], None], writes: Sequence[str] = WRITES) -> bool:
+    """Whether *work* came to its end before it was killed, before one of these *writes*."""
     pid = os.fork()
     if pid == 0:
         try:
-            Killer(step)
+            Killer(step, writes)
             work()
             os._exit(0)
         except BaseException as exc:

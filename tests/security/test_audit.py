@@ -74,6 +74,18 @@ async def test_an_append_is_on_the_disk_when_it_returns(
     assert log.verify().ok
 
 
+async def test_a_password_that_is_a_word_of_the_log_hides_no_records(tmp_path: Path) -> None:
+    directory = prepared(tmp_path)
+    log = opened(directory)
+    for password in ("create", "started"):
+        register_secret(password)
+    with trio.fail_after(DEADLINE):
+        await log.append("token.create", "me", "what is created", "started")
+    (record,) = records(directory)
+    assert (record["action"], record["outcome"]) == ("token.create", "started")
+    assert record["target"] == "what is [redacted]d"
+
+
 async def test_what_arrives_during_a_write_shares_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

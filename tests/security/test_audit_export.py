@@ -68,6 +68,29 @@ def test_a_row_of_csv_gives_the_line_back(target: str, actor: str, details: dict
     assert parse(line_of_row(row))["target"] == json.loads(made)["target"]
 
 
+@pytest.mark.parametrize(
+    ("column", "other"),
+    [
+        ("details", '{"who":"somebody else","who":"me"}'),
+        ("details", '{ "who": "me" }'),
+        ("seq", "+1"),
+        ("seq", " 1"),
+    ],
+)
+def test_a_row_that_reads_otherwise_than_it_hashes_gives_no_line(column: str, other: str) -> None:
+    made, _ = line(details={"who": "me"})
+    (row,) = csv.reader(io.StringIO(render(json.loads(made), made, "csv", "1"), newline=""))
+    assert line_of_row(row) == made
+    row[COLUMNS.index(column)] = other
+    assert line_of_row(row) == b""
+
+
+def test_what_is_no_unicode_is_recorded_so_that_it_can_be_exported() -> None:
+    made, _ = line(target="caf\udce9")
+    assert parse(made)["target"] == "caf\\udce9"
+    assert render(parse(made), made, "csv", "1").encode()
+
+
 @pytest.mark.parametrize("row", [[], ["x"] * 10, ["1"] * 9, ["1"] * 7 + ["{"] + ["1"] * 2])
 def test_a_row_that_is_none_gives_no_line(row: list[str]) -> None:
     assert line_of_row(row) == b""

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from novacron.config.schema import SecuritySettings, Settings
+from novacron.data_directory import DataDirectory
 from novacron.errors import NovaCronError
 from novacron.log.redaction import mask
 from novacron.security import key_module
@@ -21,6 +23,7 @@ from novacron.security.errors import (
     KeyModuleError,
     SecretReferenceError,
 )
+from novacron.trust.founding import found
 from tests.leaks import leak_check
 from tests.security.modules import Bench, bench
 
@@ -137,6 +140,30 @@ def test_a_wrong_pin_is_tried_once_and_at_no_later_start(scene: Bench) -> None:
     assert not scene.refusals.exists()
 
 
+def test_what_one_token_has_refused_another_does_not_make_good(scene: Bench) -> None:
+    # As while the master key goes from one token to another, with a slip in the other's PIN: the
+    # node goes on asking the one, and tries the other at each of its looks.
+    wrong = scene.root / "wrong-pin"
+    wrong.touch(0o600)
+    wrong.write_text("wrong-pin-of-the-tests")
+    scene.hsm.add("other")
+    other = f"pkcs11:token=other;object=master?pin-source=file:{wrong}"
+    scene.break_it("none")
+    assert "refused the PIN" in failure(scene, other).why
+    assert scene.times() == 1
+    for _ in range(2):
+        assert scene.key().encrypt(b"x", "c")
+        assert "has refused this PIN before" in failure(scene, other).why
+    assert scene.times() == 3, "twice by the token in use, which takes its PIN"
+    # Both may have refused one, and each is forgiven on its own.
+    right = scene.hsm.pin_file.read_text()
+    scene.hsm.pin_file.write_text("wrong-pin-of-the-tests")
+    assert "refused the PIN" in failure(scene).why
+    scene.hsm.pin_file.write_text(right)
+    assert scene.key().encrypt(b"x", "c")
+    assert "has refused this PIN before" in failure(scene, other).why
+
+
 def test_a_missing_pin_is_reported(scene: Bench) -> None:
     scene.pin = f"file:{scene.root / 'nowhere'}"
     assert isinstance(failure(scene), SecretReferenceError)
@@ -245,6 +272,11 @@ def test_the_pin_is_masked_in_any_text_and_on_no_command_line(
     scene.key().describe()
     assert started
     assert scene.hsm.pin not in repr(started)
+    # Nor is it where the module's own crash report would have it.
+    scene.environ["NOVACRON_TEST_PIN"], scene.pin = scene.hsm.pin, "env:NOVACRON_TEST_PIN"
+    scene.key().describe()
+    assert len(started) == 2
+    assert scene.hsm.pin not in repr(started)
     assert scene.hsm.pin not in mask(f"somebody logs {scene.hsm.pin}")
 
 
@@ -301,3 +333,16 @@ def test_two_processes_at_once_are_two_sessions(scene: Bench) -> None:
     for thread in threads:
         thread.join(60)
     assert [len(result or b"") for result in results] == [32] * 3
+
+
+def test_an_authority_is_founded_on_a_key_in_a_module(
+    scene: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in scene.hsm.environment.items():
+        monkeypatch.setenv(name, value)
+    security = SecuritySettings(
+        master_key=scene.hsm.reference, pkcs11_module=scene.module, pkcs11_pin=scene.pin
+    )
+    directory = DataDirectory(scene.root / "data")
+    assert found(directory, Settings(security=security), "berlin")
+    assert (directory.pki / "ca.key").exists()

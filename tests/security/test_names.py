@@ -19,6 +19,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
         ("Node7.Example.org.", "node7.example.org"),
         ("[2001:db8::7]:7401", "2001:db8::7"),
         ("2001:0db8::7", "2001:db8::7"),
+        ("fe80::7%eth0", "fe80::7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
         ("0.0.0.0", socket.gethostname().lower()),
         ("::", socket.gethostname().lower()),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -87,6 +88,11 @@ class TrustNode:
     def number(self) -> int:
         """Of the list of revoked certificates that it goes by."""
         return self.security.certificates.revocations.current.number
+
+    @property
+    def revoked(self) -> Collection[str]:
+        """Serials on it."""
+        return self.security.certificates.revocations.current.entries.keys()
 
     async def stop(self) -> None:
         await self.trust.shutdown()

@@ -95,6 +95,43 @@ async def test_a_node_that_was_away_learns_of_it_when_it_comes_back(tmp_path: Pa
         ).read_bytes()
 
 
+@pytest.mark.parametrize("since", [1, 2])
+async def test_an_authority_restored_from_a_backup_forgets_nothing_that_was_revoked(
+    tmp_path: Path, since: int
+) -> None:
+    lost = TrustNode(4, tmp_path / "d")
+    revoked = [TrustNode(5 + number, tmp_path / f"e{number}") for number in range(since)]
+    first, second = TrustNode(1, tmp_path / "a"), TrustNode(2, tmp_path / "b")
+    async with running(second, first) as nursery:
+        await first.start(nursery)
+        for node in (second, lost, *revoked):
+            await node.join(first)
+        await second.start(nursery, first)
+        await second.session(first)
+        ledger = first.directory.pki / "issued.json"
+        backup = ledger.read_bytes()
+        await first.revoke(lost)
+        await until(lambda: second.number == 1)
+        await second.stop()
+        await first.stop()
+        # The disk is lost, and with it the list. Before any peer is met others are revoked, in
+        # lists that have the number of the first, or a higher one.
+        ledger.write_bytes(backup)
+        for name in ("crl.pem", "crl.json"):
+            (first.directory.pki / name).unlink()
+        await first.start(nursery)
+        for node in revoked:
+            await first.revoke(node)
+        await until(lambda: first.number == since)
+        await second.start(nursery, first)
+        for node in (first, second):
+            await until(lambda node=node: len(node.revoked) == 1 + since)
+            assert node.number == 1 + since
+        states = {entry.node_id: entry.revoked for entry in first.security.issuer().ledger.read()}
+        assert states[second.id] is None
+        assert None not in [states[node.id] for node in (lost, *revoked)]
+
+
 async def test_a_list_that_is_older_or_forged_is_not_taken(tmp_path: Path) -> None:
     async with chain(tmp_path) as ((first, second, third), _):
         stranger, other = TrustNode(4, tmp_path / "d"), TrustNode(5, tmp_path / "e")
@@ -112,7 +149,8 @@ async def test_a_list_that_is_older_or_forged_is_not_taken(tmp_path: Path) -> No
         async def garbage(session: Any, body: bytes) -> bytes:
             return b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"
 
-        state = encode_payload({"number": 99, "issues": False, "authority_ends": 0})
+        said = {"number": 99, "issues": False, "authority_ends": 0, "roots": 0, "issuer": ""}
+        state = encode_payload(said)
         for lie in (old_list, garbage):
             second.network.remove_handler("trust.crl")
             second.network.register_handler("trust.crl", lie)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import threading
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from novacron.security.errors import (
     TokenLimitError,
     TokenNotFoundError,
 )
+from novacron.security.inspection import NODE_URI
 from novacron.security.issuer import MOST_A_DAY, Grant, Issuer
 from novacron.security.join_tokens import JoinTokens
 from novacron.security.keyring import Keyring
@@ -27,6 +30,7 @@ from novacron.security.requests import make_request
 from tests.security.stand_ins import NODE_ID, OTHER_ID, prepared
 from tests.security.tls import SECONDS_A_DAY, Clock, certificates
 from tests.trust.cluster import new_key, request_for
+from tests.trust.test_requests import signed
 
 THIRD_ID = "11111111-2222-4333-8444-555555555555"
 
@@ -171,6 +175,25 @@ def test_a_name_is_the_first_nodes_that_had_it(holder: Holder) -> None:
     assert renewed.left_out == ()
 
 
+def test_an_address_is_one_name_however_it_is_written(holder: Holder) -> None:
+    own = x509.UniformResourceIdentifier(NODE_URI + THIRD_ID)
+    holder.join(OTHER_ID, "192.0.2.7", "2001:db8::7")
+    spelled = [
+        (x509.DNSName("2001:0db8::7"), RequestRefusedError),
+        (x509.DNSName("2001:db8::7%1"), RequestRefusedError),
+        (x509.IPAddress(ipaddress.ip_address("::ffff:192.0.2.7")), None),
+    ]
+    for name, refused in spelled:
+        token = holder.token()
+        if refused is not None:
+            with pytest.raises(refused, match="is an address"):
+                holder.issuer.join(token, signed(own, name))
+            continue
+        grant = holder.issuer.join(token, signed(own, name))
+        assert grant.left_out == ("192.0.2.7",)
+        assert inspection.host_names(parsed(grant)) == []
+
+
 def test_a_renewal_needs_no_token_and_takes_a_new_key(holder: Holder) -> None:
     first = holder.join(OTHER_ID)
     request = request_for(OTHER_ID)
@@ -242,6 +265,20 @@ def test_what_was_never_issued_is_not_revoked(holder: Holder) -> None:
     with pytest.raises(JoinConflictError, match="this node's own certificate"):
         holder.issuer.revoke(NODE_ID)
     assert holder.revocations.current.number == 0
+
+
+def test_a_serial_is_known_as_other_tools_print_it(holder: Holder) -> None:
+    serial = holder.join(OTHER_ID).serial
+    colons = ":".join(re.findall("..", f"00{serial}".upper().zfill(44)))
+    assert holder.issuer.revoke(colons) == [serial]
+    assert {entry.state(holder.clock.time) for entry in holder.issuer.ledger.read()} == {"revoked"}
+    own = f"{holder.issuer.own_certificate().serial_number:x}"
+    with pytest.raises(JoinConflictError, match="this node's own certificate"):
+        holder.issuer.revoke("00" + own)
+    assert holder.revocations.find(own) is None
+    for target in ("0" * 40, "f" * 40, "f" * 44):
+        with pytest.raises(TokenNotFoundError):
+            holder.issuer.revoke(target)
 
 
 def test_a_damaged_ledger_is_not_gone_on_without(holder: Holder) -> None:

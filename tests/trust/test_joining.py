@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from novacron.config.schema import SecuritySettings
+from novacron.config.schema import SecuritySettings, Settings
 from novacron.data_directory import DataDirectory
 from novacron.security import joining
 from novacron.security.certificates import Certificates
-from novacron.security.errors import CertificateError
+from novacron.security.errors import CertificateError, RequestRefusedError
 from novacron.security.inspection import key_hash
+from novacron.security.join_token import JoinTokenText
 from novacron.security.joined_material import read_joined
 from novacron.security.joining import Asked, Granted
 from novacron.security.keyring import Keyring
+from novacron.security.names import canonical_name
 from novacron.security.requests import make_request
-from tests.security.stand_ins import OTHER_ID, prepared, tree
+from novacron.trust.joining import join
+from tests.security.issuing import OutsideAuthority, pem
+from tests.security.stand_ins import NODE_ID, OTHER_ID, prepared, tree
 from tests.security.tls import SECONDS_A_DAY, certificates
 from tests.trust.cluster import new_key
 from tests.trust.test_issuer import Holder
@@ -33,10 +38,10 @@ def holder(tmp_path: Path) -> Holder:
 
 
 def grant_to(holder: Holder, directory: DataDirectory) -> Granted:
-    key, pem = new_key()
+    key, key_text = new_key()
     authority = key_hash(holder.issuer.authority.certificate().public_key())
     grant = holder.issuer.join(holder.token(OTHER_ID), make_request(key, OTHER_ID, ["localhost"]))
-    asked = Asked(OTHER_ID, authority, pem)
+    asked = Asked(OTHER_ID, authority, key_text)
     joining.write_asked(directory, asked)
     granted = Granted(asked, grant.certificate, grant.authority, "", "192.0.2.1:7400", 1.0, (), ())
     joining.write_granted(directory, granted)
@@ -205,3 +210,80 @@ def test_outside_certificates_go_before_a_join(tmp_path: Path, holder: Holder) -
     )
     with pytest.raises(CertificateError, match="certificates from outside"):
         mine.open(OTHER_ID)
+
+
+def test_a_name_in_another_spelling_is_not_asked_for_for_ever(
+    tmp_path: Path, holder: Holder
+) -> None:
+    directory = prepared(tmp_path / "node")
+    key, key_text = new_key()
+    authority = key_hash(holder.issuer.authority.certificate().public_key())
+    said = ("B.Example.", "2001:0DB8::7", "::ffff:192.0.2.7", *(f"n{i}.example" for i in range(20)))
+    request = make_request(key, OTHER_ID, ["localhost", *map(canonical_name, said)])
+    grant = holder.issuer.join(holder.token(OTHER_ID), request)
+    asked = Asked(OTHER_ID, authority, key_text)
+    joining.write_granted(
+        directory, Granted(asked, grant.certificate, grant.authority, "", "x", 1.0, (), said)
+    )
+    joining.finish(directory)
+    mine = opened(directory, holder)
+    assert mine.joined is not None
+    assert set(mine.material.names) >= {"b.example", "2001:db8::7", "192.0.2.7"}
+    assert mine.joined.due(mine.material) > holder.clock.time
+
+
+def test_names_that_no_certificate_can_have_are_refused_before_anything_is_sent(
+    tmp_path: Path,
+) -> None:
+    token = JoinTokenText("0" * 16, "ncj_…", "0" * 64)
+    for names, why in (
+        (["bücher.example"], "'bücher.example' is no host name"),
+        ([f"n{i}.example" for i in range(20)], "it would be for 23 names, and 16 are the most"),
+    ):
+        with pytest.raises(RequestRefusedError, match=why):
+            join(DataDirectory(tmp_path), Settings(), ("192.0.2.1", 7400), token, names=names)
+    assert not joining.journal(DataDirectory(tmp_path)).exists()
+
+
+def renewed_for(holder: Holder, mine: Certificates) -> tuple[bytes, bytes]:
+    """A new key for the joined node, and the certificate that it was granted."""
+    key, text = new_key()
+    request = make_request(key, OTHER_ID, ["localhost"])
+    grant = holder.issuer.renew(OTHER_ID, mine.material.serial, request)
+    return text.encode(), grant.certificate.encode()
+
+
+UNFINISHED = b"-----BEGIN X509 CRL-----\n"
+UNREADABLE = b"-----BEGIN TRUSTED CERTIFICATE-----\nAAAA\n-----END TRUSTED CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize(("before", "after"), [(b"", UNFINISHED), (UNREADABLE, b"")])
+def test_a_peer_that_passes_a_certificate_on_adds_nothing_that_tls_chokes_on(
+    tmp_path: Path, holder: Holder, before: bytes, after: bytes
+) -> None:
+    directory = prepared(tmp_path / "node")
+    grant_to(holder, directory)
+    mine = opened(directory, holder)
+    assert mine.joined is not None
+    key, certificate = renewed_for(holder, mine)
+    mine.joined.install(key, before + certificate + after)
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(directory.pki / "node.pem")
+    assert opened(directory, holder).material.serial != mine.material.serial
+
+
+def test_a_peer_that_passes_the_authority_on_adds_no_authority_of_its_own(
+    tmp_path: Path, holder: Holder
+) -> None:
+    directory = prepared(tmp_path / "node")
+    grant_to(holder, directory)
+    mine = opened(directory, holder)
+    assert mine.joined is not None
+    # OpenSSL reads this kind of block, and what checks the other certificate passes over it.
+    rogue = pem(OutsideAuthority("rogue").certificate)
+    hidden = rogue.replace(b" CERTIFICATE", b" TRUSTED CERTIFICATE")
+    holder.clock.time += 100 * SECONDS_A_DAY
+    data = holder.issuer.authority.ensure(NODE_ID, holder.clock.time, 1e12, 0.0)
+    assert mine.joined.install_authority(hidden + data + hidden)
+    trusting = ssl.create_default_context(cafile=directory.pki / "ca.pem")
+    (trusted,) = trusting.get_ca_certs()
+    assert "rogue" not in str(trusted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 import trio
@@ -32,7 +33,7 @@ WELCOME: Final = b"+"
 class Certificates(Protocol):
     def server_context(self) -> ssl.SSLContext: ...
     def client_context(self) -> ssl.SSLContext: ...
-    def identify(self, der: bytes, /) -> PeerIdentity: ...
+    def identify(self, der: bytes, presented: Sequence[bytes] = (), /) -> PeerIdentity: ...
 
 
 class V1Connections:
@@ -134,7 +135,9 @@ class V1Connections:
         return stream
 
     async def _check(self, stream: Stream, peer: str) -> None:
-        found = await trio.to_thread.run_sync(self._certificates.identify, stream.peer_certificate)
+        found = await trio.to_thread.run_sync(
+            self._certificates.identify, stream.peer_certificate, stream.peer_chain
+        )
         if found.node_id != peer:
             await stream.aclose()
             raise LinkLostError(
