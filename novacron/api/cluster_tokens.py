@@ -30,7 +30,7 @@ from novacron.errors import ApiError, CacheError, ConflictError
 from novacron.observe import Counter
 from novacron.record import Record
 from novacron.security.errors import TokenNotFoundError
-from novacron.security.references import register
+from novacron.security.references import register_token
 from novacron.security.resources import EVERYTHING, check_patterns
 from novacron.security.roles import Principal, Role
 from novacron.security.token_record import (
@@ -293,7 +293,7 @@ class ClusterTokens:
         now = self._now()
         id = secrets.token_hex(8)
         secret = new_secret(id, CLUSTER_PREFIX)
-        register(secret)
+        register_token(secret)
         expires = None if ttl is None else now + ttl
         token = Token(id, name, role, hash_token(secret), now, expires, resources=narrowed)
         await self._table.insert(token, created_by)
@@ -313,7 +313,7 @@ class ClusterTokens:
             raise _not_found("rotate", id)
         secret = new_secret(id, CLUSTER_PREFIX)
         made = rotated(row.token, hash_token(secret), self._now(), grace, ttl)
-        register(secret)
+        register_token(secret)
         if not await self._table.replace(row.token, made):
             raise TokenConflictError(
                 f"cannot rotate the token {id}",

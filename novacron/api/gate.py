@@ -104,6 +104,11 @@ class Gate:
             self._count(call)
             _denied.inc("unauthenticated")
             raise
+        except RateLimitedError as exc:
+            # Its address has had too many tokens looked up that nobody knows.
+            await self._record_denial(call, "api.call", exc.code, exc.why)
+            _denied.inc("rate")
+            raise
         self._count(call)
         template, action = self._route(call)
         decision = decide(call.principal, action)

@@ -330,7 +330,7 @@ class PostgresqlStore:
                 self.pool.note_read_only(connection)
             raise mapped
         if commits and answer.unreplicated:
-            self.pool.look_around()
+            self.pool.lookout.hurry()
             raise unreplicated(connection.where)
         if answer.overflow:
             raise DatabaseLimitError(

@@ -157,7 +157,6 @@ class Connection:
         """Trio's time of the last sign of life while something is under way."""
         self.idle_since = 0.0
         self.lineage: Lineage | None = None
-        """As far as it was looked at."""
         self._raw = raw
         self._descriptor = raw.socket
         self._poll = select.poll()
@@ -216,7 +215,6 @@ class Connection:
         if not self._closed:
             self._closed = True
             trio.lowlevel.notify_closing(self._descriptor)
-            self._raw.notice_handler = None
             self._raw.finish()
 
     # --- Exchange --------------------------------------------------------------------------------
@@ -434,8 +432,7 @@ class Connection:
                 )
 
     def _note_warning(self, result: pq.abc.PGresult) -> None:
-        """Called by libpq for what is no answer. A statement that waits for a standby after its commit
-        and is cancelled then succeeds, with a warning that it is on this server alone."""
+        """Called by libpq. A commit that is cancelled while it waits for a standby succeeds, and warns."""
         if says_unreplicated(result):
             self._answer.unreplicated = True
 
@@ -473,8 +470,7 @@ class Connection:
         with trio.move_on_after(CANCEL_GRACE):
             await self._flush()
             await self._ask_to_cancel()
-            overflowed = answer.overflow
-            answer.overflow = False
+            overflowed, answer.overflow = answer.overflow, False
             while self._expected:
                 # It may have been done already: then its answer is taken like any other, whole. Of
                 # more than the limit nothing is kept.

@@ -146,8 +146,13 @@ class PostgresqlLife:
             return Health(HealthState.UNHEALTHY, str(error))
         except DatabaseError as error:
             return Health(HealthState.DEGRADED, str(error))
-        if store.pool.rival is not None:
-            return Health(HealthState.DEGRADED, str(store.pool.rival))
+        refusal = store.pool.refusal
+        if refusal is not None:
+            return Health(
+                HealthState.DEGRADED, f"reads and writes, and gets no more connections: {refusal}"
+            )
+        if store.pool.lookout.rival is not None:
+            return Health(HealthState.DEGRADED, str(store.pool.lookout.rival))
         elapsed = round(time.perf_counter() - started, 6)
         return Health(
             HealthState.HEALTHY,

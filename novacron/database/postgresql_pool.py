@@ -6,9 +6,7 @@ the server again. A server that is there but silent (stopped, or behind a dead p
 the keeper too: what has been under way for a while without a sign of life has it connect once more,
 and if that fails, everything under way is given up.
 
-Where several servers are named, one more task looks at the others now and then: a server that takes
-changes on a newer timeline has been promoted beside the one in use, which nobody has stopped, and is
-used from then on.
+Where several servers are named, one more task is the :class:`Lookout` for the others.
 """
 
 from __future__ import annotations
@@ -24,16 +22,16 @@ import trio
 
 from novacron.database.metrics import WAITING
 from novacron.database.postgresql_connection import Connection
-from novacron.database.postgresql_dial import dial, dial_one
+from novacron.database.postgresql_dial import dial
 from novacron.database.postgresql_errors import away
-from novacron.database.postgresql_lineage import Lineage, beside
+from novacron.database.postgresql_lookout import Lookout
 from novacron.database.postgresql_mode import Mode
 from novacron.database.postgresql_target import Endpoint, Target
 from novacron.database.store import (
     MAX_WAITING,
     DatabaseAwayError,
+    DatabaseCredentialsError,
     DatabaseLimitError,
-    DatabaseReadOnlyError,
     DatabaseStaleError,
     DatabaseUnavailableError,
 )
@@ -58,13 +56,6 @@ SILENT_AFTER = 1.0
 Longer statements are rare, and the look costs them nothing."""
 LOOK_AGAIN_AFTER = 10.0
 """Seconds after which a server that did answer is looked at again for the same statement."""
-LOOK_AROUND_EVERY = 10.0
-"""Seconds between two looks at the servers that are not in use. Each is a login there; a thousand nodes
-make a hundred a second, half a core of a server that has little else to do. As long may a node write
-to a server that was replaced and lives on; where commits wait for a standby, none of that is taken for
-written, and the node looks at once."""
-LOOK_AROUND_PAUSE = 1.0
-"""Least seconds between two such looks."""
 IDLE_SECONDS = 300.0
 """After which a connection above ``pool_min`` is closed."""
 
@@ -96,25 +87,27 @@ class Pool:
         self._preferred: Endpoint | None = None
         self._absence: Absence | None = None
         self._lost = trio.Event()
-        self._doubt = trio.Event()
         self._scope = trio.CancelScope()
         self._keeping = False
         self._closed = False
         self._unused = trio.Event()
         self._returned = trio.lowlevel.ParkingLot()
         self._refusal: NovaCronError | None = None
-        """Why the server lets nobody else in, although what is open serves."""
         self._dial_after = 0.0
         """Trio's time before which that is not asked again."""
         self.waiting = 0
         """Calls that wait for a connection, or for their turn to write."""
-        self.rival: DatabaseStaleError | None = None
-        """Another server that takes changes, as of the last look around."""
+        self.lookout = Lookout(target, self._in_use, self.adopt)
         AWAY.set(0.0)
 
     @property
     def absence(self) -> Absence | None:
         return self._absence
+
+    @property
+    def refusal(self) -> NovaCronError | None:
+        """Why the server lets nobody else in, although what is open serves; None: it does."""
+        return self._refusal
 
     @property
     def connections(self) -> int:
@@ -125,6 +118,9 @@ class Pool:
         """``host:port`` of the server in use, as far as it is known."""
         return (self._preferred or self.target.endpoints[0]).address
 
+    def _in_use(self) -> Endpoint | None:
+        return None if self._closed or self._absence is not None else self._preferred
+
     def check(self) -> None:
         """Raise what a call would fail with now."""
         if self._closed:
@@ -134,6 +130,9 @@ class Pool:
 
     def adopt(self, connection: Connection) -> None:
         """Take over a connection that was opened elsewhere."""
+        if self._closed:
+            connection.close()
+            return
         self._settle_on(connection)
         self._put(connection)
 
@@ -216,7 +215,6 @@ class Pool:
                         raise
                     self._refusal = error
                 else:
-                    self._refusal = None
                     return connection
             # Those who wait ask anew one at a time, now and then.
             with trio.move_on_at(min(deadline, self._dial_after)):
@@ -229,20 +227,27 @@ class Pool:
                 raise _again(self._refusal)
 
     def _goes_on(self, error: NovaCronError) -> bool:
-        """Whether what is open serves although nothing more can be opened."""
+        """Whether what is open serves although nothing more can be opened. Where all servers say that
+        they take no changes, what is open is told so too, by its next change."""
         return bool(self.connections) and not isinstance(
-            error,
-            DatabaseAwayError | DatabaseReadOnlyError | DatabaseStaleError | DatabaseLimitError,
+            error, DatabaseAwayError | DatabaseStaleError | DatabaseLimitError
         )
 
     async def _open(self, deadline: float) -> Connection:
         with trio.CancelScope(deadline=deadline) as scope:
             try:
                 connection = await dial(self.target, self._preferred)
-            except NovaCronError as error:
+            except DatabaseError as error:
                 self._note_failure(error)
                 raise
+            except NovaCronError as error:
+                # A secret cannot be read: callers know errors of the database only.
+                self._note_failure(error)
+                raise DatabaseCredentialsError(
+                    error.what, why=error.why, remedy=error.remedy, key=error.key
+                ) from error
             self._settle_on(connection)
+            self._refusal = None
             if self._closed:
                 connection.close()
                 raise closed_error()
@@ -295,9 +300,17 @@ class Pool:
 
     def _note_failure(self, error: NovaCronError) -> None:
         if self._goes_on(error):
+            if self._refusal is None:
+                logger.warning(
+                    "PostgreSQL lets nobody else in; the connections that are open go on",
+                    extra={"server": self.server, "why": str(error)},
+                )
+            self._refusal = error
+            self._dial_after = trio.current_time() + TICK
             return
         if self._absence is None and not self._closed:
             self._absence = Absence(error)
+            self._refusal = None
             AWAY.set(1.0)
             logger.warning(
                 "PostgreSQL is away; it is looked for in the background",
@@ -329,7 +342,7 @@ class Pool:
             async with trio.open_nursery() as nursery:
                 if len(self.target.endpoints) > 1:
                     # Beside the other: a server that is silent must not keep it waiting.
-                    nursery.start_soon(self._keep_looking_around)
+                    nursery.start_soon(self.lookout.keep)
                 await self._keep_server()
                 nursery.cancel_scope.cancel()
 
@@ -379,6 +392,8 @@ class Pool:
         elif self.connections < self.target.settings.pool_min:
             # Also how a server is missed that nobody asks for anything.
             await self._add_one()
+        elif self._refusal is not None and now - self._dial_after > LONGEST_DELAY:
+            await self._add_one()
 
     def _is_silent(self, connection: Connection, now: float) -> bool:
         since = connection.busy_since
@@ -399,67 +414,11 @@ class Pool:
         except NovaCronError as error:
             self._note_failure(error)
             return
+        self._refusal = None
         if self._closed or self.connections >= self.target.settings.pool_max:
             connection.close()
         else:
             self.adopt(connection)
-
-    # --- Other servers ---------------------------------------------------------------------------
-
-    def look_around(self) -> None:
-        """There is doubt that the server in use is still the one to use."""
-        self._doubt.set()
-
-    async def _keep_looking_around(self) -> None:
-        while True:
-            await trio.sleep(LOOK_AROUND_PAUSE)
-            with trio.move_on_after(LOOK_AROUND_EVERY * random.uniform(0.75, 1.25)):
-                await self._doubt.wait()
-            self._doubt = trio.Event()
-            if self._absence is None and self._preferred is not None:
-                await self._look_around(self._preferred)
-
-    async def _look_around(self, present: Endpoint) -> None:
-        rival: DatabaseStaleError | None = None
-        for endpoint in self.target.endpoints:
-            used = self.target.lineages.newest
-            if endpoint == present or used is None:
-                continue
-            try:
-                connection = await dial_one(self.target, endpoint)
-            except DatabaseStaleError as error:
-                rival = error
-                continue
-            except NovaCronError:
-                continue
-            found = connection.lineage
-            if found is not None and used.is_older(found) and not self._closed:
-                self._move(connection, present)
-                rival = None
-                break
-            connection.close()
-            if found is not None and await self._is_beside(found, present):
-                rival = beside(connection.where, found)
-        if rival is not None and self.rival is None:
-            logger.warning("another PostgreSQL takes changes", extra={"why": str(rival)})
-        self.rival = rival
-
-    async def _is_beside(self, found: Lineage, present: Endpoint) -> bool:
-        """Whether that is another server than the one in use, which may have several names. That one is
-        asked as well: it may have been restarted since."""
-        try:
-            connection = await dial_one(self.target, present)
-        except NovaCronError:
-            return False
-        connection.close()
-        return connection.lineage is not None and connection.lineage.is_beside(found)
-
-    def _move(self, connection: Connection, present: Endpoint) -> None:
-        logger.warning(
-            "another PostgreSQL was promoted; it is used from now on",
-            extra={"server": connection.where, "was": present.address},
-        )
-        self.adopt(connection)
 
     # --- The end ---------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from novacron.network import distrust
 from novacron.network.contacts import Contacts
 from novacron.network.description import describe
 from novacron.network.errors import NetworkStoppingError, TlsError
-from novacron.network.guard import guarded, record_rejection
+from novacron.network.guard import guarded, is_rejection, record_rejection
 from novacron.network.listener import AcceptLoop
 from novacron.network.metrics import HANDSHAKE_FAILURES, SESSIONS_ENDED
 from novacron.network.peers import Seed, SeedState, SelfDialledError
@@ -334,7 +334,7 @@ class Network(ObservableComponent, Component):
             await session.handshake()
         except NovaCronError as exc:
             _count_failure(Role.ACCEPTOR, _reason(exc, session), incoming.peer_address, exc)
-            if isinstance(exc, SecurityError):
+            if is_rejection(exc):
                 await record_rejection(self._security.audit, incoming.peer_address, exc)
         finally:
             if session is None:

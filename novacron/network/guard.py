@@ -7,8 +7,8 @@ from typing import Final
 
 import trio
 
-from novacron.errors import NovaCronError
-from novacron.network.errors import PeerForbiddenError
+from novacron.errors import NovaCronError, SecurityError
+from novacron.network.errors import PeerForbiddenError, TlsError
 from novacron.network.session import PeerSession, RequestHandler
 from novacron.observe import Counter
 from novacron.security import AuditLog, Principal, Role
@@ -18,6 +18,9 @@ logger = logging.getLogger("novacron.network")
 
 OUTCOME_TIMEOUT: Final = 2.0
 """Seconds to record how a change ended, also when the session has ended meanwhile."""
+
+_STRANGERS: Final = frozenset({"untrusted", "expired", "no_certificate"})
+"""Why TLS itself has turned somebody away, for what he showed or did not."""
 
 DENIED = Counter("novacron_peer_requests_denied_total", "Requests of peers that were denied.")
 
@@ -76,6 +79,13 @@ def guarded(method: str, handler: RequestHandler, audit: AuditLog) -> RequestHan
                     logger.error("the outcome of a peer's request is not in the audit log: %s", exc)
 
     return answer
+
+
+def is_rejection(error: NovaCronError) -> bool:
+    """Whether a handshake failed with *error* because of who called, and not of how."""
+    if isinstance(error, TlsError):
+        return error.reason in _STRANGERS
+    return isinstance(error, SecurityError)
 
 
 async def record_rejection(audit: AuditLog, address: str, error: NovaCronError) -> None:

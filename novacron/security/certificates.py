@@ -416,10 +416,14 @@ def _load(context: ssl.SSLContext, material: Material) -> None:
 def _loaded(der: bytes) -> x509.Certificate | None:
     from cryptography import x509
 
+    from novacron.security import inspection
+
     try:
-        return x509.load_der_x509_certificate(der)
-    except ValueError:
+        found = x509.load_der_x509_certificate(der)
+        inspection.look_through(found)
+    except inspection.faults():
         return None
+    return found
 
 
 def _no_password() -> str:

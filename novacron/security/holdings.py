@@ -49,15 +49,23 @@ class Holdings:
         except (ValueError, KeyError, TypeError, AttributeError):
             return {}
 
-    def note(self, node_id: str, found: Holding) -> None:
+    def note(self, node_id: str, found: Holding, issuing: str) -> None:
         """
+        Args:
+          issuing: Hash of the key that issues now; who has said something with a certificate of it
+            has not gone back.
+
         Raises:
           StorageFailedError: it is not kept.
         """
         with held(self._lock_path):
             known = self.read()
             before = known.get(node_id)
-            if before is not None and found.number < before.number:
+            if before is not None and (
+                found.number < before.number
+                # Said again, by the node or by somebody who has kept it: worth no write.
+                or (found.number == before.number and before.issuer in (found.issuer, issuing))
+            ):
                 return
             known[node_id] = found
             body = {"version": 1, "nodes": {node: list(each) for node, each in known.items()}}

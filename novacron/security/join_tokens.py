@@ -33,7 +33,7 @@ from novacron.security.join_token import (
     id_of,
     new_secret,
 )
-from novacron.security.references import register
+from novacron.security.references import register_token
 from novacron.security.roles import Principal, Role
 from novacron.security.token_record import check_name
 
@@ -94,7 +94,7 @@ class JoinTokens:
             )
         self._check_alive(token)
         _CHECKS.inc("accepted")
-        register(secret)
+        register_token(secret)
         return Principal("join", token.id, Role.JOIN)
 
     def claim_blocking(self, id: str, node_id: str, key: str) -> JoinToken:
@@ -189,7 +189,7 @@ class JoinTokens:
                 )
             id = secrets.token_hex(8)
             secret = new_secret(id)
-            register(secret)
+            register_token(secret)
             token = JoinToken(id, name, hash_secret(secret), now, now + ttl, node_id)
             self._replace({**tokens, id: token})
         return id, secret

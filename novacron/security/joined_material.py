@@ -196,16 +196,27 @@ class JoinedMaterial(MaterialSource):
           CertificateError, ClockSetBackError: they do not fit; what was there stays.
           StorageFailedError: the disk refuses; what was there stays.
         """
-        from novacron.security.inspection import as_pem, load_certificates
+        from novacron.security.inspection import as_pem, is_handover, issued_by, load_certificates
 
-        roots = load_certificates(self._read(self.authority_path), str(self.authority_path), "")
-        where = "the new certificate"
+        ca_data, where = self._read(self.authority_path), "the new certificate"
+        roots = load_certificates(ca_data, str(self.authority_path), "")
         granted = check_granted(certificate, key, roots, self.node_id, where, self.now())
+        # The authority before may be gone, which has signed it: then the list of authorities, that was
+        # signed by all of them, has it. A false one would have old peers refuse this node.
+        document = trust_roots.read(ca_data, str(self.authority_path))
+        handover = document.handover.encode() if document is not None else b""
+        shown = [
+            each
+            for each in load_certificates(certificate, where, "")[1:]
+            if is_handover(each)
+            and (as_pem(each) == handover or issued_by(each, roots, (), self.now()))
+        ]
         register(key)
         try:
-            # What was checked, written anew, and not what a peer has sent: a text may hold more,
+            # What was understood, written anew, and not what a peer has sent: a text may hold more,
             # that the checks pass over and TLS does not.
-            write_durably(self.path, key + as_pem(granted), mode=0o600)
+            data = b"".join(map(as_pem, (granted, *shown)))
+            write_durably(self.path, key + data, mode=0o600)
         except OSError as exc:
             raise storage_failure("write", self.path, exc) from exc
 

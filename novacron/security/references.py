@@ -10,6 +10,8 @@ import base64
 import binascii
 import os
 import stat
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,6 +39,29 @@ def register(value: str | bytes) -> None:
     from novacron.log.redaction import register_secret
 
     register_secret(value)
+
+
+MOST_TOKENS = 100
+"""Tokens whose every form is masked, the latest ones: each has four, that every line of the log is looked
+through for. As they are written they are masked by how they begin, all of them and for ever."""
+
+_tokens: OrderedDict[str, None] = OrderedDict()
+_tokens_lock = threading.Lock()
+
+
+def register_token(secret: str) -> None:
+    """Have every log record mask the token *secret*, of any kind; of those that were registered, and may
+    have been rotated or revoked since, the oldest is left to what masks all of them."""
+    from novacron.log.redaction import forget_secret, register_secret
+
+    with _tokens_lock:
+        if secret in _tokens:
+            _tokens.move_to_end(secret)
+            return
+        _tokens[secret] = None
+        register_secret(secret)
+        if len(_tokens) > MOST_TOKENS:
+            forget_secret(_tokens.popitem(last=False)[0])
 
 
 class SecretSource:

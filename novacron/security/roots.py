@@ -119,6 +119,11 @@ def read(data: bytes, where: str = "the list of authorities") -> Roots | None:
 def _from_document(body: Any) -> Roots:
     if type(body) is not dict or body.keys() != set(Roots._fields):
         raise ValueError
+    # Strictly: what is signed is these bytes, and not what can be made of them.
+    if not (
+        type(body["roots"]) is type(body["former"]) is list and type(body["signatures"]) is dict
+    ):
+        raise ValueError
     found = Roots(
         **{
             **body,

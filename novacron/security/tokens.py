@@ -28,7 +28,7 @@ from novacron.security.errors import (
     storage_failure,
 )
 from novacron.security.filelock import held
-from novacron.security.references import read_secret_file, register
+from novacron.security.references import read_secret_file, register_token
 from novacron.security.resources import EVERYTHING, check_patterns, is_narrowed
 from novacron.security.roles import Principal, Role
 from novacron.security.token_record import (
@@ -130,10 +130,10 @@ class Tokens:
                 "ascii", "replace"
             )
             if split_token(text.strip()) is not None:
-                register(text.strip())
+                register_token(text.strip())
                 return text.strip()
         secret = new_secret(secrets.token_hex(8))
-        register(secret)
+        register_token(secret)
         self._write_admin_file(secret)
         return secret
 
@@ -162,7 +162,7 @@ class Tokens:
         if digest not in self._registered:
             # From now on a log line that quotes a request cannot give it away.
             self._registered.add(digest)
-            register(secret)
+            register_token(secret)
         return Principal("token", token.id, token.role, token.resources)
 
     def list(self) -> Descriptions:
@@ -238,7 +238,7 @@ class Tokens:
                 )
             id = secrets.token_hex(8)
             secret = new_secret(id)
-            register(secret)
+            register_token(secret)
             expires = None if ttl is None else now + ttl
             made = Token(id, name, role, hash_token(secret), now, expires, resources=narrowed)
             self._replace({**tokens, id: made})
@@ -258,7 +258,7 @@ class Tokens:
                 )
             secret = new_secret(id)
             made = rotated(token, hash_token(secret), self._now(), grace, ttl)
-            register(secret)
+            register_token(secret)
             self._replace({**tokens, id: made})
             if self._is_admin_file(id):
                 # What the command line of this machine uses. After the hash: until then the old

@@ -7,14 +7,16 @@ on that same connection: the certificate request and the token.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from novacron.errors import SecurityError
+from novacron.errors import NovaCronError, SecurityError
 from novacron.security import inspection
 from novacron.security.errors import CertificateError, ClockSetBackError
 from novacron.security.join_token import JoinTokenText
@@ -33,6 +35,9 @@ CONNECT_TIMEOUT: Final = 10.0
 """Seconds for the connection and for TLS, each."""
 ANSWER_TIMEOUT: Final = 35.0
 """Seconds for the answer: ``api.request_timeout`` of the other side, and a little."""
+WHOLE_TIMEOUT: Final = 60.0
+"""Seconds for all that comes after the connection. The others count from byte to byte, and whoever sends
+one now and then would hold this command, and the data directory with it, for ever."""
 MAX_ANSWER: Final = 2 * 1024 * 1024
 """Bytes: certificates are 2 KiB; the list of revoked ones may be 650 KiB as PEM."""
 _ALPN: Final = "http/1.1"
@@ -68,7 +73,7 @@ def ask(
       JoinAnswerError: it answers something else.
     """
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    with _connect(host, port, where) as connection:
+    with _connect(host, port, where) as connection, _ended_in_time(connection, where):
         tls = _secure(connection, where)
         with tls:
             presented = _presented(tls)
@@ -103,6 +108,37 @@ def _connect(host: str, port: int, where: str) -> socket.socket:
             "can be reached from here (the default is loopback)",
             key="api.listen_address",
         ) from exc
+
+
+@contextlib.contextmanager
+def _ended_in_time(connection: socket.socket, where: str) -> Iterator[None]:
+    late = threading.Event()
+    # Of its own: TLS takes the other one over.
+    ending = connection.dup()
+
+    def end() -> None:
+        late.set()
+        with contextlib.suppress(OSError):
+            ending.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(WHOLE_TIMEOUT, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except NovaCronError as exc:
+        if not late.is_set():
+            raise
+        raise AuthorityUnreachableError(
+            f"{where} takes too long",
+            why=f"it was not done within {WHOLE_TIMEOUT:g} s, though it says something now and then",
+            remedy="see that nobody between the two machines answers in its place, and run the same "
+            "command again",
+        ) from exc
+    finally:
+        timer.cancel()
+        timer.join()
+        ending.close()
 
 
 def _secure(connection: socket.socket, where: str) -> ssl.SSLSocket:

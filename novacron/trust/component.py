@@ -80,7 +80,7 @@ class Trust(ObservableComponent):
         self._roots = RootsKeeper(security, network, self._roots_changed)
         self._pulling = trio.Lock()
         self._latest: dict[PeerSession, State] = {}
-        self._compared: set[PeerSession] = set()
+        self._compared: dict[PeerSession, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
         self._failure = ""
         self._unread = ""
@@ -218,7 +218,7 @@ class Trust(ObservableComponent):
             for session in present - greeted:
                 self._tell(session)
             greeted = present
-            self._compared &= present
+            self._compared = {s: e for s, e in self._compared.items() if s in present}
             await self._network.wait_sessions_changed()
 
     def _tell(self, session: PeerSession) -> None:
@@ -277,9 +277,8 @@ class Trust(ObservableComponent):
                 await self._pull_list(session, state.number)
             if state.authority_ends > mine.authority_ends:
                 await self._pull_authority(session)
-            if mine.issues and state.number > 0 and session not in self._compared:
-                self._compared.add(session)
-                await self._take_back(session)
+            if state.number > 0:
+                await self._compare(session)
         except NovaCronError as exc:
             logger.warning(
                 "what node %s knows of trust cannot be used: %s",
@@ -327,9 +326,29 @@ class Trust(ObservableComponent):
         if newer:
             await self._applied(session)
 
-    async def _take_back(self, session: PeerSession) -> None:
+    async def _compare(self, session: PeerSession) -> None:
         """On the authority's node, once a session: its files may be those of a backup, and then what
         was revoked since is on the lists of others alone, under numbers that it gives again."""
+        if not self._security.certificates.holds_authority:
+            return
+        done = self._compared.get(session)
+        if done is not None:
+            await done.wait()
+            return
+        done = self._compared[session] = trio.Event()
+        try:
+            await self._take_back(session)
+        except NovaCronError as exc:
+            logger.warning(
+                "the list of revoked certificates of node %s cannot be used: %s",
+                session.node_id,
+                exc,
+                extra={"peer": session.node_id},
+            )
+        finally:
+            done.set()
+
+    async def _take_back(self, session: PeerSession) -> None:
         certificates = self._security.certificates
         data = await session.request(REVOKED, b"", within=ASK_TIMEOUT)
         if data == certificates.revocations.current.pem or not data:
@@ -349,6 +368,8 @@ class Trust(ObservableComponent):
         return issuer.take_back(check_list(data, issuer.authority.certificates()))
 
     async def _give_list(self, session: PeerSession, body: bytes) -> bytes:
+        # First what the other has: it is about to forget it for what it gets.
+        await self._compare(session)
         return self._security.certificates.revocations.current.pem
 
     async def _watch(self) -> None:

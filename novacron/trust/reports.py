@@ -139,9 +139,12 @@ class Reports:
                 f"it is not signed by the key of node {peer.node_id}"
             ) from None
         document = self._security.issuer().authority.document()
-        if document is not None and document.stage != SETTLED:
+        if document is None or report.number > document.number:
+            raise RequestRefusedError(f"there is no list of authorities {report.number} yet")
+        if document.stage != SETTLED:
             holding = Holding(report.number, peer.authority, self._security.now())
-            self._security.holdings().note(peer.node_id, holding)
+            issuing = self._security.certificates.authority_hashes()[0]
+            self._security.holdings().note(peer.node_id, holding, issuing)
 
 
 def _prepare(path: Path, number: int) -> Report:

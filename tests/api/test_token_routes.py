@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from novacron.api.rate import Buckets
 from novacron.security import Role
 from tests.api.calling import calling, records
 from tests.api.cluster import Cluster, shared_cluster
@@ -129,3 +130,21 @@ async def test_a_token_of_the_cluster_gets_a_new_secret(node: Node, cluster: Clu
         for secret, status in ((old, 401), (new, 200)):
             bearer = {"authorization": f"Bearer {secret}"}
             assert (await admin.get("/api/v1/whoami", headers=bearer)).status_code == status
+
+
+async def test_guesses_that_are_not_looked_up_any_more_are_denials_too(
+    node: Node, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.first, "_lookups", Buckets(0.001, 2))
+    async with calling(node) as client:
+        codes = [
+            (
+                await client.get(
+                    "/api/v1/status", headers={"authorization": f"Bearer ncc_{number:016x}_x"}
+                )
+            ).status_code
+            for number in range(4)
+        ]
+    assert codes == [401, 401, 429, 429]
+    reasons = [r["details"]["reason"] for r in records(node) if r["outcome"] == "denied"]
+    assert reasons == ["api.unauthenticated"] * 2 + ["api.lookups"] * 2

@@ -68,6 +68,7 @@ ALLOWED_BLOCKING = {
         "novacron/trust/authority_client.py",
         "socket.create_connection",
     ): "a command has no event loop",
+    ("novacron/cli/rotation.py", "time.sleep"): "a command has no event loop",
     ("novacron/cli/mode.py", "time.sleep"): "a command has no event loop",
 }
 

@@ -15,7 +15,7 @@ from bench.servers.postgresql import PostgreSQL
 from bench.servers.postgresql_pair import PostgresqlPair
 from novacron.component import HealthDepth, HealthState
 from novacron.config.schema import PostgresqlSettings
-from novacron.database import postgresql_dial, postgresql_pool
+from novacron.database import postgresql_dial, postgresql_lookout
 from novacron.database.postgresql import PostgresqlStore, open_store
 from novacron.database.postgresql_connection import Step
 from novacron.database.postgresql_dial import dial
@@ -94,8 +94,8 @@ def divided(servers: PostgresqlPair) -> World:
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgresql_pool, "LOOK_AROUND_EVERY", 0.1)
-    monkeypatch.setattr(postgresql_pool, "LOOK_AROUND_PAUSE", 0.01)
+    monkeypatch.setattr(postgresql_lookout, "LOOK_EVERY", 0.1)
+    monkeypatch.setattr(postgresql_lookout, "LOOK_PAUSE", 0.01)
 
 
 async def in_thread(call: Callable[[], object]) -> None:
@@ -220,26 +220,26 @@ async def test_a_server_that_is_named_twice_is_not_taken_for_two(
     world: World, often: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = trio.Semaphore(0)
-    plain = postgresql_pool.Pool._look_around
+    plain = postgresql_lookout.Lookout._look
 
-    async def watched(self: postgresql_pool.Pool, present: Endpoint) -> None:
+    async def watched(self: postgresql_lookout.Lookout, present: Endpoint) -> None:
         await plain(self, present)
         looks.release()
 
-    monkeypatch.setattr(postgresql_pool.Pool, "_look_around", watched)
+    monkeypatch.setattr(postgresql_lookout.Lookout, "_look", watched)
     server = world.pair.primary
     with Proxy(("127.0.0.1", server.port)) as proxy:
         hosts = (server.address, proxy.address)
         async with world.opened(hosts=hosts) as store:
             for _ in range(2):
                 await looks.acquire()
-                assert store.pool.rival is None
+                assert store.pool.lookout.rival is None
             # As after a restart that the node has not noticed yet.
             newest = store.target.lineages.newest
             assert newest is not None
             store.target.lineages.newest = newest._replace(started=0.0)
             await looks.acquire()
-            assert store.pool.rival is None
+            assert store.pool.lookout.rival is None
 
 
 def promote_once_more(server: PostgreSQL) -> None:
@@ -260,7 +260,7 @@ async def test_two_servers_that_were_both_promoted_are_told_to_the_operator(
         while store.pool.server != pair.primary.address:
             await trio.sleep(0.02)
         await in_thread(lambda: promote_once_more(pair.standby))
-        while "takes changes beside the one in use" not in str(store.pool.rival):
+        while "takes changes beside the one in use" not in str(store.pool.lookout.rival):
             await trio.sleep(0.02)
         assert store.pool.server == pair.primary.address
         await store.execute(TABLE)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import ssl
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from novacron.network.errors import RequestFailedError
 from novacron.network.session import STATUS_DENIED, PeerSession
 from novacron.security import Role, Rule
 from novacron.security.policy import RULES
-from tests.network.authority import Authority, Certificates
+from tests.network.authority import Authority, Certificates, node_id
 from tests.network.conftest import MakeNode, Node, until
 
 
@@ -63,6 +66,43 @@ async def test_a_peer_that_is_no_node_of_the_cluster_is_recorded(
     assert records[0]["outcome"] == "denied"
     assert records[0]["source"].startswith("127.0.0.1:")
     assert records[0]["details"]["reason"]
+
+
+def knock(address: str, shown: tuple[Path, Path] | None) -> None:
+    """Come to *address* with a certificate and its key, and take whatever is there for good."""
+    host, _, port = address.rpartition(":")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if shown is not None:
+        context.load_cert_chain(*shown)
+    # The other side's word on it comes with the first read, or is lost with the connection.
+    with (
+        socket.create_connection((host, int(port)), 10) as connection,
+        contextlib.suppress(OSError),
+        context.wrap_socket(connection) as tls,
+    ):
+        tls.recv(1)
+
+
+@pytest.mark.parametrize("kind", ["foreign", "expired", "none"])
+async def test_a_peer_that_tls_turns_away_is_recorded_as_well(
+    make_node: MakeNode, authority: Authority, tmp_path: Path, kind: str
+) -> None:
+    shown = {
+        "foreign": lambda: Authority(tmp_path, "foreign").issue(node_id(2)),
+        "expired": lambda: authority.issue(node_id(2), expired=True),
+        "none": lambda: None,
+    }[kind]()
+    with trio.fail_after(15):
+        async with trio.open_nursery() as nursery:
+            first = await make_node(1).start(nursery)
+            await trio.to_thread.run_sync(knock, first.address, shown)
+            records = first.security.audit.records
+            await until(lambda: records)
+            nursery.cancel_scope.cancel()
+    assert (records[0]["action"], records[0]["outcome"]) == ("peer.session", "denied")
+    assert records[0]["details"]["reason"] == "network.tls"
+    assert records[0]["details"]["why"]
 
 
 def test_no_rule_is_left_of_a_method_that_no_component_answers(repository: Path) -> None:

@@ -10,9 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from novacron.log import redaction
 from novacron.log.redaction import mask
 from novacron.security.errors import SecretReferenceError
-from novacron.security.references import decode_master_key, read_secret
+from novacron.security.references import (
+    MOST_TOKENS,
+    decode_master_key,
+    read_secret,
+    register_token,
+)
+from novacron.security.token_record import new_secret
 
 KEY = "security.master_key"
 SECRET = b"planted-secret-7f3a"
@@ -121,3 +128,15 @@ def test_any_bytes_are_a_master_key_or_a_clear_error_without_them(data: bytes) -
     assert error.remedy
     if len(data.strip()) > 8:
         assert data.decode("latin-1").strip() not in str(error)
+
+
+def test_a_node_that_makes_tokens_all_the_time_looks_for_the_latest_in_its_log() -> None:
+    made = [new_secret(f"{number:016x}") for number in range(MOST_TOKENS + 20)]
+    for secret in made:
+        register_token(secret)
+    register_token(made[-1])
+    assert len(redaction._forms) < 10 * MOST_TOKENS
+    latest = base64.b64encode(made[-1].encode()).decode()
+    assert latest not in mask(f"basic {latest}")
+    # The oldest too, as it is written.
+    assert made[0] not in mask(f"Bearer {made[0]}")

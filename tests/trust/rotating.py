@@ -65,6 +65,7 @@ async def ready(node: TrustNode) -> Progress:
     return found[0]
 
 
-async def trusting(number: int, *nodes: TrustNode) -> None:
-    """Once each of *nodes* goes by the list *number*."""
+async def trusting(number: int, *nodes: TrustNode) -> tuple[str, ...]:
+    """Once each of *nodes* goes by the list *number*; the authorities that it lists."""
     await until(lambda: all(n.security.certificates.material.roots_number == number for n in nodes))
+    return nodes[0].security.certificates.authority_hashes()

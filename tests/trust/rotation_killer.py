@@ -49,7 +49,7 @@ def main(name: str, base: Path) -> int:
     node.issuer.revoke(OTHER)
     for before in BEFORE[name]:
         node.step(before)
-    node.rotation.holdings.note(node_id(4), Holding(1, "nobody", NOW))
+    node.rotation.holdings.note(node_id(4), Holding(1, "nobody", NOW), "nobody")
     trusted = node.authority.path.read_bytes()
     document = node.authority.document()
     known = document.number if document is not None else 0

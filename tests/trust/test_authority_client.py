@@ -220,6 +220,27 @@ def test_one_that_hangs_up_or_says_nothing_is_told_apart(
         contact(listen(silent), token_of(holder))
 
 
+def test_one_that_says_a_byte_now_and_then_holds_nobody_for_ever(
+    listen: Callable[..., Listener], holder: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authority_client, "WHOLE_TIMEOUT", 0.2)
+    enough = threading.Event()
+
+    def drip(connection: socket.socket) -> bytes:
+        # A record of TLS with 16 KiB of handshake, at twenty bytes a second.
+        for byte in b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc" + bytes(200):
+            connection.sendall(bytes((byte,)))
+            if enough.wait(0.05):
+                break
+        return b""
+
+    listener = listen(drip)
+    with pytest.raises(AuthorityUnreachableError, match="was not done within"):
+        contact(listener, token_of(holder))
+    enough.set()
+    assert listener.heard == b""
+
+
 def test_an_answer_nested_without_end_is_no_answer(
     listen: Callable[..., Listener], holder: Holder
 ) -> None:

@@ -95,14 +95,16 @@ async def test_a_node_that_was_away_learns_of_it_when_it_comes_back(tmp_path: Pa
         ).read_bytes()
 
 
+@pytest.mark.parametrize("since", [1, 2])
 async def test_an_authority_restored_from_a_backup_forgets_nothing_that_was_revoked(
-    tmp_path: Path,
+    tmp_path: Path, since: int
 ) -> None:
-    lost, revoked = TrustNode(4, tmp_path / "d"), TrustNode(5, tmp_path / "e")
+    lost = TrustNode(4, tmp_path / "d")
+    revoked = [TrustNode(5 + number, tmp_path / f"e{number}") for number in range(since)]
     first, second = TrustNode(1, tmp_path / "a"), TrustNode(2, tmp_path / "b")
     async with running(second, first) as nursery:
         await first.start(nursery)
-        for node in (second, lost, revoked):
+        for node in (second, lost, *revoked):
             await node.join(first)
         await second.start(nursery, first)
         await second.session(first)
@@ -112,21 +114,22 @@ async def test_an_authority_restored_from_a_backup_forgets_nothing_that_was_revo
         await until(lambda: second.number == 1)
         await second.stop()
         await first.stop()
-        # The disk is lost, and with it the list. Before any peer is met another one is revoked, in
-        # a list that has the number of the first.
+        # The disk is lost, and with it the list. Before any peer is met others are revoked, in
+        # lists that have the number of the first, or a higher one.
         ledger.write_bytes(backup)
         for name in ("crl.pem", "crl.json"):
             (first.directory.pki / name).unlink()
         await first.start(nursery)
-        await first.revoke(revoked)
-        await until(lambda: first.number == 1)
+        for node in revoked:
+            await first.revoke(node)
+        await until(lambda: first.number == since)
         await second.start(nursery, first)
         for node in (first, second):
-            await until(lambda node=node: len(node.revoked) == 2)
-            assert node.number == 2
+            await until(lambda node=node: len(node.revoked) == 1 + since)
+            assert node.number == 1 + since
         states = {entry.node_id: entry.revoked for entry in first.security.issuer().ledger.read()}
         assert states[second.id] is None
-        assert None not in (states[lost.id], states[revoked.id])
+        assert None not in [states[node.id] for node in (lost, *revoked)]
 
 
 async def test_a_list_that_is_older_or_forged_is_not_taken(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from novacron.errors import SecurityError
-from novacron.security.inspection import key_hash, load_certificates
+from novacron.security.inspection import NODE_URI, key_hash, load_certificates
 from novacron.security.requests import check_request
 from novacron.security.revocations import check_list
 from novacron.trust.authority_client import check_presented
+from tests.security.issuing import OutsideAuthority, der
 from tests.security.stand_ins import OTHER_ID
 from tests.trust.cluster import request_for
 from tests.trust.test_issuer import Holder
@@ -36,6 +38,9 @@ class Originals:
         self.authority = holder.issuer.authority.certificate()
         self.leaf = holder.issuer.own_certificate().public_bytes(Encoding.DER)
         self.root = self.authority.public_bytes(Encoding.DER)
+        ages = timedelta(days=9000)  # whatever the holder's clock says
+        names = [NODE_URI + OTHER_ID]
+        self.foreign = der(OutsideAuthority().issue(names, begins=-ages, ends=ages)[0])
         self.request = request.public_bytes(Encoding.DER)
         self.list = found.public_bytes(Encoding.DER)
 
@@ -53,6 +58,7 @@ class Originals:
             lambda: check_request(pem("CERTIFICATE REQUEST", damaged(self.request))),
             lambda: check_list(pem("X509 CRL", damaged(self.list)), [self.authority]),
             lambda: holder.certificates.identify(leaf),
+            lambda: holder.certificates.identify(self.foreign, [leaf, root]),
             lambda: check_presented([leaf, self.root], pin, "there", now),
             lambda: check_presented([self.leaf, root], pin, "there", now),
             lambda: load_certificates(pem("CERTIFICATE", leaf), "there", ""),
@@ -83,3 +89,21 @@ def test_any_damage_is_refused_or_harmless(
     originals: Originals, place: float, value: int, length: int
 ) -> None:
     originals.read_all(place, value, length)
+
+
+def test_a_version_that_is_not_there_yet_is_refused_everywhere(originals: Originals) -> None:
+    def later(data: bytes) -> bytes:
+        changed = data.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x03", 1)
+        assert changed != data
+        return changed
+
+    holder = originals.holder
+    foreign, leaf = originals.foreign, later(originals.leaf)
+    for read in (
+        lambda: holder.certificates.identify(leaf),
+        lambda: holder.certificates.identify(foreign, [leaf, later(originals.root)]),
+        lambda: check_presented([leaf], "0" * 64, "there", holder.clock.time),
+        lambda: load_certificates(pem("CERTIFICATE", leaf), "there", ""),
+    ):
+        with pytest.raises(SecurityError):
+            read()

@@ -13,12 +13,14 @@ import trio
 
 from novacron.component import HealthDepth, HealthState
 from novacron.errors import NovaCronError
+from novacron.network.errors import RequestFailedError
 from novacron.network.metrics import HANDSHAKE_FAILURES
 from novacron.security import roots
 from novacron.security.errors import CertificateError, PeerRejectedError, RotationError
 from novacron.security.revocations import check_list
 from novacron.trust import component
-from novacron.trust.messages import ROOTS, STATE, pack
+from novacron.trust.messages import REPORT, ROOTS, STATE, pack
+from novacron.trust.reports import _prepare
 from tests.network.conftest import until
 from tests.security.stand_ins import make_security
 from tests.trust.cluster import TrustNode, join_directory
@@ -129,7 +131,8 @@ async def test_a_node_that_missed_all_but_the_end_is_served_and_catches_up(tmp_p
         await step(first, "begin")
         await trusting(1, second)
         await step(first, "issue")
-        await until(lambda: issuers(second) == issuers(first) != {""})
+        new = (await trusting(2, first, second))[0]
+        await until(lambda: issuers(second) == issuers(first) == {new})
         with pytest.raises(RotationError, match=f"node {third.id}: it has not said that it trusts"):
             await step(first, "finish")
         # It knows the old authority alone, and everybody shows certificates of the new one.
@@ -148,7 +151,7 @@ async def test_a_node_that_missed_it_all_is_told_to_join_again_and_can(tmp_path:
         await step(first, "begin")
         await step(first, "issue")
         await trusting(2, second)
-        await until(lambda: second.security.certificates.material.issuer != "")
+        await until(lambda: second.security.certificates.issuer() == _new(first))
         await step(first, "finish", force=True)
         await trusting(3, first, second)
         await third.start(nursery, second)
@@ -250,6 +253,46 @@ async def test_an_authority_restored_from_within_the_rotation_takes_the_last_ste
         await until(lambda: second.trust._issuers == {first.id})
         await third.trust.renew()
         assert first.security.certificates.material.roots_number == 3
+
+
+async def test_nobody_reports_for_another_node_nor_takes_a_report_back(tmp_path: Path) -> None:
+    async with chain(tmp_path) as ((first, second, third), _):
+        await step(first, "begin")
+        await ready(first)
+        holdings = first.security.holdings()
+        before = holdings.read()
+        session = await second.session(first)
+        path = second.directory.pki / "node.pem"
+        mine = await trio.to_thread.run_sync(_prepare, path, 1)
+        theirs = await trio.to_thread.run_sync(_prepare, third.directory.pki / "node.pem", 1)
+        for forged in (
+            mine._replace(certificate=theirs.certificate),
+            theirs._replace(number=0),
+            theirs._replace(proof=mine.proof),
+        ):
+            with pytest.raises(RequestFailedError, match="is not signed by the key of node"):
+                await session.request(REPORT, pack(forged), within=10)
+        old = await trio.to_thread.run_sync(_prepare, path, 0)
+        await session.request(REPORT, pack(old), within=10)
+        ahead = await trio.to_thread.run_sync(_prepare, path, 99)
+        with pytest.raises(RequestFailedError, match="there is no list of authorities 99 yet"):
+            await session.request(REPORT, pack(ahead), within=10)
+        assert holdings.read() == before
+        # By way of another it is the same; from a node that holds no key it goes on once.
+        holdings.forget()
+        await (await third.session(second)).request(REPORT, pack(theirs), within=10)
+        assert holdings.read()[third.id].number == 1
+        with pytest.raises(RequestFailedError, match="does not hold the authority's key"):
+            passed = pack(theirs._replace(passed_on=True))
+            await (await third.session(second)).request(REPORT, passed, within=10)
+        kept = await trio.to_thread.run_sync(_prepare, path, 2)
+        await step(first, "issue")
+        await ready(first)
+        before = holdings.read()
+        await (await second.session(first)).request(REPORT, pack(kept), within=10)
+        assert holdings.read() == before
+        holdings.path.write_bytes(b"{")
+        assert holdings.read() == {}
 
 
 async def test_lists_that_are_older_foreign_unsigned_or_cut_off_change_nothing(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from novacron.config.schema import SecuritySettings
 from novacron.data_directory import DataDirectory
@@ -142,6 +143,41 @@ def test_a_node_that_has_not_heard_yet_knows_the_new_authority_by_the_handover_a
     own = der(load_certificates(pem, "", "")[0])
     with pytest.raises(PeerRejectedError, match="not signed by"):
         mine.identify(leaf, [own])
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_of_what_came_with_a_renewal_the_true_handover_alone_is_kept(
+    holder: Node, tmp_path: Path, finished: bool
+) -> None:
+    directory = prepared(tmp_path / "other")
+    join(holder, directory, holder.hashes[0])
+    mine = opened(directory).joined
+    assert mine is not None
+    stranger = Node(tmp_path / "stranger")
+    for step in ("begin", "issue"):
+        holder.step(step)
+        stranger.step(step)
+    new = holder.hashes[0]
+    # The successor's key, as the authority before would certify it, and by another's signature.
+    forged = stranger.authority.handover(
+        holder.authority.key_of(new).public_key(), NOW, 300.0, NOW + 86400.0
+    )
+    key, pem = new_key()
+    assert mine.install_roots(holder.authority.path.read_bytes())
+    if finished:
+        holder.step("finish")
+        assert mine.install_roots(holder.authority.path.read_bytes())
+    grant = holder.issuer.renew(OTHER, "0", make_request(key, OTHER, ("localhost",)))
+    leaf, true = (
+        each.public_bytes(Encoding.PEM)
+        for each in load_certificates(grant.certificate.encode(), "", "")
+    )
+    document = stranger.authority.document()
+    assert document is not None
+    for handover in (forged.encode(), document.handover.encode(), b"text\n" + leaf):
+        mine.install(pem.encode(), leaf + handover + true)
+        assert (directory.pki / "node.pem").read_bytes() == pem.encode() + leaf + true
+    assert opened(directory).issuer() == new
 
 
 def test_a_renewed_certificate_of_a_listed_authority_goes_out_as_a_newer_list(
