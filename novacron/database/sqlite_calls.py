@@ -143,21 +143,25 @@ class Group(Item):
     the line when its turn has come: until then it can leave, and its deadline holds.
 
     Args:
+      others: how many wait behind *first*. Whoever comes later goes with the next, so that the loop
+        serves those that are done while the disk is written.
       following: called in the thread: takes the next change from the line, None if none waits.
       put_back: called in the thread: puts those that have to be done one by one before all others,
         and returns those whose callers wait for an end only.
     """
 
-    __slots__ = ("_begun", "_following", "_put_back")
+    __slots__ = ("_begun", "_following", "_most", "_put_back")
 
     def __init__(
         self,
         first: Call[Any],
+        others: int,
         following: Callable[[], Call[Any] | None],
         put_back: Callable[[Sequence[Call[Any]]], list[Call[Any]]],
     ) -> None:
         super().__init__()
         self._begun = [first]
+        self._most = min(1 + others, MAX_TOGETHER)
         self._following = following
         self._put_back = put_back
 
@@ -180,7 +184,7 @@ class Group(Item):
 
     def _take(self, until: float) -> Iterator[Call[Any]]:
         yield self._begun[0]
-        while len(self._begun) < MAX_TOGETHER and time.monotonic() < until:
+        while len(self._begun) < self._most and time.monotonic() < until:
             call = self._following()
             if call is None:
                 return

@@ -218,9 +218,10 @@ class ConnectionPool:
                 return None
             first = self._waiting.popleft()
             alone = not self._waiting or not self._waiting[0].joins
+            others = len(self._waiting)
         if alone or not isinstance(first, Call) or not first.joins:
             return first
-        return Group(first, self._joining, self._put_back)
+        return Group(first, others, self._joining, self._put_back)
 
     def _joining(self) -> Call[Any] | None:
         """In the thread: the next in the line if it may join what is being done."""
