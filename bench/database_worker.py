@@ -225,6 +225,8 @@ def _sqlite_driver(request: dict[str, Any]) -> Iterator[Operation]:
     # Opened as the store does: the same journal, the same waits for the disk.
     opener = open_reader if request["work"] == "read" else open_writer
     raw = opener(Path(request["path"]))
+    # Of several that open at once one looks through the log, and the others wait, as in the store.
+    raw.execute("PRAGMA busy_timeout=5000").close()
 
     def read(row: int) -> object:
         return raw.execute(READ, {"id": row}).fetchone()

@@ -32,7 +32,15 @@ def read_target(settings: RedisSettings) -> Target:
             raise CacheDeniedError(
                 error.what, why=error.why, remedy=error.remedy, key=error.key
             ) from error
-        password = secret.strip().decode("utf-8", "surrogateescape")
+        try:
+            password = secret.strip().decode()
+        except UnicodeDecodeError as error:
+            raise CacheDeniedError(
+                "cannot use the password for Redis",
+                why="it is not UTF-8",
+                remedy="give the user another one, here and in its ACL",
+                key=f"{_KEY}.password",
+            ) from error
     return Target(
         host.strip("[]"),
         int(port),

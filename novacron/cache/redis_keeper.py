@@ -166,8 +166,7 @@ class Keeper:
     async def _beat(self, link: Link) -> None:
         """One call that is answered, or the end of *link*."""
         try:
-            answers = await link.calls((b"ROLE",), *self._cache.beat(), within=self._cache.timeout)
-            self._cache.beaten(link, answers[1])
+            answers = await link.calls((b"ROLE",), within=self._cache.timeout)
         except CacheAwayError as error:
             self._late(link, error)
             try:
@@ -179,6 +178,16 @@ class Keeper:
         if role[0] != b"master":
             # Demoted: it says nothing of what is changed at the new primary.
             link.close(read_only(link.target.address))
+            return
+        # Apart: a key that something else spoils must not keep the rest from being said.
+        try:
+            answers = await link.calls(*self._cache.beat(), within=self._cache.timeout)
+            self._cache.beaten(link, answers[0])
+        except (CacheFrozenError, CacheFullError, CacheRefusedError) as error:
+            self._cache.trouble = error
+        else:
+            if isinstance(self._cache.trouble, CacheRefusedError):
+                self._cache.trouble = None
 
     def _late(self, link: Link, error: CacheUnavailableError) -> None:
         if self._cache.uses(link):

@@ -228,14 +228,17 @@ class Language:
                 message[2][_ORIGIN_BYTES : _ORIGIN_BYTES + 1],
                 message[2][_ORIGIN_BYTES + 1 :],
             )
-            return None if what == _ALL else [Change(_text(key), what == _VALUE)]
+            if what == _ALL:
+                return None
+            text = _text(key)
+            return [] if text is None else [Change(text, what == _VALUE)]
         return []
 
     def _of(self, name: bytes) -> Change | None:
-        if name.startswith(self._values):
-            return Change(_text(name[len(self._values) :]), True)
-        if name.startswith(self._leases):
-            return Change(_text(name[len(self._leases) :]), False)
+        for prefix, value in ((self._values, True), (self._leases, False)):
+            if name.startswith(prefix):
+                text = _text(name[len(prefix) :])
+                return None if text is None else Change(text, value)
         return None
 
     def _call(self, script: Script, key: str, *arguments: bytes | int) -> Words:
@@ -260,5 +263,9 @@ def _bytes(key: str) -> bytes:
     return key.encode("utf-8", "surrogatepass")
 
 
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogatepass")
+def _text(name: bytes) -> str | None:
+    """None: it is no node's key, but something else's."""
+    try:
+        return name.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return None

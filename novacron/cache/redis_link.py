@@ -36,6 +36,10 @@ from novacron.record import Record
 MOST_IN_FLIGHT: Final = 4096
 """Calls that may wait for an answer at once. More are refused: nothing here queues without bound."""
 
+_CLOSING: Final = (anyio.ClosedResourceError, anyio.BrokenResourceError)
+"""What a connection of coredis raises for a command while it is being closed, which over TLS takes a
+while."""
+
 _KINDS: Final = b"+-:$*_#,(!=%~>|"
 """What an answer can begin with."""
 
@@ -104,6 +108,11 @@ class _Connection(TCPConnection):
         with contextlib.suppress(anyio.WouldBlock):
             while True:
                 self.on_stray(self._streamed_message_buffer_out.receive_nowait())
+
+    def refusal(self, error: Exception) -> BaseException:
+        """*error*, or what the server said before it closed."""
+        said: BaseException | None = self.set_up[0]._exc if self.set_up else None
+        return error if said is None or said in causes_of(error) else said
 
     def discard(self) -> None:
         """Close what coredis leaves open where the connection could not be made."""
@@ -196,7 +205,7 @@ class Link:
             with self._scope:
                 await self._connection.run(task_status=_Status(self._ready))
         except Exception as error:
-            self.error = self.error or mapped(error, self.target.address)
+            self.error = self.error or mapped(self._connection.refusal(error), self.target.address)
         finally:
             self.error = self.error or CacheAwayError(
                 f"the connection to Redis at {self.target.address} is lost",
@@ -262,7 +271,7 @@ class Link:
                 # All before the first wait, so that they travel together.
                 requests = [self._connection.create_request(*_encoded(words)) for words in commands]
                 answers = [await request for request in requests]
-        except (RedisError, TimeoutError) as error:
+        except (RedisError, TimeoutError, *_CLOSING) as error:
             raise self._failed(error) from error
         finally:
             self._in_flight -= 1
@@ -278,7 +287,7 @@ class Link:
 
     def post(self, *words: Word) -> None:
         """Send a command whose answer nobody needs; lost with the connection."""
-        with contextlib.suppress(RedisError):
+        with contextlib.suppress(RedisError, *_CLOSING):
             self._connection.create_request(*_encoded(words))
 
     def _failed(self, error: Exception) -> CacheUnavailableError:

@@ -9,9 +9,10 @@ of the connection: no two ever share it.
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,6 +33,8 @@ BUSY_PAUSE = 0.005
 """Seconds between two tries for a lock that another process holds. SQLite's own busy handler
 sleeps without looking at a cancellation, so it is switched off and this is used."""
 
+_FAILURES = (sqlite3.Error, sqlite3.Warning, OverflowError, UnicodeError, MemoryError)
+"""What the driver raises for a statement or a value. MemoryError is SQLite's own, SQLITE_NOMEM."""
 
 WAL_LIMIT_BYTES = 16 * MIB
 
@@ -120,6 +123,7 @@ class Connection:
         self._busy_timeout = busy_timeout
         self._raw: sqlite3.Connection | None = None
         self._call: Call[Any] | None = None
+        self._deadline = 0.0
         self._late = False
         self._closing = False
         self.damaged = False
@@ -167,36 +171,41 @@ class Connection:
                     remedy="use transaction()",
                 )
             return result
-        except (sqlite3.Error, OverflowError, UnicodeError, sqlite3.Warning) as error:
+        except _FAILURES as error:
             raise self._explain(error, call) from error
         finally:
             self._call = None
             if not call.keep_transaction:
                 self._leave_transaction()
 
-    def run_together(self, calls: Sequence[Call[Any]]) -> bool:
+    def run_together(self, calls: Iterable[Call[Any]], until: float) -> bool:
         """Do the work of all *calls*, each a single change, in one transaction, and note in each its
         value or error. A change that fails takes back itself alone, as it would outside a transaction.
+        Any but the first is interrupted at *until* (monotonic seconds): those before it wait.
 
         Returns:
-          False if nothing was kept, so that each has to be run by itself: the lock was not to be had,
-          the commit failed, or SQLite took back everything with one of them (no space, interrupted).
+          False if nothing was kept, so that each that was taken from *calls* has to be run by itself:
+          the lock was not to be had, the commit failed, or SQLite took back everything with one of
+          them (no space, interrupted).
         """
         raw = self._raw
         if raw is None:
             return False
         try:
             raw.execute("BEGIN IMMEDIATE")
+            latest = math.inf
             for call in calls:
                 try:
-                    self._begin(call)
+                    self._begin(call, latest)
                     call.value = call.work(raw)
-                except StatementInterruptedError as error:
-                    call.error = error
-                except (sqlite3.Error, OverflowError, UnicodeError, sqlite3.Warning) as error:
+                except _FAILURES as error:
                     call.error = self._explain(error, call)
-                if not raw.in_transaction:
+                except Exception as error:
+                    # Before SQLite began with it: cancelled, or a value that raised of itself.
+                    call.error = error
+                if self._late or not raw.in_transaction:
                     return False
+                latest = until
             self._call = None
             raw.execute("COMMIT")
         except sqlite3.Error:
@@ -239,11 +248,12 @@ class Connection:
         self._raw = raw
         return raw
 
-    def _begin(self, call: Call[Any]) -> None:
+    def _begin(self, call: Call[Any], latest: float = math.inf) -> None:
+        self._late = False
         if self._closing or call.cancelled:
             raise StatementInterruptedError
         self._call = call
-        self._late = False
+        self._deadline = min(call.deadline, latest)
 
     def _should_stop(self) -> bool:
         """Whether SQLite is to interrupt what it does; never outside a call, so that the outcome of a
@@ -251,15 +261,12 @@ class Connection:
         call = self._call
         if call is None:
             return False
-        if self._closing or call.cancelled:
-            return True
-        self._late = time.monotonic() >= call.deadline
-        return self._late
+        self._late = time.monotonic() >= self._deadline
+        return self._late or self._closing or call.cancelled
 
     def _explain(self, error: Exception, call: Call[Any] | None) -> Exception:
         if isinstance(error, sqlite3.OperationalError) and call is not None:
-            if self._closing or call.cancelled:
-                return StatementInterruptedError()
+            # Lateness first: at its deadline a caller in the line is cancelled, too.
             if self._late:
                 return DatabaseLimitError(
                     "a database statement was interrupted",
@@ -267,6 +274,8 @@ class Connection:
                     remedy="ask for less at once, or raise the limit",
                     key="database.query_timeout",
                 )
+            if self._closing or call.cancelled:
+                return StatementInterruptedError()
         if is_damage(error):
             self.damaged = True
         return map_error(error, self._path, read_only=self._read_only)

@@ -27,6 +27,7 @@ from novacron.database.postgresql_errors import (
     map_failed_login,
     pooled,
     read_only,
+    wrong_encoding,
 )
 from novacron.database.postgresql_lineage import LINEAGE, read_lineage
 from novacron.database.postgresql_mode import Mode
@@ -73,8 +74,8 @@ async def dial(target: Target, preferred: Endpoint | None = None) -> Connection:
     Raises:
       DatabaseStaleError: a server takes changes, and is not to.
       DatabaseReadOnlyError: servers were reached, and all of them are standbys or read-only.
-      DatabaseError: of the first server, where none was reached; see
-        :mod:`novacron.database.store`.
+      DatabaseError: of the first server that had another reason, or of the first, where none was
+        reached; see :mod:`novacron.database.store`.
       SecretReferenceError: a secret cannot be read.
     """
     if pq.version() < OLDEST_LIBRARY:
@@ -142,10 +143,12 @@ async def _keep_newest(found: dict[Endpoint, Connection], seconds: float) -> Non
 
 
 def _choose(failures: list[NovaCronError], target: Target) -> NovaCronError:
-    # Say more than a second server that is down: the database is there, but not for changes.
-    for kind in (DatabaseStaleError, DatabaseReadOnlyError):
+    # What says most: a server that is not to take changes and does; one that has its own reason; one
+    # that takes none; and last one that is down.
+    less = (DatabaseAwayError, DatabaseReadOnlyError)
+    for kinds, wanted in ((DatabaseStaleError, True), (less, False), (DatabaseReadOnlyError, True)):
         for failure in failures:
-            if isinstance(failure, kind):
+            if isinstance(failure, kinds) is wanted:
                 return failure
     if all(isinstance(each, DatabaseAwayError) for each in failures):
         names = ", ".join(endpoint.address for endpoint in target.endpoints)
@@ -249,14 +252,14 @@ async def _open(target: Target, endpoint: Endpoint, address: str | None) -> Conn
         raw.finish()
         raise
     try:
-        _check_server(connection)
+        _check_server(connection, target.settings.name)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _check_server(connection: Connection) -> None:
+def _check_server(connection: Connection, name: str) -> None:
     where = connection.where
     if connection.version < OLDEST_SERVER:
         raise DatabaseUnavailableError(
@@ -269,6 +272,9 @@ def _check_server(connection: Connection) -> None:
     for name, value in WITNESS.items():
         if connection.parameter(name) != value:
             raise pooled(where, "it drops the settings that a connection begins with")
+    unfit = wrong_encoding(where, name, connection.parameter("server_encoding"))
+    if unfit is not None:
+        raise unfit
     if connection.parameter("in_hot_standby") == "on":
         raise read_only(where, "it is a standby that follows another server")
     if connection.parameter("default_transaction_read_only") == "on":

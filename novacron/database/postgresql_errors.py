@@ -159,6 +159,19 @@ def pooled(where: str, why: str) -> DatabaseUnavailableError:
     )
 
 
+def wrong_encoding(where: str, name: str, encoding: str) -> DatabaseUnavailableError | None:
+    """None where every text fits into a database of *encoding*."""
+    if encoding in ("UTF8", "SQL_ASCII"):
+        return None
+    return DatabaseUnavailableError(
+        f"the database {name} at {where} cannot keep every text",
+        why=f"its encoding is {encoding}",
+        remedy="make one with ENCODING 'UTF8' TEMPLATE template0, and copy what is in this one by a "
+        "backup",
+        key="database.postgresql.name",
+    )
+
+
 def timed_out(seconds: float) -> DatabaseLimitError:
     return DatabaseLimitError(
         "a statement took too long",
@@ -189,6 +202,13 @@ def map_result(
             return DatabaseInvalidError("a read wanted to write", why=why, remedy=_DEFECT)
         return read_only(where, why)
     if code == CANCELLED:
+        if "user request" in why:
+            # Not this node's: what it cancels itself is not asked about.
+            return DatabaseTransientError(
+                "a statement was ended at the server",
+                why=why,
+                remedy="try again; see there who called pg_cancel_backend",
+            )
         return timed_out(within)
     if kind == "23":
         error = DatabaseConflictError if code in _CONFLICTS else DatabaseInvalidError
@@ -273,6 +293,11 @@ def map_failed_login(text: str, where: str, *, user: str, used_password: bool) -
             remedy="create it, owned by the role: CREATE DATABASE … OWNER …",
             key="database.postgresql.name",
         )
+    for signs, what, remedy, key in _CERTIFICATES:
+        if all(sign in lower for sign in signs):
+            return DatabaseTlsError(
+                what.format(where=where), why=why, remedy=remedy, key=f"database.postgresql.{key}"
+            )
     broke = any(sign in lower for sign in _BROKE)
     if not broke and (used_password or any(sign in lower for sign in _REFUSED)):
         return DatabaseCredentialsError(
@@ -283,7 +308,7 @@ def map_failed_login(text: str, where: str, *, user: str, used_password: bool) -
             if "password" not in lower
             else "database.postgresql.password",
         )
-    if any(sign in lower for sign in _TLS):
+    if not broke and any(sign in lower for sign in _TLS):
         return DatabaseTlsError(
             f"there is no TLS with PostgreSQL at {where}",
             why=why,
@@ -313,7 +338,43 @@ _REFUSED = (
     "permission denied for database",
     "peer authentication",
 )
-_BROKE = ("closed the connection", "could not receive", "could not send", "syscall", "timeout")
+_BROKE = (
+    "closed the connection",
+    "could not receive",
+    "could not send",
+    "syscall",
+    "timeout",
+    # The TLS library's words for a connection that ended in the middle of the handshake.
+    "unexpected eof",
+)
+_OURS = "this node's certificate for PostgreSQL cannot be used"
+_REFUSED_OURS = "PostgreSQL at {where} does not accept this node's certificate"
+_RENEW = "renew it, by an authority that the server's ssl_ca_file has"
+_CERTIFICATES = (
+    (
+        ("could not load private key",),
+        _OURS,
+        "put the key there that belongs to the certificate, as PEM and without a passphrase",
+        "private_key",
+    ),
+    (("could not read certificate file",), _OURS, "put it there as PEM", "certificate"),
+    (
+        ("could not read root certificate",),
+        "the authority of PostgreSQL's certificate cannot be used",
+        "put the authority's certificate there as PEM",
+        "ca_certificate",
+    ),
+    (
+        ("requires a valid client certificate",),
+        "PostgreSQL at {where} wants a certificate of this node",
+        "set certificate and private_key, or correct pg_hba.conf of the server",
+        "certificate",
+    ),
+    # An alert is what the other side says about what it was shown.
+    (("alert", "certificate"), _REFUSED_OURS, _RENEW, "certificate"),
+    (("alert", "unknown ca"), _REFUSED_OURS, _RENEW, "certificate"),
+)
+"""What must be in the text; what failed, what to do, and the key. The first that fits."""
 _TLS = ("certificate", "does not support ssl", "ssl error", "tls", "server name")
 _DEFECT = "this is a defect in NovaCron; report it with this message"
 

@@ -146,6 +146,11 @@ class PostgresqlLife:
             return Health(HealthState.UNHEALTHY, str(error))
         except DatabaseError as error:
             return Health(HealthState.DEGRADED, str(error))
+        refusal = store.pool.refusal
+        if refusal is not None:
+            return Health(
+                HealthState.DEGRADED, f"reads and writes, and gets no more connections: {refusal}"
+            )
         if store.pool.lookout.rival is not None:
             return Health(HealthState.DEGRADED, str(store.pool.lookout.rival))
         elapsed = round(time.perf_counter() - started, 6)

@@ -121,8 +121,11 @@ def bind(sql: str, parameters: Parameters | None) -> Bound:
                 oids.append(INT8)
                 values.append(_pack_int(value))
             elif kind is str:
+                data = value.encode()  # type: ignore[union-attr]
+                if len(data) >= _LONGEST:
+                    raise _too_large(name)
                 oids.append(TEXT)
-                values.append(value.encode())  # type: ignore[union-attr]
+                values.append(data)
             elif value is None:
                 oids.append(UNKNOWN)
                 values.append(None)
@@ -143,7 +146,7 @@ def _other(name: str, value: object) -> tuple[int, bytes]:
     if isinstance(value, bytes | bytearray | memoryview):
         data = bytes(value)
         if len(data) >= _LONGEST:
-            raise _refused(f"the value of :{name} is larger than 1 GiB")
+            raise _too_large(name)
         return BYTEA, data
     # Subclasses, such as an enum that is a str.
     if isinstance(value, str):
@@ -151,6 +154,10 @@ def _other(name: str, value: object) -> tuple[int, bytes]:
     if isinstance(value, int):
         return INT8, _pack_int(int(value))
     raise _refused(f"the parameter :{name} is a {type(value).__name__}")
+
+
+def _too_large(name: str) -> DatabaseInvalidError:
+    return _refused(f"the value of :{name} is larger than 1 GiB")
 
 
 def _refused(why: str) -> DatabaseInvalidError:

@@ -30,8 +30,8 @@ from novacron.database.postgresql_target import Endpoint, Target
 from novacron.database.store import (
     MAX_WAITING,
     DatabaseAwayError,
+    DatabaseCredentialsError,
     DatabaseLimitError,
-    DatabaseReadOnlyError,
     DatabaseStaleError,
     DatabaseUnavailableError,
 )
@@ -93,7 +93,6 @@ class Pool:
         self._unused = trio.Event()
         self._returned = trio.lowlevel.ParkingLot()
         self._refusal: NovaCronError | None = None
-        """Why the server lets nobody else in, although what is open serves."""
         self._dial_after = 0.0
         """Trio's time before which that is not asked again."""
         self.waiting = 0
@@ -104,6 +103,11 @@ class Pool:
     @property
     def absence(self) -> Absence | None:
         return self._absence
+
+    @property
+    def refusal(self) -> NovaCronError | None:
+        """Why the server lets nobody else in, although what is open serves; None: it does."""
+        return self._refusal
 
     @property
     def connections(self) -> int:
@@ -126,6 +130,9 @@ class Pool:
 
     def adopt(self, connection: Connection) -> None:
         """Take over a connection that was opened elsewhere."""
+        if self._closed:
+            connection.close()
+            return
         self._settle_on(connection)
         self._put(connection)
 
@@ -208,7 +215,6 @@ class Pool:
                         raise
                     self._refusal = error
                 else:
-                    self._refusal = None
                     return connection
             # Those who wait ask anew one at a time, now and then.
             with trio.move_on_at(min(deadline, self._dial_after)):
@@ -221,20 +227,27 @@ class Pool:
                 raise _again(self._refusal)
 
     def _goes_on(self, error: NovaCronError) -> bool:
-        """Whether what is open serves although nothing more can be opened."""
+        """Whether what is open serves although nothing more can be opened. Where all servers say that
+        they take no changes, what is open is told so too, by its next change."""
         return bool(self.connections) and not isinstance(
-            error,
-            DatabaseAwayError | DatabaseReadOnlyError | DatabaseStaleError | DatabaseLimitError,
+            error, DatabaseAwayError | DatabaseStaleError | DatabaseLimitError
         )
 
     async def _open(self, deadline: float) -> Connection:
         with trio.CancelScope(deadline=deadline) as scope:
             try:
                 connection = await dial(self.target, self._preferred)
-            except NovaCronError as error:
+            except DatabaseError as error:
                 self._note_failure(error)
                 raise
+            except NovaCronError as error:
+                # A secret cannot be read: callers know errors of the database only.
+                self._note_failure(error)
+                raise DatabaseCredentialsError(
+                    error.what, why=error.why, remedy=error.remedy, key=error.key
+                ) from error
             self._settle_on(connection)
+            self._refusal = None
             if self._closed:
                 connection.close()
                 raise closed_error()
@@ -287,9 +300,17 @@ class Pool:
 
     def _note_failure(self, error: NovaCronError) -> None:
         if self._goes_on(error):
+            if self._refusal is None:
+                logger.warning(
+                    "PostgreSQL lets nobody else in; the connections that are open go on",
+                    extra={"server": self.server, "why": str(error)},
+                )
+            self._refusal = error
+            self._dial_after = trio.current_time() + TICK
             return
         if self._absence is None and not self._closed:
             self._absence = Absence(error)
+            self._refusal = None
             AWAY.set(1.0)
             logger.warning(
                 "PostgreSQL is away; it is looked for in the background",
@@ -371,6 +392,8 @@ class Pool:
         elif self.connections < self.target.settings.pool_min:
             # Also how a server is missed that nobody asks for anything.
             await self._add_one()
+        elif self._refusal is not None and now - self._dial_after > LONGEST_DELAY:
+            await self._add_one()
 
     def _is_silent(self, connection: Connection, now: float) -> bool:
         since = connection.busy_since
@@ -391,6 +414,7 @@ class Pool:
         except NovaCronError as error:
             self._note_failure(error)
             return
+        self._refusal = None
         if self._closed or self.connections >= self.target.settings.pool_max:
             connection.close()
         else:

@@ -30,6 +30,7 @@ from novacron.database.postgresql_errors import (
     map_result,
     outcome_unknown,
     read_only,
+    wrong_encoding,
 )
 from novacron.database.postgresql_lineage import LINEAGE, Lineage, read_lineage
 from novacron.database.postgresql_target import Endpoint, Target, conninfo, milliseconds
@@ -70,6 +71,11 @@ class Session:
     @property
     def is_standby(self) -> bool:
         return self.raw.info.parameter_status("in_hot_standby") == "on"
+
+    @property
+    def encoding(self) -> str:
+        """Of the database."""
+        return self.raw.info.parameter_status("server_encoding") or ""
 
     def fetch(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """All rows of a statement."""
@@ -246,9 +252,14 @@ def open_session(target: Target, silence: float, *, changing: bool) -> Session:
             continue
 
         session = Session(raw, endpoint, partial(ask, target, endpoint), silence)
-        if changing and session.is_standby:
+        unfit = changing and (
+            read_only(session.where, "it is a standby that follows another server")
+            if session.is_standby
+            else wrong_encoding(session.where, target.settings.name, session.encoding)
+        )
+        if unfit:
             session.close()
-            failures.append(read_only(session.where, "it is a standby that follows another server"))
+            failures.append(unfit)
             continue
         found.append(session)
     chosen = _first_that_was_not_replaced(found)

@@ -233,6 +233,9 @@ class Target:
         if settings.certificate is not None and settings.private_key is not None:
             found["sslcert"] = _existing(settings.certificate, "certificate")
             found["sslkey"] = self._private_key(settings.private_key)
+            # Without one the TLS library asks for a passphrase on the terminal, and everything waits
+            # for the answer. Keys of a node have none; this is as wrong as any.
+            found["sslpassword"] = "none"
         return found
 
     def _private_key(self, reference: str) -> str:
@@ -288,7 +291,7 @@ def _existing(path: str | None, key: str) -> str:
     if path is not None and not Path(path).is_file():
         raise DatabaseUnavailableError(
             f"cannot read {path}",
-            why="there is no such file",
+            why="it is no file" if Path(path).exists() else "there is no such file",
             remedy="put it there, or correct the path",
             key=f"{KEY}.{key}",
         )

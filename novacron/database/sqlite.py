@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import trio
 
@@ -153,8 +153,8 @@ class SqliteStore(SqliteReads):
 
     async def close(self) -> None:
         self._closed = True
-        self._reading.refuse(_closed_error())
-        self._writing.refuse(_closed_error())
+        self._reading.refuse(_closed_error)
+        self._writing.refuse(_closed_error)
         with trio.CancelScope(shield=True):
             if await self._close_when_idle():
                 return
@@ -205,10 +205,12 @@ class SqliteStore(SqliteReads):
             await pool.run(call)
             return await self._value(pool, call)
         self._join_line(key)
-        with trio.move_on_after(call.within):
-            await pool.run(call)
+        try:
+            with trio.move_on_after(call.within):
+                await pool.run(call)
+                return await self._value(pool, call)
+        finally:
             WAITING.set(self._waiting)
-            return await self._value(pool, call)
         raise self._busy(call.within, key)
 
     async def _hold(self, pool: ConnectionPool, seconds: float, key: str) -> ConnectionThread:
@@ -217,8 +219,10 @@ class SqliteStore(SqliteReads):
             await pool.run(hold)
         else:
             self._join_line(key)
-            with trio.move_on_after(seconds):
-                await pool.run(hold)
+            try:
+                with trio.move_on_after(seconds):
+                    await pool.run(hold)
+            finally:
                 WAITING.set(self._waiting)
         if hold.error is not None:
             raise hold.error
@@ -227,14 +231,8 @@ class SqliteStore(SqliteReads):
         return hold.thread
 
     async def _value(self, pool: ConnectionPool, call: Call[T]) -> T:
-        error = call.error
-        if isinstance(error, StatementInterruptedError):
-            await self._interrupted(error)
-        if error is not None:
-            self._errors += 1
-            if isinstance(error, DatabaseError):
-                ERRORS.inc(error.code)
-            raise error
+        if call.error is not None:
+            await self._raise(call)
         kind = "read"
         if pool is self._writing:
             kind = "write"
@@ -245,9 +243,21 @@ class SqliteStore(SqliteReads):
         SECONDS.observe(call.seconds, kind)
         return call.value
 
-    async def _interrupted(self, error: StatementInterruptedError) -> NoReturn:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        raise _closed_error() from error
+    async def _raise(self, call: Call[Any]) -> NoReturn:
+        # What the error keeps alive through its traceback must not keep the error: parameters can be
+        # large, and would stay until the garbage collector comes by.
+        error, call.error = call.error, None
+        assert error is not None
+        try:
+            if isinstance(error, StatementInterruptedError):
+                await trio.lowlevel.checkpoint_if_cancelled()
+                raise _closed_error() from error
+            self._errors += 1
+            if isinstance(error, DatabaseError):
+                ERRORS.inc(error.code)
+            raise error
+        finally:
+            del error
 
     def seconds(self, within: float | None) -> float:
         if self._closed:
@@ -281,7 +291,6 @@ class SqliteStore(SqliteReads):
         WAITING.set(waiting + 1)
 
     def _busy(self, seconds: float, key: str) -> DatabaseLimitError:
-        WAITING.set(self._waiting)
         ERRORS.inc(DatabaseLimitError.code)
         return DatabaseLimitError(
             "the database is busy",

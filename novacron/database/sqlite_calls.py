@@ -8,23 +8,34 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
 
-from novacron.database.connection import Connection
+from novacron.database.connection import Connection, StatementInterruptedError
 
 if TYPE_CHECKING:
     from novacron.database.sqlite_pool import ConnectionThread
 
 T = TypeVar("T")
 
+MAX_TOGETHER = 64
+"""Changes in one transaction: past it the wait for the disk is a small share of each already, and the
+first one would wait long for its answer."""
+
+TOGETHER_SECONDS = 0.05
+"""How long changes join a transaction, and how long a later one may take in it: what the ones before
+it can wait at most for others, apart from the disk."""
+
 
 class Item:
     """Anything that can stand in a pool's line."""
 
     __slots__ = ("error", "task")
+
+    joins = False
+    """Whether it may share a transaction with others that wait beside it."""
 
     def __init__(self) -> None:
         self.task: trio.lowlevel.Task | None = None
@@ -63,7 +74,7 @@ class Call(Item, Generic[T]):
         begin with the statement that takes the lock.
       within: seconds from now, the wait for a thread included.
       keep_transaction: it is part of a transaction, which stays open.
-      joins: it may share a transaction with others that wait beside it.
+      joins: see :attr:`Item.joins`.
     """
 
     __slots__ = (
@@ -99,7 +110,6 @@ class Call(Item, Generic[T]):
 
     def perform(self, connection: Connection) -> None:
         started = time.monotonic()
-        self.error = None
         try:
             self.value = connection.run(self)
         except Exception as error:
@@ -127,33 +137,60 @@ class Action(Item):
 
 
 class Group(Item):
-    """Changes that waited at the same time, in one transaction: one wait for the disk for all.
+    """Changes that wait in a row, in one transaction: one wait for the disk for all.
 
-    As in PostgreSQL's and InnoDB's group commit, nobody waits for others to come: what comes while
-    the thread is busy is the next group.
+    As in PostgreSQL's and InnoDB's group commit, nobody waits for others to come. Each is taken from
+    the line when its turn has come: until then it can leave, and its deadline holds.
+
+    Args:
+      others: how many wait behind *first*. Whoever comes later goes with the next, so that the loop
+        serves those that are done while the disk is written.
+      following: called in the thread: takes the next change from the line, None if none waits.
+      put_back: called in the thread: puts those that have to be done one by one before all others,
+        and returns those whose callers wait for an end only.
     """
 
-    __slots__ = ("calls",)
+    __slots__ = ("_begun", "_following", "_most", "_put_back")
 
-    def __init__(self, calls: Sequence[Call[Any]]) -> None:
+    def __init__(
+        self,
+        first: Call[Any],
+        others: int,
+        following: Callable[[], Call[Any] | None],
+        put_back: Callable[[Sequence[Call[Any]]], list[Call[Any]]],
+    ) -> None:
         super().__init__()
-        self.calls = calls
+        self._begun = [first]
+        self._most = min(1 + others, MAX_TOGETHER)
+        self._following = following
+        self._put_back = put_back
 
     def perform(self, connection: Connection) -> None:
         started = time.monotonic()
+        until = started + TOGETHER_SECONDS
         try:
-            together = connection.run_together(self.calls)
+            together = connection.run_together(self._take(until), until)
         except Exception as error:
-            for call in self.calls:
+            for call in self._begun:
                 call.error = error
             together = True
         if together:
-            for call in self.calls:
+            for call in self._begun:
                 call.seconds = time.monotonic() - started
-            return
-        for call in self.calls:
-            call.perform(connection)
+        else:
+            self._begun = self._put_back(self._begun)
+            for call in self._begun:
+                call.error = StatementInterruptedError()
+
+    def _take(self, until: float) -> Iterator[Call[Any]]:
+        yield self._begun[0]
+        while len(self._begun) < self._most and time.monotonic() < until:
+            call = self._following()
+            if call is None:
+                return
+            self._begun.append(call)
+            yield call
 
     def wake(self) -> None:
-        for call in self.calls:
+        for call in self._begun:
             call.wake()

@@ -66,6 +66,12 @@ def map_error(error: Exception, path: Path, *, read_only: bool = False) -> Datab
         return _map_code(error, path, read_only)
     if is_damage(error):
         return _corrupt(path, "it holds text that cannot be read")
+    if isinstance(error, MemoryError):
+        return DatabaseLimitError(
+            "a value or a result is too large for the database",
+            why="SQLite got no memory for it (SQLITE_NOMEM)",
+            remedy="send or ask for less at once, or give the node more memory",
+        )
     # Raised by the module itself, before SQLite saw anything: a parameter is missing or has a
     # type or size that cannot be stored.
     return DatabaseInvalidError(

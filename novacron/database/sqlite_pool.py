@@ -17,10 +17,7 @@ import trio
 
 from novacron.database.connection import Connection
 from novacron.database.sqlite_calls import Action, Call, Group, Hold, Item
-
-MAX_TOGETHER = 64
-"""Changes in one transaction: past it the wait for the disk is a small share of each already, and the
-first one would wait long for its answer."""
+from novacron.database.store import DatabaseLimitError
 
 
 class ConnectionThread:
@@ -48,13 +45,29 @@ class ConnectionThread:
         self._thread: threading.Thread | None = None
         self._token: trio.lowlevel.TrioToken | None = None
 
+    def start(self) -> None:
+        """On the loop, while nobody has the thread. Harmless when repeated.
+
+        Raises:
+          DatabaseLimitError: the process may have no more threads.
+        """
+        self._token = trio.lowlevel.current_trio_token()
+        if self._thread is not None:
+            return
+        # A daemon: a statement that hangs in the kernel must not keep the process.
+        thread = threading.Thread(target=self._serve, name="novacron sqlite", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise DatabaseLimitError(
+                "no thread can be started for a database connection",
+                why=str(error),
+                remedy="raise the limit of threads: TasksMax= of the systemd unit, or ulimit -u",
+            ) from error
+        self._thread = thread
+
     def give(self, item: Item) -> None:
         """On the loop, while the thread waits."""
-        if self._thread is None:
-            self._token = trio.lowlevel.current_trio_token()
-            # A daemon: a statement that hangs in the kernel must not keep the process.
-            self._thread = threading.Thread(target=self._serve, name="novacron sqlite", daemon=True)
-            self._thread.start()
         self._given.put(item)
 
     def end(self) -> None:
@@ -71,8 +84,11 @@ class ConnectionThread:
                     self.held = True
                 item.perform(self.connection)
                 following = None if self.held else self._following()
+                # Looked at before the item is handed over: whoever was waiting for it may give the
+                # thread back at once, and then it must not say that it waits a second time.
+                waits = following is None and not self.held
                 self._done.append(item)
-                if following is None and not self.held:
+                if waits:
                     self._done.append(None)
                 if not self._tell():
                     return
@@ -105,6 +121,9 @@ class ConnectionPool:
 
     def __init__(self, connections: Sequence[Connection]) -> None:
         self._waiting: deque[Item] = deque()
+        self._lock = threading.Lock()
+        """Around looking at the line and changing it: threads take from it, while the loop adds, lets
+        go whoever was cancelled, and refuses all."""
         self._threads = [
             ConnectionThread(connection, self._following, self._finished)
             for connection in connections
@@ -127,13 +146,17 @@ class ConnectionPool:
         not begun, or its work was told to end and has. A :class:`Hold` has its thread afterwards."""
         await trio.lowlevel.checkpoint_if_cancelled()
         if not self._idle:
-            self._waiting.append(item)
-        elif isinstance(item, Hold):
-            item.thread = self._idle.pop()
-            item.thread.held = True
-            return
+            with self._lock:
+                self._waiting.append(item)
         else:
-            self._idle.pop().give(item)
+            thread = self._idle[-1]
+            thread.start()
+            self._idle.pop()
+            if isinstance(item, Hold):
+                thread.held = True
+                item.thread = thread
+                return
+            thread.give(item)
         await self._until_done(item)
 
     async def use(self, thread: ConnectionThread, item: Item) -> None:
@@ -147,17 +170,21 @@ class ConnectionPool:
         thread.held = False
         self._go_on(thread)
 
-    def refuse(self, error: Exception) -> None:
-        """Let every call that no thread has begun fail with *error*."""
-        while self._waiting:
-            item = self._waiting.popleft()
-            item.error = error
+    def refuse(self, error: Callable[[], Exception]) -> None:
+        """Let every call that no thread has begun fail with an *error* of its own."""
+        with self._lock:
+            refused = list(self._waiting)
+            self._waiting.clear()
+        for item in refused:
+            item.error = error()
             item.wake()
 
     async def idle(self) -> None:
         """Wait until no thread does anything nor is held."""
         while len(self._idle) < len(self._threads):
-            self._all_idle = trio.Event()
+            # One event for all that wait: a store can be closed twice at once.
+            if self._all_idle.is_set():
+                self._all_idle = trio.Event()
             await self._all_idle.wait()
 
     async def close(self) -> None:
@@ -165,6 +192,7 @@ class ConnectionPool:
         for thread in self._threads:
             thread.held = True
             if thread.connection.is_open:
+                thread.start()
                 await self.use(thread, Action(thread.connection.close))
             thread.end()
 
@@ -172,35 +200,47 @@ class ConnectionPool:
         item.task = trio.lowlevel.current_task()
 
         def abort(_: Any) -> trio.lowlevel.Abort:
-            try:
+            with self._lock:
+                begun = item not in self._waiting
+                if begun:
+                    item.cut()
+                    return trio.lowlevel.Abort.FAILED
                 self._waiting.remove(item)
-            except ValueError:
-                item.cut()
-                return trio.lowlevel.Abort.FAILED
             item.task = None
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _following(self) -> Item | None:
-        """On any thread."""
-        try:
+        """On any thread: what is to be done next."""
+        with self._lock:
+            if not self._waiting:
+                return None
             first = self._waiting.popleft()
-        except IndexError:
-            return None
-        if not isinstance(first, Call) or not first.joins:
+            alone = not self._waiting or not self._waiting[0].joins
+            others = len(self._waiting)
+        if alone or not isinstance(first, Call) or not first.joins:
             return first
-        together = [first]
-        while len(together) < MAX_TOGETHER:
-            try:
-                item = self._waiting.popleft()
-            except IndexError:
-                break
-            if not isinstance(item, Call) or not item.joins:
-                self._waiting.appendleft(item)
-                break
-            together.append(item)
-        return first if len(together) == 1 else Group(together)
+        return Group(first, others, self._joining, self._put_back)
+
+    def _joining(self) -> Call[Any] | None:
+        """In the thread: the next in the line if it may join what is being done."""
+        with self._lock:
+            if self._waiting and isinstance(item := self._waiting[0], Call) and item.joins:
+                self._waiting.popleft()
+                return item
+        return None
+
+    def _put_back(self, calls: Sequence[Call[Any]]) -> list[Call[Any]]:
+        """In the thread: nothing of *calls* was kept, and each is to be done by itself, but for those
+        that were cancelled meanwhile, which are returned."""
+        with self._lock:
+            again = [call for call in calls if not call.cancelled]
+            for call in again:
+                call.joins = False
+                call.error = None
+            self._waiting.extendleft(reversed(again))
+            return [call for call in calls if call.cancelled]
 
     def _finished(self, thread: ConnectionThread, item: Item | None) -> None:
         if item is None:

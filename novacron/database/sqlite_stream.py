@@ -37,6 +37,7 @@ class RowStream:
         self._cursor: sqlite3.Cursor | None = None
         self._batch: list[Row] = []
         self._exhausted = False
+        self._turn = trio.Semaphore(1, max_value=1)
 
     async def __aenter__(self) -> RowStream:
         return self
@@ -48,23 +49,31 @@ class RowStream:
         traceback: TracebackType | None,
     ) -> None:
         self._exhausted = True
-        self._batch = []
-        cursor, self._cursor = self._cursor, None
-        if cursor is not None:
-            with trio.CancelScope(shield=True):
-                await self._store.finish(self._thread, Action(cursor.close))
+        # Its turn first: the thread is given back next, and another task may be in the middle of a
+        # batch.
+        with trio.CancelScope(shield=True):
+            async with self._turn:
+                self._batch = []
+                cursor, self._cursor = self._cursor, None
+                if cursor is not None:
+                    await self._store.finish(self._thread, Action(cursor.close))
 
     def __aiter__(self) -> RowStream:
         return self
 
     async def __anext__(self) -> Row:
         if not self._batch:
-            if not self._exhausted:
-                self._batch = await self._store.use(self._thread, Call(self._fetch, self._timeout))
-                self._batch.reverse()
+            async with self._turn:
+                if not self._batch and not self._exhausted:
+                    await self._next_batch()
             if not self._batch:
                 raise StopAsyncIteration
         return self._batch.pop()
+
+    async def _next_batch(self) -> None:
+        batch = await self._store.use(self._thread, Call(self._fetch, self._timeout))
+        batch.reverse()
+        self._batch = batch
 
     def _fetch(self, raw: sqlite3.Connection) -> list[Row]:
         cursor = self._cursor

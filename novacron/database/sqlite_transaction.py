@@ -49,15 +49,17 @@ class SqliteTransaction(SqliteReads):
     async def commit(self) -> None:
         async with self._turn:
             self._check_open()
-            self._over = "it was committed"
             if self._begun:
                 await self._store.finish(self._thread, Action(self._connection.commit))
+            self._over = "it was committed"
 
     async def roll_back(self) -> None:
         self._over = self._over or "it was rolled back"
-        if self._begun:
-            with trio.CancelScope(shield=True):
-                async with self._turn:
+        # Its turn first, whatever was begun: the thread is given back next, and another task may be
+        # in the middle of the first statement.
+        with trio.CancelScope(shield=True):
+            async with self._turn:
+                if self._begun:
                     await self._store.finish(self._thread, Action(self._connection.rollback))
 
     def _check_open(self) -> None:

@@ -1,4 +1,5 @@
-"""A server may come back with keys as they were before what it acknowledged: they are not believed."""
+"""A server may come back with keys as they were before what it acknowledged, or hold what is something
+else's: neither is believed."""
 
 from __future__ import annotations
 
@@ -25,8 +26,10 @@ def prefix() -> str:
     return new_prefix()
 
 
-async def started(nursery: trio.Nursery, prefix: str, server: RedisServer) -> Node:
-    node = Node(prefix, server.port, max_staleness=0.4)
+async def started(
+    nursery: trio.Nursery, prefix: str, server: RedisServer, *, publishing: bool = False
+) -> Node:
+    node = Node(prefix, server.port, max_staleness=0.4, publishing=publishing)
     await node.start(nursery)
     return node
 
@@ -85,3 +88,27 @@ async def test_the_mark_is_kept_and_set_again_where_somebody_removed_it(
     server.command("FLUSHALL")
     while value(server, prefix, "server") != marked:
         await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("publishing", [False, True], ids=["tracking", "pubsub"])
+async def test_what_something_else_says_or_keeps_there_disturbs_nothing(
+    server: RedisServer, prefix: str, nursery: trio.Nursery, publishing: bool
+) -> None:
+    node = await started(nursery, prefix, server, publishing=publishing)
+    server.command("PUBLISH", f"{prefix}changed", b"12345678v\xff\xfe")
+    server.command("SET", f"{prefix}v:".encode() + b"\xff\xfe", "x")
+    server.command("DEL", f"{prefix}server")
+    server.command("LPUSH", f"{prefix}server", "x")
+    await node.cache.set("key", b"1")
+    assert await node.cache.get("key") == b"1"
+    while node.cache.trouble is None:
+        await trio.sleep(0.01)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await node.cache.set("key", b"2")
+    while not node.cache.shared:
+        await trio.sleep(0.01)
+    server.command("DEL", f"{prefix}server")
+    while node.cache.trouble is not None:
+        await trio.sleep(0.01)
+    assert node.keeper.connections == 1

@@ -231,6 +231,9 @@ def test_a_password_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None
     )
     assert (found.host, found.port, found.password) == ("::1", 7, "secret")
     assert found.address == "[::1]:7"
+    monkeypatch.setenv("NOVACRON_TEST_PASSWORD", "secret\udcff")
+    with pytest.raises(CacheDeniedError, match="not UTF-8"):
+        read_target(RedisSettings(password="env:NOVACRON_TEST_PASSWORD", tls="off"))
 
 
 async def test_one_side_speaks_tls_and_the_other_does_not() -> None:
@@ -318,6 +321,18 @@ async def test_a_call_that_is_refused_or_given_up_leaves_the_connection_usable()
             with pytest.raises(CacheAwayError):
                 await link.call(b"GET", b"key", within=20)
             link.post(b"GET", b"key")
+
+
+async def test_a_call_on_a_connection_that_is_being_closed_fails_like_any_other() -> None:
+    with trio.fail_after(60), RedisServer() as server:
+        async with trio.open_nursery() as nursery:
+            link = Link(Target("127.0.0.1", server.port))
+            await link.open(nursery, within=20)
+            link._connection._write_buffer_in.close()
+            link.post(b"PING")
+            with pytest.raises(CacheUnavailableError):
+                await link.call(b"PING", within=20)
+            await link.closed.wait()
 
 
 async def test_calls_do_not_queue_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,14 @@ import trio
 
 from bench.proxy import Proxy
 from novacron.component import HealthDepth, HealthState
-from novacron.database import schema
+from novacron.database import postgresql_pool, schema
 from novacron.database.postgresql_connection import Connection
 from novacron.database.postgresql_schema import LOCK_KEY
 from novacron.database.registrations import deregister, list_registrations, register
 from novacron.database.store import (
     DatabaseAwayError,
     DatabaseCorruptError,
+    DatabaseCredentialsError,
     DatabaseLimitError,
     DatabaseReadOnlyError,
     DatabaseSchemaError,
@@ -294,3 +295,26 @@ async def test_a_server_that_goes_away_degrades_the_node_and_needs_no_restart(
                 await trio.sleep(0.05)
             assert await database.fetch_one("SELECT 1") == (1,)
             assert "away_since" not in database.statistics()
+
+
+async def test_a_server_that_lets_nobody_else_in_degrades_the_node_until_it_does(
+    node: Node, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_pool, "LONGEST_DELAY", 0.1)
+    cluster.server.psql("DROP ROLE IF EXISTS changed")
+    cluster.server.psql("CREATE ROLE changed LOGIN SUPERUSER PASSWORD 'old'")
+    secret = tmp_path / "password"
+    secret.touch(mode=0o600)
+    secret.write_text("old")
+    async with node(user="changed", password=f"file:{secret}").booted() as database:
+        await trio.to_thread.run_sync(cluster.server.psql, "ALTER ROLE changed PASSWORD 'new'")
+        async with database.stream("SELECT 1"):
+            with pytest.raises(DatabaseCredentialsError):
+                await database.fetch_one("SELECT 1", within=0.1)
+        health = await database.health_check(HealthDepth.DEEP)
+        assert health.state is HealthState.DEGRADED
+        assert "does not let changed in" in health.message
+        assert await database.fetch_one("SELECT 1") == (1,)
+        secret.write_text("new")
+        while (await database.health_check(HealthDepth.DEEP)).state is not HealthState.HEALTHY:
+            await trio.sleep(0.05)

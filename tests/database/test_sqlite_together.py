@@ -17,7 +17,7 @@ import trio
 import trio.testing
 
 from novacron.database.sqlite import SqliteStore
-from novacron.database.sqlite_pool import MAX_TOGETHER
+from novacron.database.sqlite_calls import MAX_TOGETHER
 from novacron.database.statements import is_change
 from novacron.database.store import (
     DatabaseConflictError,
@@ -38,6 +38,12 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     store = await new_store(tmp_path / "test.db")
     yield store
     await store.close()
+
+
+@pytest.fixture(autouse=True)
+def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is busy with something else must not tear apart what goes together here."""
+    monkeypatch.setattr("novacron.database.sqlite_calls.TOGETHER_SECONDS", 1000.0)
 
 
 @contextmanager

@@ -14,8 +14,6 @@ from pathlib import Path
 import psycopg
 import pytest
 import trio
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bench.servers.postgresql import PostgreSQL
 from novacron.config.schema import DatabaseSettings
@@ -172,38 +170,6 @@ def test_every_value_survives_the_way_to_a_file_and_back(world: World, tmp_path:
     found = [repr(sorted(read_all(tmp_path / n)["node_registration"])) for n in ("before", "after")]
     assert found[0] == found[1]
     assert repr(rows[1]) in found[0]
-
-
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
-REALS = st.floats(allow_nan=False)
-ROWS = st.lists(
-    st.tuples(TEXT, TEXT, TEXT, REALS, st.none() | REALS).map(list),
-    unique_by=lambda row: row[0],
-    max_size=12,
-)
-
-
-@pytest.fixture(scope="module")
-def shared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> World:
-    made = World(cluster, tmp_path_factory.mktemp("shared"))
-    made.operations.migrate(quiet)
-    return made
-
-
-@settings(max_examples=8)
-@given(rows=ROWS)
-def test_arbitrary_values_are_what_they_were(shared: World, rows: list[list[object]]) -> None:
-    names = ("node_id", "boot_id", "addresses", "started", "stopped")
-    source = Values({"node_registration": ((), rows)}, revisions()[-1])
-    columns = tuple(Column(n, "real" if n.startswith("st") else "text") for n in names)
-    source.tables = (Table("node_registration", columns, len(rows)),)
-    operations = shared.operations
-    with operations.alone("restore", force=True):
-        operations.restore(source, quiet, keep=False)
-    with contextlib.closing(operations.open_snapshot()) as snapshot:
-        (table,) = (t for t in snapshot.tables if t.name == "node_registration")
-        found = [list(row) for row in snapshot.rows(table)]
-    assert sorted(map(repr, found)) == sorted(map(repr, rows))
 
 
 # --- A server that is away, slow, or a standby ---------------------------------------------------
@@ -396,24 +362,6 @@ def test_a_connection_that_is_cut_during_the_commit_says_that_the_outcome_is_unk
         world.sql(f"SELECT pg_terminate_backend({pid})")
         with pytest.raises(DatabaseOutcomeUnknownError, match="not known"):
             session.commit()
-
-
-def test_what_follows_the_commit_does_not_make_a_restoration_fail(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.fill(10)
-    world.back_up(tmp_path / "b")
-    world.sql("DELETE FROM node_registration")
-    plain = Session.execute
-
-    def execute(session: Session, statement: str, parameters: tuple[object, ...] = ()) -> int:
-        if statement == "ANALYZE":
-            raise DatabaseError("the connection was lost")
-        return plain(session, statement, parameters)
-
-    monkeypatch.setattr(Session, "execute", execute)
-    world.restore(tmp_path / "b")
-    assert world.count() == 10
 
 
 def test_rows_that_end_in_an_error_leave_nothing(world: World) -> None:

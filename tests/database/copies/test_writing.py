@@ -53,10 +53,9 @@ def test_a_backup_is_the_only_file_that_appears(place: Path, file_system: str) -
     assert read_all(place / "b") == {"a": ROWS}
 
 
+# Where there are no links, nothing refuses to replace.
+@pytest.mark.parametrize("file_system", ["anonymous", "named"], indirect=True)
 def test_a_file_that_appears_meanwhile_is_not_replaced(place: Path, file_system: str) -> None:
-    if file_system == "without links":
-        pytest.skip("only links refuse to replace")
-
     def interfere(step: str, rows: int, total: int, size: int) -> None:
         (place / "b").write_text("precious")
 
