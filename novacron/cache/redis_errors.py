@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Sequence
 from typing import Final
@@ -187,7 +188,9 @@ def _away(causes: Sequence[BaseException], what: str) -> CacheAwayError:
     why = ""
     for cause in causes:
         if isinstance(cause, OSError) and cause.strerror:
-            why = cause.strerror
+            # Not its own text, where there is a number: Trio's has the address as a Python value in it.
+            number = cause.errno or 0
+            why = os.strerror(number) if number > 0 else cause.strerror
         elif isinstance(cause, TimeoutError):
             why = why or "no answer in time"
         elif isinstance(cause, LostError) and "max number" in str(cause):

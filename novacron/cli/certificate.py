@@ -72,7 +72,8 @@ def register(subparsers: Subparsers) -> None:
         "list",
         "list what was issued to other nodes",
         "List the certificates that this node's authority has issued to nodes that joined it, and\n"
-        "which of them are valid.",
+        "their state: valid, expired, revoked, or replaced where they are of an authority that\n"
+        "`pki rotate finish` has left behind: such a node has to join again.",
         [("novacron certificate list --json", "for scripts")],
     )
     listing.set_defaults(run=list_certificates)
@@ -230,11 +231,16 @@ def _renew_by_peers(args: argparse.Namespace) -> int:
 
 def list_certificates(args: argparse.Namespace) -> int:
     from novacron.cli.tables import table
+    from novacron.security import roots
     from novacron.security.ledger import Ledger
 
     node = StoredNode(args, change=False)
     now = time.time()
-    found = [entry.describe(now) for entry in Ledger(node.directory).read()]
+    entries = Ledger(node.directory).read()
+    authorities = node.directory.pki / "ca.pem"
+    document = roots.read(read(authorities), str(authorities)) if entries else None
+    former = document.forgotten() if document is not None else ()
+    found = [entry.describe(now, former) for entry in entries]
     if args.json:
         print(as_json({"certificates": found}))
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from novacron.cli.manual import Formatter, manual
 from novacron.cli.stored import ArgumentError, Subparsers
@@ -111,11 +112,18 @@ def run(args: argparse.Namespace) -> int:
             "set both (timedatectl set-ntp true)."
         )
     if outcome.peer and outcome.peer not in settings.network.seeds:
-        print("Next, have it meet the others, and start it:")
+        print("Next, have it meet the others:")
         print(f"  network.seeds: [{outcome.peer}]")
-    else:
-        print("Next, start it: novacron boot")
+    print(f"Start it with: novacron boot{_same_configuration(args)}")
     return 0
+
+
+def _same_configuration(args: argparse.Namespace) -> str:
+    options = [("--config", file) for file in args.config]
+    options += [("--set", f"{each.key}={each.value}") for each in args.settings]
+    if args.data_dir:
+        options.append(("--data-dir", args.data_dir))
+    return "".join(f" {name} {shlex.quote(value)}" for name, value in options)
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -149,11 +149,24 @@ def _choose(failures: list[NovaCronError], target: Target) -> NovaCronError:
     for kinds, wanted in ((DatabaseStaleError, True), (less, False), (DatabaseReadOnlyError, True)):
         for failure in failures:
             if isinstance(failure, kinds) is wanted:
-                return failure
+                return _beside_others(failure, failures)
     if all(isinstance(each, DatabaseAwayError) for each in failures):
         names = ", ".join(endpoint.address for endpoint in target.endpoints)
         return away(names, "; ".join(each.why for each in failures))
     return failures[0]
+
+
+def _beside_others(failure: NovaCronError, failures: list[NovaCronError]) -> NovaCronError:
+    """A standby alone is told to be promoted, which is wrong while its primary is only restarted: so say
+    what is with the others, too."""
+    others = "; ".join(
+        f"{each.what}: {each.why}" for each in failures if isinstance(each, DatabaseAwayError)
+    )
+    if not others or not isinstance(failure, DatabaseReadOnlyError):
+        return failure
+    return type(failure)(
+        failure.what, why=f"{failure.why}; {others}", remedy=failure.remedy, key=failure.key
+    )
 
 
 async def dial_one(target: Target, endpoint: Endpoint) -> Connection:

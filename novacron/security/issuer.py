@@ -404,7 +404,12 @@ class Issuer:
         own = self.own_certificate()
         # Other tools print whole bytes, where a serial here begins with its first digit.
         serial = target.lstrip("0")
-        if serial == f"{own.serial_number:x}" or target == node_name(own):
+        own_id = node_name(own) or ""
+        known = {own_id, *(entry.node_id for entry in entries)}
+        nodes = {each for each in known if each == target}
+        if not nodes and len(target) >= 4:
+            nodes = {each for each in known if each.startswith(target)}
+        if serial == f"{own.serial_number:x}" or nodes == {own_id}:
             raise JoinConflictError(
                 "refusing to revoke this node's own certificate",
                 why="it holds the authority: nobody could tell the others",
@@ -414,9 +419,6 @@ class Issuer:
         serials = {entry.serial for entry in entries if entry.serial == serial}
         if serials:
             return serials
-        nodes = {entry.node_id for entry in entries if entry.node_id == target}
-        if not nodes and len(target) >= 4:
-            nodes = {entry.node_id for entry in entries if entry.node_id.startswith(target)}
         if len(nodes) > 1:
             raise TokenNotFoundError(
                 f"{target!r} may be any of several nodes",

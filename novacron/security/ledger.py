@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Self
 
 from novacron.data_directory import DataDirectory
@@ -45,17 +45,23 @@ class Issued(Record):
     def live(self, now: float) -> bool:
         return self.revoked is None and now < self.not_after
 
-    def state(self, now: float) -> str:
+    def state(self, now: float, former: Collection[str] = ()) -> str:
         if self.revoked is not None:
             return "revoked"
-        return "valid" if now < self.not_after else "expired"
+        if now >= self.not_after:
+            return "expired"
+        return "replaced" if self.authority in former else "valid"
 
-    def describe(self, now: float) -> dict[str, Any]:
-        """For people and the API."""
+    def describe(self, now: float, former: Collection[str] = ()) -> dict[str, Any]:
+        """For people and the API.
+
+        Args:
+          former: authorities that are trusted no more, as :attr:`authority` names them.
+        """
         return {
             "serial": self.serial,
             "node_id": self.node_id,
-            "state": self.state(now),
+            "state": self.state(now, former),
             "authority": self.authority or None,
             "issued": documents.to_text(self.issued),
             "not_after": documents.to_text(self.not_after),

@@ -61,6 +61,12 @@ class Roots(Record):
     signatures: Mapping[str, str] = {}
     """Base64, by the hash of the key that made it (ECDSA, SHA-256)."""
 
+    def forgotten(self) -> frozenset[str]:
+        """The keys that are trusted no more, as the ledger has them: the first one is unnamed there."""
+        return frozenset("" if hash == self.cluster else hash for hash in self.former) | frozenset(
+            self.former
+        )
+
     def chain(self, now: float) -> str:
         """What belongs behind a certificate of the issuing authority, as PEM; mostly nothing."""
         return self.handover if now < self.handover_ends else ""

@@ -182,9 +182,8 @@ def test_the_authoritys_key_is_replaced_by_one_command_a_step(node: Booted) -> N
     assert (finished["left_behind"], finished["revoked_tokens"]) == ([OTHER_ID], 0)
     assert node.json("pki", "show")["authority"] == new
     assert node.json("certificate", "show")["problems"] == []
-    assert [entry["authority"] for entry in node.json("certificate", "list")["certificates"]] == [
-        old
-    ]
+    (left,) = node.json("certificate", "list")["certificates"]
+    assert (left["authority"], left["state"]) == (old, "replaced")
     actions = [action for action in node.actions() if action.startswith("authority.")]
     # What was refused is on record like what was done: it is written down before.
     assert actions == [

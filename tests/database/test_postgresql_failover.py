@@ -323,3 +323,18 @@ def test_the_newest_timeline_is_remembered_and_another_system_begins_anew() -> N
     # Restored into a new server, or upgraded: nothing compares them.
     known.check(Lineage(8, 1, 9.0), "db:1")
     assert known.newest == Lineage(8, 1, 9.0)
+
+
+async def test_a_standby_whose_primary_does_not_answer_is_not_all_that_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refuse(target: Target, endpoint: Endpoint) -> None:
+        if endpoint.host == "primary":
+            raise away("primary:1", "nobody listens")
+        raise read_only("standby:1", "it is a standby")
+
+    monkeypatch.setattr(postgresql_dial, "_dial_one", refuse)
+    with pytest.raises(DatabaseReadOnlyError) as caught:
+        await dial(Target(PostgresqlSettings(hosts=("primary:1", "standby:1")), query_timeout=1.0))
+    assert caught.value.why == ("it is a standby; PostgreSQL at primary:1 is away: nobody listens")
+    assert "promote it" in caught.value.remedy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -76,7 +77,9 @@ def test_what_is_in_the_way_is_said_in_words(machines: list[Machine], tmp_path: 
     assert "not the authority the token was made by" in said
     said = two.run("join", one.rest, "--token", token[:-8], fails=1)
     assert "not copied whole" in said
-    two.run("join", one.rest, "--token", token)
+    said = two.run("join", one.rest, "--token", token)
+    start = said.splitlines()[-1].removeprefix("Start it with: novacron boot ")
+    assert sorted(shlex.split(start)) == sorted(two.command()[3:]), "the options of the join"
     said = three.run("join", one.rest, "--token", token, fails=1)
     assert f"used already, by node {two.id}" in said
     again = two.json("join", one.rest, "--token", one.token("--node-id", two.id))

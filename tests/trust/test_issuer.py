@@ -264,6 +264,8 @@ def test_what_was_never_issued_is_not_revoked(holder: Holder) -> None:
             holder.issuer.revoke(target)
     with pytest.raises(JoinConflictError, match="this node's own certificate"):
         holder.issuer.revoke(NODE_ID)
+    with pytest.raises(JoinConflictError, match="this node's own certificate"):
+        holder.issuer.revoke(NODE_ID[:8])
     assert holder.revocations.current.number == 0
 
 
