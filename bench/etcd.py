@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from bench.harness import BenchError, child_environment
+from bench.processes import free_port
 
 _DEADLINE = 60.0
 _POLL_SECONDS = 0.002
@@ -39,7 +40,7 @@ def start_seconds(data_dir: Path) -> float:
     Raises:
       BenchError: it did not become healthy.
     """
-    client, peer = _free_ports(2)
+    client, peer = free_port(), free_port()
     log = data_dir.parent / "etcd.log"
     with log.open("wb") as output:
         began = time.monotonic()
@@ -85,14 +86,3 @@ def _healthy(port: int) -> bool:
             answer += chunk
         return b'"health":"true"' in answer
     return False
-
-
-def _free_ports(count: int) -> list[int]:
-    """etcd takes no port 0: ask the kernel for ports and let go of them just before."""
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            listener = stack.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            ports.append(int(listener.getsockname()[1]))
-        return ports

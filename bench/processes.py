@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import select
 import shutil
 import signal
@@ -20,6 +22,8 @@ from bench.harness import BenchError, child_environment
 
 GIB = 1024**3
 _POLL_SECONDS = 0.002
+_FIRST_PORT, _LAST_PORT = 10_000, 32_000
+_told_ports: set[int] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +54,25 @@ def first_line(argv: Sequence[str]) -> str:
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """For a server that takes no port 0: the kernel's choice, let go of just before use."""
-    with socket.socket() as listener:
-        listener.bind((address, 0))
-        return int(listener.getsockname()[1])
+    """For a server that takes no port 0, or is to have the same again: one that nobody has now.
+
+    It is let go of before it is used, so it is none that the kernel gives to whoever connects or
+    binds to port 0 (ip_local_port_range, from 32768), and none that this process was told before.
+    """
+    while True:
+        # Not from random, which tests give the same seed in each of their processes.
+        port = _FIRST_PORT + secrets.randbelow(_LAST_PORT - _FIRST_PORT)
+        if port in _told_ports:
+            continue
+        with socket.socket() as listener:
+            try:
+                listener.bind((address, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+        _told_ports.add(port)
+        return port
 
 
 class Measured:

@@ -10,8 +10,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from bench.processes import free_port
 from tests.integration.node_process import ANY_HOST, DEADLINE, REPOSITORY, NodeProcess
-from tests.integration.two_nodes import SECTIONS, free_ports
+from tests.integration.two_nodes import SECTIONS
 
 
 class Machine:
@@ -19,7 +20,7 @@ class Machine:
 
     def __init__(self, root: Path, name: str, **settings: str) -> None:
         self.data = root / name
-        self.ports = dict(zip(SECTIONS, free_ports(len(SECTIONS)), strict=True))
+        self.ports = {section: free_port() for section in SECTIONS}
         self.settings = {"api.tls": "on", **settings}
         self.process: NodeProcess | None = None
 

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from bench.processes import free_port
 from tests.integration.node_process import (
     ANY_HOST,
     FREE_PORTS,
@@ -133,12 +134,10 @@ def test_a_boot_that_fails_on_a_changed_configuration_names_the_way_back(data: P
 
 def test_a_boot_that_fails_on_the_known_good_configuration_does_not(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        ports = ("--set", f"api.port={listener.getsockname()[1]}", *FREE_PORTS[2:])
-        listener.close()
-        assert boot_once(data, ports=ports).process.returncode == 0
-    with socket.create_server(("127.0.0.1", int(ports[1].rpartition("=")[2]))):
+    port = free_port()
+    ports = ("--set", f"api.port={port}", *FREE_PORTS[2:])
+    assert boot_once(data, ports=ports).process.returncode == 0
+    with socket.create_server(("127.0.0.1", port)):
         failed = boot_once(data, ports=ports)
     [event] = failed.events("boot_failed")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,10 +12,11 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.processes import free_port
 from tests.integration.node_process import ANY_HOST, DEADLINE, REPOSITORY, NodeProcess
 from tests.security.issuing import OutsideAuthority, key_pem, pem, write_private
 
@@ -36,7 +36,7 @@ class LocalNode:
         certificate, key = authority.issue([f"urn:novacron:node:{self.id}"])
         write_private(root / f"{name}.pem", pem(certificate))
         write_private(root / f"{name}.key", key_pem(key))
-        self.ports = dict(zip(SECTIONS, free_ports(len(SECTIONS)), strict=True))
+        self.ports = {section: free_port() for section in SECTIONS}
         self.configuration = root / f"{name}.json"
         security = {
             "ca_certificate": str(root / "ca.pem"),
@@ -151,15 +151,6 @@ def digest(path: Path) -> str:
 
 def left_over(directory: Path) -> list[str]:
     return [path.name for path in directory.rglob("*.novacron-part")]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody has at the moment, all different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @contextmanager
